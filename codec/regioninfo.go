@@ -1,0 +1,167 @@
+package codec
+
+import "encoding/binary"
+
+// RegionInfoSize is the size of GET_REGION_INFO's request, and of its reply
+// without capabilities, in bytes.
+const RegionInfoSize = 32
+
+// Region flags (VFIO_REGION_INFO_FLAG_*).
+const (
+	RegionFlagRead  uint32 = 1 << 0
+	RegionFlagWrite uint32 = 1 << 1
+	RegionFlagMmap  uint32 = 1 << 2
+	RegionFlagCaps  uint32 = 1 << 3 // CapOffset is valid
+)
+
+// Region indexes of a PCI device (VFIO_PCI_*_REGION_INDEX). BARs are 0 to 5.
+const (
+	RegionROM    = 6
+	RegionConfig = 7
+	RegionVGA    = 8
+	NumRegions   = 9
+)
+
+const (
+	capHeaderSize  = 8                 // struct vfio_info_cap_header
+	capSparseMmap  = 1                 // VFIO_REGION_INFO_CAP_SPARSE_MMAP
+	sparseHeadSize = capHeaderSize + 8 // nr_areas, reserved
+	sparseAreaSize = 16
+)
+
+// SparseArea is a part of a region that can be mmapped. Offset counts from the
+// start of the region, both are bytes.
+type SparseArea struct{ Offset, Size uint64 }
+
+// RegionInfo is the request, in which only ArgSz and Index count, and the reply.
+type RegionInfo struct {
+	ArgSz     uint32 // request: room for the reply; reply: what the whole takes, bytes
+	Flags     uint32 // RegionFlag*
+	Index     uint32
+	CapOffset uint32 // of the first capability, from the start of the payload
+	Size      uint64 // bytes
+	Offset    uint64 // of the region in its descriptor's file, bytes
+	Sparse    []SparseArea
+}
+
+// DecodeRequest reads a request. It may be longer than the structure: SPDK's is as
+// long as the reply that it has room for.
+func (m *RegionInfo) DecodeRequest(b []byte) error {
+	return m.decodeHead(b)
+}
+
+// DecodeReply reads a reply. Sparse is overwritten and grows only if it has no
+// room. A reply that was cut because the request's argsz was too small has no
+// capabilities: see Truncated.
+func (m *RegionInfo) DecodeReply(b []byte) error {
+	if err := m.decodeHead(b); err != nil {
+		return err
+	}
+	if m.Flags&RegionFlagCaps == 0 || m.Truncated(len(b)) {
+		return nil
+	}
+	return m.decodeCaps(b[:m.ArgSz])
+}
+
+// Truncated tells of a reply with a payload of n bytes whether there is more to be
+// had by asking again with ArgSz.
+func (m *RegionInfo) Truncated(n int) bool { return uint64(m.ArgSz) > uint64(n) }
+
+func (m *RegionInfo) decodeHead(b []byte) error {
+	if len(b) < RegionInfoSize {
+		return invalid(CmdGetRegionInfo, ErrShort, "payload needs 32 bytes")
+	}
+	m.ArgSz = binary.NativeEndian.Uint32(b[0:])
+	m.Flags = binary.NativeEndian.Uint32(b[4:])
+	m.Index = binary.NativeEndian.Uint32(b[8:])
+	m.CapOffset = binary.NativeEndian.Uint32(b[12:])
+	m.Size = binary.NativeEndian.Uint64(b[16:])
+	m.Offset = binary.NativeEndian.Uint64(b[24:])
+	m.Sparse = m.Sparse[:0]
+	if m.ArgSz < RegionInfoSize {
+		return invalid(CmdGetRegionInfo, ErrSize, "argsz is smaller than 32")
+	}
+	return nil
+}
+
+// decodeCaps walks the list of capabilities and takes those that it knows. Links
+// must lead forward, so the walk ends.
+func (m *RegionInfo) decodeCaps(b []byte) error {
+	size := uint32(len(b))
+	low := uint32(RegionInfoSize)
+	for off := m.CapOffset; off != 0; {
+		if off < low || off > size || size-off < capHeaderSize {
+			return invalid(CmdGetRegionInfo, ErrRange, "capability lies outside of the payload or is linked backwards")
+		}
+		if binary.NativeEndian.Uint16(b[off:]) == capSparseMmap {
+			if err := m.decodeSparse(b[off:]); err != nil {
+				return err
+			}
+		}
+		low = off + capHeaderSize
+		off = binary.NativeEndian.Uint32(b[off+4:])
+	}
+	return nil
+}
+
+func (m *RegionInfo) decodeSparse(b []byte) error {
+	if len(b) < sparseHeadSize {
+		return invalid(CmdGetRegionInfo, ErrShort, "sparse mmap capability is cut")
+	}
+	n := binary.NativeEndian.Uint32(b[capHeaderSize:])
+	b = b[sparseHeadSize:]
+	if uint64(n)*sparseAreaSize > uint64(len(b)) {
+		return invalid(CmdGetRegionInfo, ErrSize, "sparse mmap areas are cut")
+	}
+	for range n {
+		a := SparseArea{binary.NativeEndian.Uint64(b), binary.NativeEndian.Uint64(b[8:])}
+		if a.Offset > m.Size || a.Size > m.Size-a.Offset {
+			return invalid(CmdGetRegionInfo, ErrRange, "sparse mmap area lies outside of the region")
+		}
+		m.Sparse = append(m.Sparse, a)
+		b = b[sparseAreaSize:]
+	}
+	return nil
+}
+
+// AppendRequest appends the request.
+func (m *RegionInfo) AppendRequest(dst []byte) []byte {
+	return m.appendHead(dst)
+}
+
+// AppendReply appends the reply to a request that has room for argsz bytes. ArgSz,
+// CapOffset and RegionFlagCaps follow from Sparse and are set in m. If argsz is too
+// small, the reply is the structure alone, which tells the size to ask again with;
+// its CapOffset is valid all the same, since QEMU checks it there already.
+func (m *RegionInfo) AppendReply(dst []byte, argsz uint32) []byte {
+	m.ArgSz, m.CapOffset = RegionInfoSize, 0
+	m.Flags &^= RegionFlagCaps
+	if len(m.Sparse) > 0 {
+		m.ArgSz += sparseHeadSize + uint32(len(m.Sparse))*sparseAreaSize
+		m.CapOffset = RegionInfoSize
+		m.Flags |= RegionFlagCaps
+	}
+	dst = m.appendHead(dst)
+	if len(m.Sparse) == 0 || argsz < m.ArgSz {
+		return dst
+	}
+	dst = binary.NativeEndian.AppendUint16(dst, capSparseMmap)
+	dst = binary.NativeEndian.AppendUint16(dst, 1) // version
+	dst = binary.NativeEndian.AppendUint32(dst, 0) // no next
+	dst = binary.NativeEndian.AppendUint32(dst, uint32(len(m.Sparse)))
+	dst = binary.NativeEndian.AppendUint32(dst, 0)
+	for _, a := range m.Sparse {
+		dst = binary.NativeEndian.AppendUint64(dst, a.Offset)
+		dst = binary.NativeEndian.AppendUint64(dst, a.Size)
+	}
+	return dst
+}
+
+func (m *RegionInfo) appendHead(dst []byte) []byte {
+	dst = binary.NativeEndian.AppendUint32(dst, m.ArgSz)
+	dst = binary.NativeEndian.AppendUint32(dst, m.Flags)
+	dst = binary.NativeEndian.AppendUint32(dst, m.Index)
+	dst = binary.NativeEndian.AppendUint32(dst, m.CapOffset)
+	dst = binary.NativeEndian.AppendUint64(dst, m.Size)
+	return binary.NativeEndian.AppendUint64(dst, m.Offset)
+}
