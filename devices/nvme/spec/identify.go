@@ -1,0 +1,241 @@
+package spec
+
+import (
+	"encoding/binary"
+	"strings"
+)
+
+// Values of the CNS field of Identify (Base 2.0, figure 273).
+const (
+	CNSNamespace            = 0x00
+	CNSController           = 0x01
+	CNSActiveNamespaces     = 0x02
+	CNSDescriptors          = 0x03
+	CNSCommandSetNamespace  = 0x05
+	CNSCommandSetController = 0x06
+	CNSIndependentNamespace = 0x08
+	CNSAllocatedNamespaces  = 0x10
+	CNSAllocatedNamespace   = 0x11
+	CNSNamespaceControllers = 0x12
+	CNSSubsystemControllers = 0x13
+	CNSCommandSets          = 0x1c
+)
+
+// IdentifySize is the size of every Identify data structure.
+const IdentifySize = 4096
+
+// Bits of OACS.
+const (
+	OACSDoorbellBuffer = 1 << 8
+)
+
+// Bits of ONCS.
+const (
+	ONCSCompare            = 1 << 0
+	ONCSWriteUncorrectable = 1 << 1
+	ONCSDatasetManagement  = 1 << 2
+	ONCSWriteZeroes        = 1 << 3
+	ONCSSaveFeatures       = 1 << 4
+	ONCSReservations       = 1 << 5
+	ONCSTimestamp          = 1 << 6
+	ONCSVerify             = 1 << 7
+)
+
+// Bits of VWC.
+const (
+	VWCPresent        = 1 << 0
+	VWCFlushBroadcast = 3 << 1 // Flush with NSID FFFFFFFFh flushes all
+)
+
+// Bits of LPA.
+const (
+	LPASmartPerNamespace = 1 << 0
+	LPAEffects           = 1 << 1
+	LPAExtendedData      = 1 << 2
+)
+
+// IdentifyController is what Identify with CNS 01h returns, as far as it has
+// a meaning for an I/O controller without firmware, sanitize or namespace
+// management (Base 2.0, figure 275; offsets stand in Put).
+type IdentifyController struct {
+	VendorID          uint16
+	SubsystemVendorID uint16
+	Serial            string // 20 ASCII characters, padded with spaces
+	Model             string // 40
+	Firmware          string // 8
+	RAB               uint8  // recommended arbitration burst, exponent
+	OUI               [3]byte
+	CMIC              uint8
+	MDTS              uint8 // largest transfer, exponent in units of CAP.MPSMIN; 0: none
+	ControllerID      uint16
+	Version           uint32
+	RTD3Resume        uint32 // µs
+	RTD3Entry         uint32 // µs
+	OAES              uint32
+	CTRATT            uint32
+	ControllerType    uint8 // 1: I/O controller
+	OACS              uint16
+	ACL               uint8 // zero based
+	AERL              uint8 // zero based
+	FRMW              uint8
+	LPA               uint8
+	ELPE              uint8 // zero based
+	NPSS              uint8 // zero based
+	AVSCC             uint8
+	APSTA             uint8
+	WarningTemp       uint16 // K
+	CriticalTemp      uint16 // K
+	TotalCapacity     [2]uint64
+	KAS               uint16 // units of 100 ms
+	SQES              uint8
+	CQES              uint8
+	MaxCommands       uint16
+	Namespaces        uint32
+	ONCS              uint16
+	FUSES             uint16
+	FNA               uint8
+	VWC               uint8
+	AWUN              uint16 // zero based
+	AWUPF             uint16
+	ICSVSCC           uint8
+	NWPC              uint8
+	ACWU              uint16
+	SGLS              uint32
+	MaxNamespaces     uint32
+	SubNQN            string // 256 bytes, NUL padded
+	PowerStates       [32]PowerState
+}
+
+// PowerState is a power state descriptor.
+type PowerState struct {
+	MaxPower     uint16 // centiwatts
+	EntryLatency uint32 // µs
+	ExitLatency  uint32 // µs
+}
+
+// Put writes all 4,096 bytes.
+func (c *IdentifyController) Put(b []byte) {
+	b = b[:IdentifySize]
+	clear(b)
+	le := binary.LittleEndian
+	le.PutUint16(b[0:], c.VendorID)
+	le.PutUint16(b[2:], c.SubsystemVendorID)
+	putText(b[4:24], c.Serial)
+	putText(b[24:64], c.Model)
+	putText(b[64:72], c.Firmware)
+	b[72] = c.RAB
+	copy(b[73:76], c.OUI[:])
+	b[76] = c.CMIC
+	b[77] = c.MDTS
+	le.PutUint16(b[78:], c.ControllerID)
+	le.PutUint32(b[80:], c.Version)
+	le.PutUint32(b[84:], c.RTD3Resume)
+	le.PutUint32(b[88:], c.RTD3Entry)
+	le.PutUint32(b[92:], c.OAES)
+	le.PutUint32(b[96:], c.CTRATT)
+	b[111] = c.ControllerType
+	le.PutUint16(b[256:], c.OACS)
+	b[258] = c.ACL
+	b[259] = c.AERL
+	b[260] = c.FRMW
+	b[261] = c.LPA
+	b[262] = c.ELPE
+	b[263] = c.NPSS
+	b[264] = c.AVSCC
+	b[265] = c.APSTA
+	le.PutUint16(b[266:], c.WarningTemp)
+	le.PutUint16(b[268:], c.CriticalTemp)
+	le.PutUint64(b[280:], c.TotalCapacity[0])
+	le.PutUint64(b[288:], c.TotalCapacity[1])
+	le.PutUint16(b[320:], c.KAS)
+	b[512] = c.SQES
+	b[513] = c.CQES
+	le.PutUint16(b[514:], c.MaxCommands)
+	le.PutUint32(b[516:], c.Namespaces)
+	le.PutUint16(b[520:], c.ONCS)
+	le.PutUint16(b[522:], c.FUSES)
+	b[524] = c.FNA
+	b[525] = c.VWC
+	le.PutUint16(b[526:], c.AWUN)
+	le.PutUint16(b[528:], c.AWUPF)
+	b[530] = c.ICSVSCC
+	b[531] = c.NWPC
+	le.PutUint16(b[532:], c.ACWU)
+	le.PutUint32(b[536:], c.SGLS)
+	le.PutUint32(b[540:], c.MaxNamespaces)
+	copy(b[768:1024], c.SubNQN)
+	for i := range c.PowerStates {
+		p, d := &c.PowerStates[i], b[2048+32*i:]
+		le.PutUint16(d[0:], p.MaxPower)
+		le.PutUint32(d[4:], p.EntryLatency)
+		le.PutUint32(d[8:], p.ExitLatency)
+	}
+}
+
+// Get reads all 4,096 bytes.
+func (c *IdentifyController) Get(b []byte) {
+	b = b[:IdentifySize]
+	le := binary.LittleEndian
+	*c = IdentifyController{
+		VendorID:          le.Uint16(b[0:]),
+		SubsystemVendorID: le.Uint16(b[2:]),
+		Serial:            text(b[4:24]),
+		Model:             text(b[24:64]),
+		Firmware:          text(b[64:72]),
+		RAB:               b[72],
+		OUI:               [3]byte(b[73:76]),
+		CMIC:              b[76],
+		MDTS:              b[77],
+		ControllerID:      le.Uint16(b[78:]),
+		Version:           le.Uint32(b[80:]),
+		RTD3Resume:        le.Uint32(b[84:]),
+		RTD3Entry:         le.Uint32(b[88:]),
+		OAES:              le.Uint32(b[92:]),
+		CTRATT:            le.Uint32(b[96:]),
+		ControllerType:    b[111],
+		OACS:              le.Uint16(b[256:]),
+		ACL:               b[258],
+		AERL:              b[259],
+		FRMW:              b[260],
+		LPA:               b[261],
+		ELPE:              b[262],
+		NPSS:              b[263],
+		AVSCC:             b[264],
+		APSTA:             b[265],
+		WarningTemp:       le.Uint16(b[266:]),
+		CriticalTemp:      le.Uint16(b[268:]),
+		TotalCapacity:     [2]uint64{le.Uint64(b[280:]), le.Uint64(b[288:])},
+		KAS:               le.Uint16(b[320:]),
+		SQES:              b[512],
+		CQES:              b[513],
+		MaxCommands:       le.Uint16(b[514:]),
+		Namespaces:        le.Uint32(b[516:]),
+		ONCS:              le.Uint16(b[520:]),
+		FUSES:             le.Uint16(b[522:]),
+		FNA:               b[524],
+		VWC:               b[525],
+		AWUN:              le.Uint16(b[526:]),
+		AWUPF:             le.Uint16(b[528:]),
+		ICSVSCC:           b[530],
+		NWPC:              b[531],
+		ACWU:              le.Uint16(b[532:]),
+		SGLS:              le.Uint32(b[536:]),
+		MaxNamespaces:     le.Uint32(b[540:]),
+		SubNQN:            text(b[768:1024]),
+	}
+	for i := range c.PowerStates {
+		d := b[2048+32*i:]
+		c.PowerStates[i] = PowerState{le.Uint16(d[0:]), le.Uint32(d[4:]), le.Uint32(d[8:])}
+	}
+}
+
+// putText fills b with ASCII text padded with spaces.
+func putText(b []byte, s string) {
+	n := copy(b, s)
+	for i := n; i < len(b); i++ {
+		b[i] = ' '
+	}
+}
+
+// text is the inverse of putText; it takes NUL padding too.
+func text(b []byte) string { return strings.TrimRight(string(b), " \x00") }
