@@ -1,0 +1,124 @@
+package block
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+)
+
+// ErrSpec is found by errors.Is where the text given to Open, or a size, is
+// itself wrong, as opposed to what it names.
+var ErrSpec = errors.New("invalid backend")
+
+// OpenError says why a backend could not be made and what would be right.
+type OpenError struct {
+	Spec string // what was to be opened, for example "file:/srv/disk.img"
+	Err  error
+}
+
+// Error names the backend and the reason.
+func (e *OpenError) Error() string { return fmt.Sprintf("block: %s: %v", e.Spec, e.Err) }
+
+// Unwrap returns the reason, which carries ErrSpec, ErrInUse or a syscall.Errno.
+func (e *OpenError) Unwrap() error { return e.Err }
+
+// reason is a sentence for people with a cause for programs.
+type reason struct {
+	text  string
+	cause error
+}
+
+func (r *reason) Error() string { return r.text }
+func (r *reason) Unwrap() error { return r.cause }
+
+func because(cause error, format string, args ...any) error {
+	return &reason{text: fmt.Sprintf(format, args...), cause: cause}
+}
+
+// Open makes a backend out of a text:
+//
+//	mem:SIZE    anonymous memory, gone when closed
+//	file:PATH   a regular file or a block device
+//	null:SIZE   nothing at all
+//
+// SIZE is a number of bytes with an optional K, M, G or T (powers of 1,024),
+// and a multiple of 512. Errors are *OpenError.
+func Open(spec string) (Backend, error) {
+	kind, arg, found := strings.Cut(spec, ":")
+	if !found {
+		return nil, &OpenError{Spec: fmt.Sprintf("%q", spec),
+			Err: because(ErrSpec, "no kind of backend; write mem:SIZE, file:PATH or null:SIZE, for example mem:1G")}
+	}
+	switch kind {
+	case "mem", "null":
+		size, err := parseSize(arg)
+		if err != nil {
+			return nil, &OpenError{Spec: spec, Err: err}
+		}
+		if kind == "mem" {
+			return Memory(size)
+		}
+		return Null(size)
+	case "file":
+		return File(arg, FileOptions{})
+	}
+	return nil, &OpenError{Spec: spec,
+		Err: because(ErrSpec, "unknown kind of backend %q; known are mem:SIZE, file:PATH and null:SIZE", kind)}
+}
+
+// parseSize reads a number of bytes with an optional binary suffix.
+func parseSize(s string) (int64, error) {
+	const usage = "write a whole number of bytes, or one with K, M, G or T (powers of 1,024), for example 1G"
+	if s == "" {
+		return 0, because(ErrSpec, "no size; %s", usage)
+	}
+	digits := 0
+	for digits < len(s) && s[digits] >= '0' && s[digits] <= '9' {
+		digits++
+	}
+	if digits == 0 {
+		return 0, because(ErrSpec, "bad size %q: it does not begin with a digit; %s", s, usage)
+	}
+	var shift uint
+	switch suffix := s[digits:]; strings.ToUpper(suffix) {
+	case "":
+	case "K":
+		shift = 10
+	case "M":
+		shift = 20
+	case "G":
+		shift = 30
+	case "T":
+		shift = 40
+	default:
+		return 0, because(ErrSpec, "bad size %q: unknown suffix %q; %s", s, suffix, usage)
+	}
+	var n int64
+	for _, d := range []byte(s[:digits]) {
+		v := int64(d - '0')
+		if n > (math.MaxInt64-v)/10 {
+			return 0, because(ErrSpec, "bad size %q: more than 8E", s)
+		}
+		n = n*10 + v
+	}
+	if n > math.MaxInt64>>shift {
+		return 0, because(ErrSpec, "bad size %q: more than 8E", s)
+	}
+	n <<= shift
+	if err := checkSize(n); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// checkSize says whether a backend can have this many bytes.
+func checkSize(n int64) error {
+	switch {
+	case n <= 0:
+		return because(ErrSpec, "bad size %d: it must be at least %d bytes", n, SectorSize)
+	case n%SectorSize != 0:
+		return because(ErrSpec, "bad size %d: not a multiple of %d; %d would be", n, SectorSize, (n/SectorSize+1)*SectorSize)
+	}
+	return nil
+}
