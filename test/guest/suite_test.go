@@ -1,0 +1,171 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	setupTimeout  = 10 * time.Minute
+	bootTimeout   = time.Minute
+	scriptTimeout = 2 * time.Minute
+)
+
+// scratch is the folder of this test process; TestMain removes it.
+var scratch string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if scratch, err = os.MkdirTemp("", "vfu"); err != nil { // (short: socket paths are limited)
+			panic(err)
+		}
+		defer os.RemoveAll(scratch)
+		return m.Run()
+	}())
+}
+
+// lab returns the lab. Where there can be none the test is skipped, unless it is demanded
+// by CI=true or VFIOUSER_GUEST=require.
+func lab(t *testing.T) *Lab {
+	t.Helper()
+	unavailable := t.Skipf
+	if os.Getenv("CI") == "true" || os.Getenv("VFIOUSER_GUEST") == "require" {
+		unavailable = t.Fatalf
+	}
+	if testing.Short() {
+		unavailable("the guest suite takes minutes: not with -short")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), setupTimeout)
+	defer cancel()
+	var progress buffer
+	l, err := Open(ctx, &progress)
+	if errors.Is(err, ErrUnavailable) {
+		unavailable("guest suite skipped: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	return l
+}
+
+// boot starts a guest, which is killed at the end of the test if it still runs then. At
+// that time its console must show nothing of the kernel's or QEMU's that is a warning or
+// worse. When the test fails the console and the kernel log are shown.
+func boot(t *testing.T, cfg Config) *Guest {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
+	defer cancel()
+	started := time.Now()
+	g, err := lab(t).Boot(ctx, cfg)
+	if err != nil {
+		t.Fatalf("boot: %v", err)
+	}
+	t.Logf("guest up after %v", time.Since(started).Round(100*time.Millisecond))
+	t.Cleanup(func() {
+		defer g.Close()
+		for _, line := range complaints(g.Console()) {
+			t.Errorf("the guest complains: %s", line)
+		}
+		if !t.Failed() {
+			return
+		}
+		t.Logf("guest console:\n%s", g.Console())
+		if g.Running() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			log, err := g.Run(ctx, "dmesg | tail -n 60")
+			t.Logf("guest kernel log (%v):\n%s", err, log)
+		}
+	})
+	return g
+}
+
+// harmless are the kernel's warnings that no device of ours causes, or that announce what
+// the test did.
+var harmless = regexp.MustCompile(`ACPI: IRQ \d+ override to edge` +
+	`|nvme nvme\d+: resetting controller` +
+	`|reboot: (Power down|Restarting system)`)
+
+// complaints picks QEMU's messages and the kernel's warnings out of a console.
+func complaints(console string) []string {
+	var found []string
+	for line := range strings.Lines(console) {
+		line = strings.TrimSpace(line)
+		if kernelLine.MatchString(line) && !harmless.MatchString(line) || strings.HasPrefix(line, "qemu-system") {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+var kernelLine = regexp.MustCompile(`^\[ *\d+\.\d+\]`)
+
+// run runs a script in the guest and returns what it prints. Each command must succeed.
+func run(t *testing.T, g *Guest, script string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), scriptTimeout)
+	defer cancel()
+	output, err := g.Run(ctx, "set -e\n"+script)
+	if err != nil {
+		t.Fatalf("%v\nscript: %s\noutput: %s", err, script, output)
+	}
+	return output
+}
+
+// runJSON runs a script in the guest and decodes what it prints.
+func runJSON(t *testing.T, g *Guest, script string, v any) {
+	t.Helper()
+	output := run(t, g, script)
+	if err := json.Unmarshal([]byte(output), v); err != nil {
+		t.Fatalf("%v\nscript: %s\noutput: %s", err, script, output)
+	}
+}
+
+// powerOff has the guest shut its devices down and end.
+func powerOff(t *testing.T, g *Guest) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
+	defer cancel()
+	if err := g.PowerOff(ctx); err != nil {
+		t.Fatalf("power off: %v\nconsole:\n%s", err, g.Console())
+	}
+}
+
+// eventually waits until check gives no error, and reports the last one after some seconds.
+func eventually(t *testing.T, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// buildCommand builds the vfu command once and returns its path.
+func buildCommand(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(scratch, "vfu")
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	output, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "vfiouser/cmd/vfu").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go build: %v\n%s", err, output)
+	}
+	return path
+}
