@@ -1,0 +1,294 @@
+package pci
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"syscall"
+	"testing"
+)
+
+func read(t testing.TB, s *Space, off, n int) uint32 {
+	t.Helper()
+	var p [4]byte
+	if err := s.Read(off, p[:n]); err != nil {
+		t.Fatal(err)
+	}
+	return binary.LittleEndian.Uint32(p[:])
+}
+
+func write(t testing.TB, s *Space, off, n int, v uint32) Changed {
+	t.Helper()
+	var p [4]byte
+	binary.LittleEndian.PutUint32(p[:], v)
+	changed, err := s.Write(off, p[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
+
+func TestHeaderFields(t *testing.T) {
+	s := newNVMe(t)
+	for _, tt := range []struct {
+		name   string
+		off, n int
+		want   uint32
+	}{
+		{"vendor", 0x00, 2, 0x1b36},
+		{"device", 0x02, 2, 0x0010},
+		{"command is 0 at power-on", 0x04, 2, 0},
+		{"status says that there are capabilities", 0x06, 2, 0x10},
+		{"revision", 0x08, 1, 2},
+		{"class", 0x08, 4, 0x01080202},
+		{"header type 0, one function", 0x0e, 1, 0},
+		{"BAR 0 is 64-bit memory", 0x10, 4, 4},
+		{"BAR 1 is its upper half", 0x14, 4, 0},
+		{"BAR 4 is 32-bit memory", 0x20, 4, 0},
+		{"subsystem vendor", 0x2c, 2, 0x1af4},
+		{"subsystem", 0x2e, 2, 0x1100},
+		{"no expansion ROM", 0x30, 4, 0},
+		{"interrupt pin", 0x3d, 1, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := read(t, s, tt.off, tt.n); got != tt.want {
+				t.Errorf("%#x at %#x, want %#x", got, tt.off, tt.want)
+			}
+		})
+	}
+}
+
+func TestReadOnlyFieldsIgnoreWrites(t *testing.T) {
+	s := newNVMe(t)
+	for _, r := range [][2]int{{0x00, 4}, {0x08, 4}, {0x0d, 3}, {0x2c, 4}, {0x30, 4}, {0x34, 4}, {0x38, 4}, {0x3d, 3}} {
+		before := read(t, s, r[0], r[1])
+		if changed := write(t, s, r[0], r[1], ^uint32(0)); changed != 0 {
+			t.Errorf("write at %#x reports %#x", r[0], changed)
+		}
+		if got := read(t, s, r[0], r[1]); got != before {
+			t.Errorf("%#x at %#x after a write, was %#x", got, r[0], before)
+		}
+	}
+}
+
+func TestAccessRange(t *testing.T) {
+	conventional, err := NewSpace(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		s      *Space
+		off, n int
+		ok     bool
+	}{
+		{"all of a conventional space", conventional, 0, 256, true},
+		{"all of an Express space", newNVMe(t), 0, 4096, true},
+		{"nothing at the end", conventional, 256, 0, true},
+		{"the last byte, odd", conventional, 255, 1, true},
+		{"one byte too far", conventional, 255, 2, false},
+		{"behind the end", conventional, 257, 0, false},
+		{"before the start", conventional, -1, 1, false},
+		{"extended offset in a conventional space", conventional, 0x100, 4, false},
+		{"offset that would overflow", conventional, int(^uint(0) >> 1), 4, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := make([]byte, tt.n)
+			rerr := tt.s.Read(tt.off, p)
+			_, werr := tt.s.Write(tt.off, p)
+			for _, err := range []error{rerr, werr} {
+				switch {
+				case tt.ok && err != nil:
+					t.Errorf("refused: %v", err)
+				case !tt.ok && (!errors.Is(err, ErrRange) || !errors.Is(err, syscall.EINVAL)):
+					t.Errorf("got %v, want ErrRange with EINVAL", err)
+				}
+			}
+		})
+	}
+}
+
+// An access of any length and alignment is the same as its bytes one by one.
+func TestUnalignedWriteIsBytewise(t *testing.T) {
+	p := bytes.Repeat([]byte{0xff}, 0x80)
+	whole, single := newNVMe(t), newNVMe(t)
+	all, err := whole.Write(0x03, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum Changed
+	for i := range p {
+		c, err := single.Write(0x03+i, p[i:i+1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum |= c
+	}
+	if dump(t, whole) != dump(t, single) {
+		t.Error("the outcome differs")
+	}
+	if want := ChangedCommand | ChangedBAR | ChangedPM | ChangedMSI | ChangedMSIX | RequestedReset; all != want || sum != want {
+		t.Errorf("changed %#x and %#x, want %#x", all, sum, want)
+	}
+}
+
+func TestCommandRegister(t *testing.T) {
+	s := newNVMe(t)
+	if c := write(t, s, 0x04, 2, 0xffff); c != ChangedCommand {
+		t.Errorf("changed %#x", c)
+	}
+	if got := read(t, s, 0x04, 2); got != 0x546 {
+		t.Errorf("%#x are writable, want 0x546: no I/O enable without an I/O BAR", got)
+	}
+	c := s.Command()
+	if c.IOEnable() || !c.MemoryEnable() || !c.BusMaster() || !c.INTxDisable() {
+		t.Errorf("command %#x", c)
+	}
+	if c := write(t, s, 0x04, 2, 0xffff); c != 0 {
+		t.Errorf("the same value again changed %#x", c)
+	}
+	if c := write(t, s, 0x05, 1, 0); c != ChangedCommand {
+		t.Errorf("clearing the upper byte changed %#x", c)
+	}
+	if s.Command().INTxDisable() || !s.Command().BusMaster() {
+		t.Error("a write of the upper byte alone changes that byte alone")
+	}
+}
+
+func TestStatusRegister(t *testing.T) {
+	s := newNVMe(t)
+	s.now[offStatus+1] = 0xf9 // as after errors on the bus
+	write(t, s, 0x06, 2, 0x0100)
+	if got := read(t, s, 0x06, 2); got != 0xf810 {
+		t.Errorf("%#x after clearing one error, want 0xf810", got)
+	}
+	write(t, s, 0x06, 2, 0)
+	if got := read(t, s, 0x06, 2); got != 0xf810 {
+		t.Errorf("writing 0 changed it to %#x", got)
+	}
+	write(t, s, 0x06, 2, 0xffff)
+	if got := read(t, s, 0x06, 2); got != 0x10 {
+		t.Errorf("%#x after clearing all, want 0x10", got)
+	}
+	s.SetInterruptStatus(true)
+	write(t, s, 0x06, 2, 0xffff)
+	if got := read(t, s, 0x06, 2); got != 0x18 {
+		t.Errorf("%#x with an interrupt pending, want 0x18: the guest cannot clear it", got)
+	}
+	s.SetInterruptStatus(false)
+	if got := read(t, s, 0x06, 2); got != 0x10 {
+		t.Errorf("%#x without an interrupt, want 0x10", got)
+	}
+}
+
+func TestScratchRegisters(t *testing.T) {
+	s := newNVMe(t)
+	write(t, s, 0x3c, 1, 11)
+	write(t, s, 0x0c, 1, 16)
+	if read(t, s, 0x3c, 1) != 11 || read(t, s, 0x0c, 1) != 16 {
+		t.Error("interrupt line and cache line size keep what is written")
+	}
+}
+
+func TestReset(t *testing.T) {
+	s := newNVMe(t)
+	fresh := dump(t, s)
+	if _, err := s.Write(0, bytes.Repeat([]byte{0x5b}, s.Size())); err != nil {
+		t.Fatal(err)
+	}
+	s.SetInterruptStatus(true)
+	s.SetMSIPending(5)
+	if dump(t, s) == fresh {
+		t.Fatal("nothing to reset")
+	}
+	s.Reset()
+	if dump(t, s) != fresh {
+		t.Error("state differs from power-on")
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		c    Config
+	}{
+		{"class of more than 24 bits", Config{Class: 0x1000000}},
+		{"interrupt pin E", Config{InterruptPin: 5}},
+		{"ROM that is no power of two", Config{ROMSize: 3000}},
+		{"ROM below 2 KiB", Config{ROMSize: 1024}},
+		{"ROM above 16 MiB", Config{ROMSize: 32 << 20}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := NewSpace(tt.c); !errors.Is(err, ErrConfig) || !errors.Is(err, syscall.EINVAL) {
+				t.Errorf("got %v, want ErrConfig with EINVAL", err)
+			}
+		})
+	}
+}
+
+func TestAccessDoesNotAllocate(t *testing.T) {
+	s := newNVMe(t)
+	p := make([]byte, 4)
+	n := testing.AllocsPerRun(100, func() {
+		if s.Read(0x10, p) != nil {
+			t.Fail()
+		}
+		if _, err := s.Write(0x10, p); err != nil {
+			t.Fail()
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// FuzzConfigWrite: whatever is written, no bit changes that the masks protect, a reset
+// brings back the state at power-on, and reads agree with the model.
+func FuzzConfigWrite(f *testing.F) {
+	f.Add(uint16(0x04), []byte{0x06, 0x04})
+	f.Add(uint16(0x10), bytes.Repeat([]byte{0xff}, 24))
+	f.Add(uint16(0x44), []byte{0x01})
+	f.Add(uint16(0x62), []byte{0x00, 0xc0})
+	f.Add(uint16(0x75), []byte{0x80})
+	f.Add(uint16(0xfff), []byte{0xff, 0xff})
+	f.Add(uint16(0), bytes.Repeat([]byte{0xff}, ExpressSpaceSize))
+	s := newNVMe(f)
+	power := make([]byte, s.Size())
+	before, after := make([]byte, s.Size()), make([]byte, s.Size())
+	if err := s.Read(0, power); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, at uint16, p []byte) {
+		off := int(at)
+		if err := s.Read(0, before); err != nil {
+			t.Fatal(err)
+		}
+		changed, err := s.Write(off, p)
+		if err := s.Read(0, after); err != nil {
+			t.Fatal(err)
+		}
+		if fits := off+len(p) <= s.Size(); fits != (err == nil) {
+			t.Fatalf("%d bytes at %#x: %v", len(p), off, err)
+		}
+		if err != nil && (changed != 0 || !bytes.Equal(before, after)) {
+			t.Fatal("a refused write left traces")
+		}
+		for i := range after {
+			if flipped := before[i] ^ after[i]; flipped&^(s.writable[i]|s.clear[i]) != 0 {
+				t.Fatalf("read-only bits %#x changed at %#x", flipped, i)
+			}
+			if set := after[i] &^ before[i]; set&s.clear[i] != 0 {
+				t.Fatalf("a write set status bits %#x at %#x", set, i)
+			}
+		}
+		if state := s.PowerState(); state != D0 && state != D3hot {
+			t.Fatalf("power state %d", state)
+		}
+		if at%7 == 0 {
+			s.Reset()
+			if err := s.Read(0, after); err != nil || !bytes.Equal(power, after) {
+				t.Fatal("reset did not restore the state at power-on")
+			}
+		}
+	})
+}
