@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
+)
+
+// What this server negotiates at most.
+const (
+	protocolMajor = 0
+	protocolMinor = 1
+	maxMsgFDs     = 16      // QEMU refuses more
+	maxDataXfer   = 1 << 20 // bytes of data in one message
+	maxDMAMaps    = 65535
+	pageSize      = 4096 // the granularity of DMA maps, bytes
+)
+
+// command is how the server serves one command of a client.
+type command struct {
+	// serve appends the reply's payload to s.out, or returns the error to reply with.
+	serve func(s *Session, m *message) error
+	// start begins a command that may take its time. It calls s.backlog.begin, and
+	// when the command is done, now or later, s.backlog.finish; or returns an error.
+	start func(s *Session, m *message) error
+	// early allows the command before VERSION.
+	early bool
+}
+
+// commandTable is what the server serves. (A variable would refer to itself:
+// serving one command may run those that waited for it.)
+func commandTable() [codec.NumCommands]command {
+	return [codec.NumCommands]command{
+		codec.CmdVersion:       {serve: (*Session).serveVersion, early: true},
+		codec.CmdDMAMap:        {serve: (*Session).serveDMAMap},
+		codec.CmdDMAUnmap:      {start: (*Session).startDMAUnmap},
+		codec.CmdGetInfo:       {serve: (*Session).serveGetInfo},
+		codec.CmdGetRegionInfo: {serve: (*Session).serveGetRegionInfo},
+		codec.CmdGetIRQInfo:    {serve: (*Session).serveGetIRQInfo},
+		codec.CmdSetIRQs:       {serve: (*Session).serveSetIRQs},
+		codec.CmdRegionRead:    {serve: (*Session).serveRegionRead},
+		codec.CmdRegionWrite:   {serve: (*Session).serveRegionWrite},
+		codec.CmdReset:         {start: (*Session).startReset},
+	}
+}
+
+// accept takes a message from the socket. Replies are served at once; commands run
+// in the order of their arrival, and wait for one that is not finished.
+func (s *Session) accept(m *message) {
+	switch {
+	case m.IsReply():
+		s.calls.answer(m)
+	case s.backlog.blocked() || len(s.backlog.waiting) > 0:
+		s.backlog.add(m)
+	default:
+		s.dispatch(m)
+	}
+}
+
+// dispatch runs one command.
+func (s *Session) dispatch(m *message) {
+	var c command
+	if m.Command < codec.NumCommands {
+		c = s.engine.commands[m.Command]
+	}
+	if c.start != nil && s.state == stateNegotiated && !m.flooded {
+		err := c.start(s, m)
+		if err == nil {
+			return
+		}
+		s.reply(s.out.begin(), m.Header, err)
+		return
+	}
+	start := s.out.begin()
+	var err error
+	switch {
+	case c.serve == nil && c.start == nil:
+		err = unix.EINVAL // as libvfio-user answers to a command that it does not know
+	case s.state != stateNegotiated && !c.early, m.flooded:
+		err = unix.EINVAL
+	default:
+		err = c.serve(s, m)
+	}
+	if s.state != stateDropped {
+		s.reply(start, m.Header, err)
+	}
+}
+
+// serveGetInfo is VFIO_USER_DEVICE_GET_INFO.
+func (s *Session) serveGetInfo(m *message) error {
+	var info codec.DeviceInfo
+	if err := info.Decode(m.payload); err != nil {
+		return err
+	}
+	info = codec.DeviceInfo{
+		ArgSz:      codec.DeviceInfoSize,
+		Flags:      codec.DeviceFlagPCI | codec.DeviceFlagReset,
+		NumRegions: NumRegions,
+		NumIRQs:    uint32(len(s.ep.desc.IRQs)),
+	}
+	s.out.set(info.Append(s.out.bytes()))
+	return nil
+}
+
+// startReset is VFIO_USER_DEVICE_RESET.
+func (s *Session) startReset(m *message) error {
+	s.backlog.begin(m.Header)
+	s.path.hold(func() {
+		if s.state == stateDropped {
+			return
+		}
+		s.ep.desc.Config.Reset()
+		s.irqs.ClearPending()
+		s.ep.device.ResetDevice(s)
+		s.path.release(func() { s.backlog.finish(nil, nil) })
+	})
+	return nil
+}

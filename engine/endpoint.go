@@ -1,0 +1,290 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/engine/reactor"
+)
+
+// acceptPause is how long an endpoint stops accepting when the process has run out
+// of descriptors: the poller is level-triggered and would spin otherwise.
+const acceptPause = 100 * time.Millisecond
+
+// Endpoint is one device on one socket. A device has one client at a time: a second
+// one is accepted and its connection closed at once. After a client is gone the next
+// one may come.
+type Endpoint struct {
+	engine *Engine
+	device Device
+	desc   Description
+	log    *slog.Logger
+	addr   address
+
+	mu      sync.Mutex // Start and Close
+	started bool
+	closed  bool
+	done    chan struct{} // closed when everything is released
+
+	// The rest belongs to the reactor.
+	listener listener
+	poll     *reactor.FD // of the listener
+	session  *Session
+	waiting  int // a connection that came while the last client's session was being released, or -1
+	closing  bool
+}
+
+// Register makes an endpoint for a device on the unix socket path, which is the
+// endpoint's identity. Nothing is opened before Start.
+func (e *Engine) Register(path string, d Device) (*Endpoint, error) {
+	return e.register(address{path: path}, d)
+}
+
+// RegisterFD makes an endpoint on an inherited descriptor: a listening unix stream
+// socket (socket activation), or a connected one, which is then the only client.
+// The endpoint owns the descriptor from here on, whatever is returned.
+func (e *Engine) RegisterFD(fd int, d Device) (*Endpoint, error) {
+	ep, err := e.register(address{fd: fd, inherited: true}, d)
+	if err != nil {
+		_ = unix.Close(fd)
+	}
+	return ep, err
+}
+
+func (e *Engine) register(a address, d Device) (*Endpoint, error) {
+	desc, err := d.Describe()
+	if err != nil {
+		return nil, fmt.Errorf("engine: describe device for %s: %w", a, err)
+	}
+	if err := desc.complete(); err != nil {
+		return nil, fmt.Errorf("engine: device for %s: %w", a, err)
+	}
+	ep := &Endpoint{
+		engine: e, device: d, desc: desc, addr: a,
+		log:     e.log.With("endpoint", a.String()),
+		done:    make(chan struct{}),
+		waiting: -1,
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	for _, other := range e.endpoints {
+		if other.addr == a {
+			return nil, fmt.Errorf("engine: %s is registered already: %w", a, unix.EADDRINUSE)
+		}
+	}
+	e.endpoints = append(e.endpoints, ep)
+	return ep, nil
+}
+
+// Path returns the socket path, or "" for an inherited descriptor.
+func (ep *Endpoint) Path() string { return ep.addr.path }
+
+// Start listens: clients may come as soon as it returns. A socket file that a dead
+// server left behind is replaced; one that a live server listens on is an error
+// (EADDRINUSE).
+func (ep *Endpoint) Start() error {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.closed {
+		return ErrClosed
+	}
+	if ep.started {
+		return fmt.Errorf("engine: %s is started already", ep.addr)
+	}
+	l, err := ep.addr.open()
+	if err != nil {
+		return err
+	}
+	ep.started = true
+	ready := make(chan error, 1)
+	ep.engine.reactor.PostFunc(func() {
+		if l.connected {
+			ep.begin(l.fd)
+			ready <- nil
+			return
+		}
+		ep.listener = l
+		ep.poll, err = ep.engine.reactor.Add(l.fd, reactor.Readable, (*acceptor)(ep))
+		ready <- err
+	})
+	if err := <-ready; err != nil {
+		l.close()
+		ep.started = false
+		return fmt.Errorf("engine: %s: %w", ep.addr, err)
+	}
+	return nil
+}
+
+// Close stops listening, removes the socket file, ends the client's session after
+// its I/O in flight is done, and waits for all that. It is idempotent.
+func (ep *Endpoint) Close() error {
+	ep.mu.Lock()
+	first := !ep.closed
+	ep.closed = true
+	started := ep.started
+	ep.mu.Unlock()
+	switch {
+	case first && started:
+		ep.engine.reactor.PostFunc(ep.close)
+	case first:
+		if ep.addr.inherited {
+			_ = unix.Close(ep.addr.fd)
+		}
+		ep.finish()
+	}
+	<-ep.done
+	return nil
+}
+
+// close runs on the reactor.
+func (ep *Endpoint) close() {
+	ep.closing = true
+	if ep.poll != nil {
+		ep.poll.Remove()
+		ep.listener.close()
+	}
+	ep.dropWaiting()
+	if ep.session != nil {
+		ep.session.drop(ErrClosed)
+		return
+	}
+	ep.finish()
+}
+
+func (ep *Endpoint) finish() {
+	ep.engine.remove(ep)
+	close(ep.done)
+}
+
+func (ep *Endpoint) dropWaiting() {
+	if ep.waiting >= 0 {
+		_ = unix.Close(ep.waiting)
+		ep.waiting = -1
+	}
+}
+
+// acceptor is the endpoint as the handler of its listening socket.
+type acceptor Endpoint
+
+// HandleEvents accepts what is in the backlog.
+func (a *acceptor) HandleEvents(reactor.Events) {
+	ep := (*Endpoint)(a)
+	for {
+		fd, _, err := unix.Accept4(ep.listener.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		switch {
+		case err == nil:
+			ep.admit(fd)
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
+		case errors.Is(err, unix.EAGAIN):
+			return
+		default:
+			ep.pauseAccept(err)
+			return
+		}
+	}
+}
+
+func (ep *Endpoint) pauseAccept(err error) {
+	ep.log.Error("cannot accept a client", "err", err)
+	if err := ep.poll.Modify(0); err != nil {
+		ep.log.Error("cannot pause listening", "err", err)
+		return
+	}
+	ep.engine.reactor.AfterFunc(acceptPause, func() {
+		if !ep.closing {
+			_ = ep.poll.Modify(reactor.Readable)
+		}
+	})
+}
+
+// admit decides what becomes of a new connection.
+func (ep *Endpoint) admit(fd int) {
+	switch {
+	case ep.session == nil:
+		ep.begin(fd)
+	case ep.session.gone():
+		// The last client has hung up; its successor waits until all is released.
+		ep.dropWaiting()
+		ep.waiting = fd
+	default:
+		ep.log.Warn("refused a second client")
+		_ = unix.Close(fd)
+	}
+}
+
+func (ep *Endpoint) begin(fd int) {
+	s, err := newSession(ep, fd)
+	if err != nil {
+		ep.log.Error("cannot begin a session", "err", err)
+		_ = unix.Close(fd)
+		return
+	}
+	ep.session = s
+	ep.engine.watch.add(s)
+}
+
+// ended is called when the session has released everything.
+func (ep *Endpoint) ended(s *Session) {
+	ep.engine.watch.remove(s)
+	ep.session = nil
+	if ep.closing {
+		ep.finish()
+		return
+	}
+	if fd := ep.waiting; fd >= 0 {
+		ep.waiting = -1
+		ep.begin(fd)
+	}
+}
+
+// complete checks a description and fills in what the engine serves itself.
+func (d *Description) complete() error {
+	if d.Config == nil {
+		return errors.New("no configuration space")
+	}
+	cfg := d.Config
+	d.Regions[RegionConfig] = Region{
+		Size: uint64(cfg.Size()),
+		Read: func(off uint64, p []byte) error { return cfg.Read(int(off), p) },
+		Write: func(off uint64, p []byte) error {
+			changed, err := cfg.Write(int(off), p)
+			if changed != 0 && d.ConfigWritten != nil {
+				d.ConfigWritten(changed)
+			}
+			return err
+		},
+	}
+	for i := range d.Regions {
+		if err := d.Regions[i].check(); err != nil {
+			return fmt.Errorf("region %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (r *Region) check() error {
+	end := uint64(0)
+	for _, a := range r.Mmap {
+		switch {
+		case a.Size == 0 || a.Offset%pageSize != 0 || a.Size%pageSize != 0:
+			return fmt.Errorf("mappable area %+v is not made of pages", a)
+		case a.Offset < end:
+			return fmt.Errorf("mappable area %+v overlaps or is out of order", a)
+		case a.Offset > r.Size || a.Size > r.Size-a.Offset:
+			return fmt.Errorf("mappable area %+v leaves the region", a)
+		}
+		end = a.Offset + a.Size
+	}
+	if len(r.Mmap) > 0 && r.Offset%pageSize != 0 {
+		return fmt.Errorf("file offset %#x is not a page's", r.Offset)
+	}
+	return nil
+}

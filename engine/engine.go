@@ -1,0 +1,152 @@
+package engine
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"vfiouser/codec"
+	"vfiouser/engine/reactor"
+)
+
+// Config configures an Engine. The zero value works.
+type Config struct {
+	// Logger receives what happens to endpoints and sessions, never single
+	// operations. nil discards.
+	Logger *slog.Logger
+	// Reactor drives the sockets; nil starts one that the engine owns.
+	Reactor *reactor.Reactor
+	// Workers is the number of workers; 0 means one fewer than there are CPUs, at
+	// least one. A worker's goroutine starts with its first source.
+	Workers int
+	// WorkerCPUs pins worker i to CPU WorkerCPUs[i]. Missing entries leave workers
+	// where the scheduler puts them.
+	WorkerCPUs []int
+	// SpinTime is how long a worker looks for work before it sleeps; it adapts within
+	// a factor of eight. 0 means 50 µs.
+	SpinTime time.Duration
+	// NegotiateTimeout bounds the time from connect to VERSION. 0 means 5 s.
+	NegotiateTimeout time.Duration
+	// WriteTimeout bounds how long a client may leave replies unread. 0 means 10 s.
+	WriteTimeout time.Duration
+	// DMATimeout bounds how long a client may leave a DMA_READ or DMA_WRITE
+	// unanswered. 0 means 10 s.
+	DMATimeout time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Workers == 0 {
+		c.Workers = max(1, runtime.NumCPU()-1)
+	}
+	c.SpinTime = cmp.Or(c.SpinTime, 50*time.Microsecond)
+	c.NegotiateTimeout = cmp.Or(c.NegotiateTimeout, 5*time.Second)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
+	c.DMATimeout = cmp.Or(c.DMATimeout, 10*time.Second)
+	return c
+}
+
+// ErrClosed is returned by what needs an engine, endpoint or session that is closed.
+var ErrClosed = errors.New("engine: closed")
+
+// Engine serves any number of devices with one reactor and a few workers. Its
+// methods may be called from any goroutine but the reactor's.
+type Engine struct {
+	cfg        Config
+	log        *slog.Logger
+	reactor    *reactor.Reactor
+	ownReactor bool
+	workers    []*Worker
+	watch      watchdog // reactor only
+	rx         receiver // reactor only
+	commands   [codec.NumCommands]command
+
+	mu        sync.Mutex
+	closed    bool
+	endpoints []*Endpoint
+}
+
+// New starts an engine. It raises GOMAXPROCS to the number of workers plus two if it
+// is lower: spinning workers must leave a P for the reactor.
+func New(cfg Config) (*Engine, error) {
+	cfg = cfg.withDefaults()
+	if cfg.Workers < 0 {
+		return nil, fmt.Errorf("engine: %d workers", cfg.Workers)
+	}
+	e := &Engine{cfg: cfg, log: cfg.Logger, reactor: cfg.Reactor, commands: commandTable()}
+	for i := range cfg.Workers {
+		cpu := -1
+		if i < len(cfg.WorkerCPUs) {
+			cpu = cfg.WorkerCPUs[i]
+		}
+		w, err := newWorker(cfg.SpinTime, cpu)
+		if err != nil {
+			e.closeWorkers()
+			return nil, fmt.Errorf("engine: worker: %w", err)
+		}
+		e.workers = append(e.workers, w)
+	}
+	if runtime.GOMAXPROCS(0) < cfg.Workers+2 {
+		runtime.GOMAXPROCS(cfg.Workers + 2)
+	}
+	if e.reactor == nil {
+		r, err := reactor.New(reactor.Config{Logger: cfg.Logger})
+		if err != nil {
+			e.closeWorkers()
+			return nil, fmt.Errorf("engine: reactor: %w", err)
+		}
+		e.reactor, e.ownReactor = r, true
+	}
+	e.watch.engine = e
+	return e, nil
+}
+
+// Close closes every endpoint, waits for their clients' I/O to end, and stops the
+// workers and the reactor if it is the engine's own. It is idempotent.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	e.closed = true
+	endpoints := slices.Clone(e.endpoints)
+	e.mu.Unlock()
+	var errs []error
+	for _, ep := range endpoints {
+		errs = append(errs, ep.Close())
+	}
+	e.closeWorkers()
+	if e.ownReactor {
+		errs = append(errs, e.reactor.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) closeWorkers() {
+	for _, w := range e.workers {
+		w.close()
+	}
+}
+
+// NumWorkers returns the number of workers.
+func (e *Engine) NumWorkers() int { return len(e.workers) }
+
+// Worker returns worker i.
+func (e *Engine) Worker(i int) *Worker { return e.workers[i] }
+
+// PickWorker returns the worker with the fewest sources.
+func (e *Engine) PickWorker() *Worker {
+	return slices.MinFunc(e.workers, func(a, b *Worker) int {
+		return len(*a.list.Load()) - len(*b.list.Load())
+	})
+}
+
+func (e *Engine) remove(ep *Endpoint) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.endpoints = slices.DeleteFunc(e.endpoints, func(x *Endpoint) bool { return x == ep })
+}

@@ -1,0 +1,234 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/valyala/bytebufferpool"
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
+	"vfiouser/engine/reactor"
+)
+
+const (
+	// scratchSize is the size of the buffer that all sessions of an engine receive
+	// into; a message that does not end in it moves to a buffer of its own.
+	scratchSize = 64 << 10
+	// maxMessage is the largest message that a client may send: a REGION_WRITE of
+	// max_data_xfer_size bytes, or anything as long.
+	maxMessage = codec.HeaderSize + codec.RegionAccessSize + maxDataXfer
+	// receiveRounds bounds how often one event makes one session read its socket, so
+	// that a client that floods us leaves time for the others.
+	receiveRounds = 8
+)
+
+var errFrame = errors.New("client broke the message framing")
+
+// message is a request or a reply as it came in. Its payload is valid until the
+// handler returns; descriptors that the handler does not take are closed.
+type message struct {
+	codec.Header
+	payload []byte
+	fds     []int // -1 where the handler took it
+	flooded bool  // more descriptors came than were negotiated; none is left
+}
+
+// takeFD gives the only descriptor of a message to the caller, or -1.
+func (m *message) takeFD() int {
+	if len(m.fds) == 0 {
+		return -1
+	}
+	fd := m.fds[0]
+	m.fds[0] = -1
+	return fd
+}
+
+// takeFDs gives all descriptors to the caller.
+func (m *message) takeFDs() []int {
+	fds := m.fds
+	m.fds = nil
+	return fds
+}
+
+// receiver is what the sessions of an engine share to receive, one after the other.
+type receiver struct {
+	scratch [scratchSize]byte
+	fds     [maxMsgFDs]int
+}
+
+// input cuts the byte stream of a session into messages.
+//
+// On a unix stream the kernel ends a recvmsg at the segment that carried
+// descriptors, so they belong to the message whose first byte lies in the last
+// segment read: the last message that has begun so far.
+type input struct {
+	partial *bytebufferpool.ByteBuffer // the bytes of a message that is not complete
+	next    uint64                     // number of the next message to be cut
+	fds     []arrivedFD                // descriptors of messages not cut yet, in order
+	taken   []int                      // descriptors of the current message; reused
+}
+
+type arrivedFD struct {
+	message uint64
+	fd      int // tooManyFDs: there were more than were negotiated
+}
+
+const tooManyFDs = -1
+
+func (in *input) close() {
+	for _, a := range in.fds {
+		reactor.CloseFDs([]int{a.fd})
+	}
+	in.fds = nil
+	if in.partial != nil {
+		bytebufferpool.Put(in.partial)
+		in.partial = nil
+	}
+}
+
+// read receives once and returns everything that is there of messages not cut yet.
+// more says that the socket may hold more.
+func (in *input) read(fd int, rx *receiver) (data []byte, more bool, err error) {
+	buf, have := rx.scratch[:], 0
+	if in.partial != nil {
+		have = len(in.partial.B)
+		in.partial.B = slices.Grow(in.partial.B, in.missing())
+		buf = in.partial.B[:cap(in.partial.B)]
+	}
+	n, nfds, err := reactor.RecvMsg(fd, rx.fds[:], buf[have:])
+	flooded := errors.Is(err, reactor.ErrTruncated)
+	if err != nil && !flooded {
+		return nil, false, err
+	}
+	data = buf[:have+n]
+	if in.partial != nil {
+		in.partial.B = data
+	}
+	if flooded {
+		rx.fds[0], nfds = tooManyFDs, 1
+	}
+	if nfds > 0 {
+		owner := in.next + in.begun(data) - 1
+		for _, f := range rx.fds[:nfds] {
+			in.fds = append(in.fds, arrivedFD{owner, f})
+		}
+	}
+	return data, have+n == len(buf) || nfds > 0, nil
+}
+
+// missing is the room that the rest of the incomplete message needs.
+func (in *input) missing() int {
+	h, err := codec.DecodeHeader(in.partial.B)
+	if err != nil {
+		return codec.HeaderSize
+	}
+	return int(h.Size) - len(in.partial.B)
+}
+
+// begun counts the messages of which at least one byte is in data.
+func (in *input) begun(data []byte) (n uint64) {
+	for len(data) > 0 {
+		n++
+		h, err := codec.DecodeHeader(data)
+		if err != nil || uint64(h.Size) >= uint64(len(data)) {
+			break
+		}
+		data = data[h.Size:]
+	}
+	return n
+}
+
+// cut takes the next whole message off data; ok is false when there is none.
+func (in *input) cut(data []byte) (m message, rest []byte, ok bool, err error) {
+	if len(data) < codec.HeaderSize {
+		return m, data, false, nil
+	}
+	h, err := codec.DecodeHeader(data)
+	if err != nil {
+		return m, data, false, err
+	}
+	if h.Size > maxMessage {
+		return m, data, false, errFrame
+	}
+	if int(h.Size) > len(data) {
+		return m, data, false, nil
+	}
+	m = message{Header: h, payload: data[codec.HeaderSize:h.Size:h.Size]}
+	if len(in.fds) > 0 {
+		in.taken = in.taken[:0]
+		n := 0
+		for ; n < len(in.fds) && in.fds[n].message == in.next; n++ {
+			m.flooded = m.flooded || in.fds[n].fd == tooManyFDs || n >= maxMsgFDs
+			in.taken = append(in.taken, in.fds[n].fd)
+		}
+		in.fds = slices.Delete(in.fds, 0, n)
+		m.fds = in.taken
+	}
+	in.next++
+	return m, data[h.Size:], true, nil
+}
+
+// keep stores what is left of data, the beginning of a message, until more comes.
+func (in *input) keep(rest []byte) {
+	switch {
+	case len(rest) == 0 && in.partial != nil:
+		bytebufferpool.Put(in.partial)
+		in.partial = nil
+	case len(rest) > 0 && in.partial == nil:
+		in.partial = bytebufferpool.Get()
+		in.partial.B = append(in.partial.B[:0], rest...)
+	case len(rest) > 0:
+		in.partial.B = in.partial.B[:copy(in.partial.B, rest)]
+	}
+}
+
+// receive reads the socket while there is something, up to a bound, and serves it.
+func (s *Session) receive() {
+	for range receiveRounds {
+		if s.state == stateDropped || s.backlog.full() {
+			return
+		}
+		data, more, err := s.in.read(s.fd, &s.engine.rx)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return
+		case errors.Is(err, io.EOF):
+			s.drop(errHungUp)
+			return
+		case err != nil:
+			s.drop(err)
+			return
+		}
+		if !s.consume(data) {
+			return
+		}
+		s.flush()
+		if !more {
+			return
+		}
+	}
+}
+
+// consume serves the whole messages in data and keeps the rest; false if the
+// session has ended meanwhile.
+func (s *Session) consume(data []byte) bool {
+	for {
+		m, rest, ok, err := s.in.cut(data)
+		if err != nil {
+			s.drop(err)
+			return false
+		}
+		if !ok {
+			s.in.keep(rest)
+			return true
+		}
+		s.accept(&m)
+		reactor.CloseFDs(m.fds)
+		if s.state == stateDropped {
+			return false
+		}
+		data = rest
+	}
+}

@@ -1,0 +1,50 @@
+package engine
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
+)
+
+// serveVersion is VFIO_USER_VERSION, the first command of a client. Without it, or
+// after a refusal, the client is dropped when its time is over.
+func (s *Session) serveVersion(m *message) error {
+	var v codec.VersionMsg
+	if err := v.Decode(m.payload); err != nil {
+		return err
+	}
+	if s.state == stateNegotiated {
+		return fmt.Errorf("VERSION came again: %w", unix.EINVAL)
+	}
+	if v.Major != protocolMajor {
+		return fmt.Errorf("major version %d: %w", v.Major, unix.EINVAL)
+	}
+	v.Caps.Defaults()
+	if v.Caps.MaxDataXferSize == 0 || v.Caps.PgSizes&pageSize == 0 {
+		return fmt.Errorf("capabilities %+v leave nothing to work with: %w", v.Caps, unix.EINVAL)
+	}
+	s.peer = v.Caps
+	s.created = true
+	if err := s.ep.device.NewDevice(s); err != nil {
+		s.created = false
+		s.log.Warn("device refuses the client", "err", err)
+		return err
+	}
+	s.state = stateNegotiated
+	s.silence.Stop()
+	s.log.Info("client negotiated", "minor", min(v.Minor, protocolMinor))
+	reply := codec.VersionMsg{
+		Major: protocolMajor,
+		Minor: min(v.Minor, protocolMinor),
+		Caps: codec.Capabilities{
+			MaxMsgFDs:       maxMsgFDs,
+			MaxDataXferSize: maxDataXfer,
+			MaxDMAMaps:      maxDMAMaps,
+			PgSizes:         pageSize,
+		},
+	}
+	s.out.set(reply.Append(s.out.bytes()))
+	return nil
+}

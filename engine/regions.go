@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
+)
+
+// serveGetRegionInfo is VFIO_USER_DEVICE_GET_REGION_INFO. Descriptors come with the
+// complete reply only: a client that is told to ask again would leak them.
+func (s *Session) serveGetRegionInfo(m *message) error {
+	var info codec.RegionInfo
+	if err := info.DecodeRequest(m.payload); err != nil {
+		return err
+	}
+	if info.Index >= NumRegions {
+		return fmt.Errorf("region %d: %w", info.Index, unix.EINVAL)
+	}
+	argsz := info.ArgSz
+	r := &s.ep.desc.Regions[info.Index]
+	info = codec.RegionInfo{Index: info.Index, Size: r.Size, Offset: r.Offset}
+	if r.Read != nil && r.Size > 0 {
+		info.Flags |= codec.RegionFlagRead
+	}
+	if r.Write != nil && r.Size > 0 {
+		info.Flags |= codec.RegionFlagWrite
+	}
+	var fds []int
+	if len(r.Mmap) > 0 {
+		info.Flags |= codec.RegionFlagMmap
+		info.Sparse = r.sparse()
+		fds = slices.Repeat([]int{r.FD}, int(min(uint64(len(r.Mmap)), s.peer.MaxMsgFDs)))
+	}
+	start := len(s.out.bytes()) - codec.HeaderSize
+	s.out.set(info.AppendReply(s.out.bytes(), argsz))
+	if len(fds) > 0 && argsz >= info.ArgSz && !m.NoReply() {
+		s.out.attach(start, fds)
+	}
+	return nil
+}
+
+// sparse is what the sparse mmap capability lists: nothing if all of the region is
+// mappable.
+func (r *Region) sparse() []codec.SparseArea {
+	if len(r.Mmap) == 1 && r.Mmap[0] == (Area{0, r.Size}) {
+		return nil
+	}
+	areas := make([]codec.SparseArea, len(r.Mmap))
+	for i, a := range r.Mmap {
+		areas[i] = codec.SparseArea(a)
+	}
+	return areas
+}
+
+// region checks an access against the region that it names.
+func (s *Session) region(a *codec.RegionAccess) (*Region, error) {
+	if a.Region >= NumRegions || a.Count > maxDataXfer {
+		return nil, unix.EINVAL
+	}
+	r := &s.ep.desc.Regions[a.Region]
+	if a.Offset > r.Size || uint64(a.Count) > r.Size-a.Offset {
+		return nil, unix.EINVAL
+	}
+	return r, nil
+}
+
+// serveRegionRead is VFIO_USER_REGION_READ.
+func (s *Session) serveRegionRead(m *message) error {
+	var a codec.RegionAccess
+	if err := a.DecodeReadRequest(m.payload); err != nil {
+		return err
+	}
+	r, err := s.region(&a)
+	if err != nil {
+		return err
+	}
+	if r.Read == nil {
+		return unix.EINVAL
+	}
+	out := slices.Grow(a.AppendHead(s.out.bytes()), int(a.Count))
+	data := out[len(out) : len(out)+int(a.Count)]
+	clear(data)
+	s.out.set(out[:len(out)+len(data)])
+	return r.Read(a.Offset, data)
+}
+
+// serveRegionWrite is VFIO_USER_REGION_WRITE.
+func (s *Session) serveRegionWrite(m *message) error {
+	var a codec.RegionAccess
+	if err := a.DecodeWriteRequest(m.payload); err != nil {
+		return err
+	}
+	r, err := s.region(&a)
+	if err != nil {
+		return err
+	}
+	if r.Write == nil {
+		return unix.EINVAL
+	}
+	s.out.set(a.AppendHead(s.out.bytes()))
+	return r.Write(a.Offset, a.Data)
+}

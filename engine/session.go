@@ -1,0 +1,167 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
+	"vfiouser/dma"
+	"vfiouser/engine/reactor"
+	"vfiouser/irq"
+)
+
+// Session is one client of one device, from connect to disconnect.
+//
+// Memory, IRQ, ReadDMA, WriteDMA, Fail, Post, Done and Logger may be used from any
+// goroutine; everything else in it belongs to the reactor.
+type Session struct {
+	ep     *Endpoint
+	engine *Engine
+	log    *slog.Logger
+	memory *dma.Table
+	irqs   *irq.Set
+	ctx    context.Context // ends with the session
+	cancel context.CancelCauseFunc
+
+	fd      int
+	poll    *reactor.FD
+	in      input
+	out     output
+	peer    codec.Capabilities // what was negotiated, with defaults filled in
+	calls   dmaCalls
+	path    dataPath
+	backlog backlog
+	state   sessionState
+	serving bool // HandleEvents is running, and flushes at its end
+	created bool // NewDevice was called and accepted
+	silence *reactor.Timer
+}
+
+type sessionState uint8
+
+const (
+	stateConnected  sessionState = iota // VERSION has not come yet
+	stateNegotiated                     // in use
+	stateDropped                        // the socket is closed, what the client gave is being released
+)
+
+// Errors that end a session; they are logged, and a device sees them in Done's cause.
+var (
+	errHungUp      = errors.New("client hung up")
+	errSilent      = errors.New("client did not negotiate in time")
+	errUnread      = errors.New("client does not read its replies")
+	errUnanswered  = errors.New("client does not answer DMA messages")
+	errDevicePanic = errors.New("device panicked")
+)
+
+func newSession(ep *Endpoint, fd int) (*Session, error) {
+	e := ep.engine
+	s := &Session{
+		ep: ep, engine: e, log: ep.log, fd: fd,
+		memory: dma.NewTable(dma.Config{MaxMaps: maxDMAMaps, PageSize: pageSize}),
+		irqs:   irq.NewSet(irq.Config{Counts: ep.desc.IRQs}),
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.peer.Defaults()
+	s.path.session = s
+	s.backlog.session = s
+	s.calls.session = s
+	var err error
+	if s.poll, err = e.reactor.Add(fd, reactor.Readable, s); err != nil {
+		s.cancel(err)
+		return nil, err
+	}
+	s.silence = e.reactor.AfterFunc(e.cfg.NegotiateTimeout, func() { s.drop(errSilent) })
+	s.log.Info("client connected")
+	return s, nil
+}
+
+// Memory is the client's memory: its table of DMA regions (get_mem_table).
+func (s *Session) Memory() *dma.Table { return s.memory }
+
+// IRQ is the client's interrupts: triggering a vector writes the eventfd that the
+// client gave for it (get_irq).
+func (s *Session) IRQ() *irq.Set { return s.irqs }
+
+// Logger is the endpoint's logger.
+func (s *Session) Logger() *slog.Logger { return s.log }
+
+// Engine is the engine that serves the session.
+func (s *Session) Engine() *Engine { return s.engine }
+
+// Context ends when the session does; its cause says why. It is the one to wait
+// with for anything on behalf of the client.
+func (s *Session) Context() context.Context { return s.ctx }
+
+// Fail drops the client: it broke a rule that only the device can know of, or its
+// memory has gone. The session ends as if the client had hung up.
+func (s *Session) Fail(err error) { s.Post(func() { s.drop(err) }) }
+
+// Post runs fn on the reactor. It must not block.
+func (s *Session) Post(fn func()) { s.engine.reactor.PostFunc(fn) }
+
+// gone says whether the client has closed its end, read or not.
+func (s *Session) gone() bool {
+	if s.state == stateDropped {
+		return true
+	}
+	fds := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(fds[:], 0)
+	return err == nil && n == 1 && fds[0].Revents&(unix.POLLHUP|unix.POLLRDHUP|unix.POLLERR) != 0
+}
+
+// HandleEvents is called by the reactor when the socket may be read or written.
+func (s *Session) HandleEvents(reactor.Events) {
+	if s.state == stateDropped {
+		return
+	}
+	s.serving = true
+	defer s.served()
+	s.flush()
+	s.receive()
+}
+
+// served ends HandleEvents. A panic is the device's or ours, and costs this client.
+func (s *Session) served() {
+	s.serving = false
+	if v := recover(); v != nil {
+		s.log.Error("panic while serving a client", "panic", v, "stack", string(debug.Stack()))
+		s.drop(errDevicePanic)
+	}
+}
+
+// drop ends the session. What follows is asynchronous: the data path is held, the
+// device is told, memory and eventfds are released, and then the endpoint is free.
+func (s *Session) drop(cause error) {
+	if s.state == stateDropped {
+		return
+	}
+	s.state = stateDropped
+	level := slog.LevelInfo
+	if !errors.Is(cause, errHungUp) && !errors.Is(cause, ErrClosed) {
+		level = slog.LevelWarn
+	}
+	s.log.Log(context.Background(), level, "session ends", "cause", cause)
+	s.silence.Stop()
+	s.poll.Remove()
+	_ = unix.Close(s.fd)
+	s.in.close()
+	s.out.close()
+	s.backlog.close()
+	s.cancel(cause)
+	s.calls.close(cause)
+	s.path.hold(s.destroy)
+}
+
+// destroy follows drop when nothing of the data path runs any more.
+func (s *Session) destroy() {
+	if s.created {
+		s.ep.device.DestroyDevice(s)
+	}
+	s.irqs.Close()
+	s.memory.Close(func() { s.Post(func() { s.ep.ended(s) }) })
+}
