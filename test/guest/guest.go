@@ -40,6 +40,10 @@ const (
 	killedDelay = 5 * time.Second
 )
 
+// processor is an old one, so that little is probed at boot, but with random numbers of its
+// own: without them mkfs waits for seconds until the kernel has gathered some.
+const processor = "Nehalem,+rdrand"
+
 // kernelArgs make the emulated boot shorter (no self-tests of the crypto code, no keys,
 // no mitigations), print warnings and worse on the console, and make a panic end QEMU.
 var kernelArgs = []string{
@@ -127,7 +131,7 @@ func (l *Lab) command(cfg Config, kernel []string, lines ...string) *exec.Cmd {
 		"-nodefaults", "-no-user-config", "-nographic",
 		"-action", "reboot=shutdown", // (a panic of the guest's kernel is a reboot)
 		"-machine", "q35,memory-backend=ram", "-object", string(cfg.Memory) + ",id=ram,size=" + memorySize,
-		"-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", strconv.Itoa(max(1, cfg.CPUs)), "-m", memorySize,
+		"-accel", "tcg,thread=multi", "-cpu", processor, "-smp", strconv.Itoa(max(1, cfg.CPUs)), "-m", memorySize,
 		"-kernel", l.path("vmlinux"), "-initrd", l.path("initramfs.cpio"),
 		"-append", strings.Join(append(kernel, kernelArgs...), " "),
 	}

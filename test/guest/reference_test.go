@@ -1,24 +1,14 @@
 package guest
 
-import (
-	"os"
-	"path/filepath"
-	"testing"
-)
+import "testing"
 
 // TestReferenceDisk asks of the NVMe disk that QEMU itself emulates what the other tests
 // ask of ours: when it fails too, the fault lies with the suite or the guest's packages.
 func TestReferenceDisk(t *testing.T) {
 	d := disk{"nvme0", 1, 256 << 20}
-	image := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, d.size); err != nil {
-		t.Fatal(err)
-	}
+	backing := image(t, d.size)
 	g := boot(t, Config{Args: []string{
-		"-drive", "if=none,id=reference,format=raw,discard=unmap,file=" + image,
+		"-drive", "if=none,id=reference,format=raw,discard=unmap,file=" + backing,
 		"-device", "nvme,serial=reference,drive=reference,max_ioqpairs=1"}})
 	t.Log(lab(t).Versions())
 	checkController(t, g, d.controller, 1)
@@ -29,5 +19,8 @@ func TestReferenceDisk(t *testing.T) {
 	writeFiles(t, g, d)
 	checkFiles(t, g, d)
 	checkVerifiedIO(t, g, d, 4, 8)
-	powerOff(t, g)
+	checkDiscard(t, g, d, backing)
+	checkTrim(t, g, d, backing)
+	startEndlessIO(t, g, d)
+	g.Kill()
 }

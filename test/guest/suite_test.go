@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +45,7 @@ func lab(t *testing.T) *Lab {
 	if testing.Short() {
 		unavailable("the guest suite takes minutes: not with -short")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), setupTimeout)
+	ctx, cancel := timeout(t, setupTimeout)
 	defer cancel()
 	var progress buffer
 	l, err := Open(ctx, &progress)
@@ -62,7 +63,7 @@ func lab(t *testing.T) *Lab {
 // worse. When the test fails the console and the kernel log are shown.
 func boot(t *testing.T, cfg Config) *Guest {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
+	ctx, cancel := timeout(t, bootTimeout)
 	defer cancel()
 	started := time.Now()
 	g, err := lab(t).Boot(ctx, cfg)
@@ -112,7 +113,7 @@ var kernelLine = regexp.MustCompile(`^\[ *\d+\.\d+\]`)
 // run runs a script in the guest and returns what it prints. Each command must succeed.
 func run(t *testing.T, g *Guest, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), scriptTimeout)
+	ctx, cancel := timeout(t, scriptTimeout)
 	defer cancel()
 	output, err := g.Run(ctx, "set -e\n"+script)
 	if err != nil {
@@ -133,11 +134,16 @@ func runJSON(t *testing.T, g *Guest, script string, v any) {
 // powerOff has the guest shut its devices down and end.
 func powerOff(t *testing.T, g *Guest) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
+	ctx, cancel := timeout(t, bootTimeout)
 	defer cancel()
 	if err := g.PowerOff(ctx); err != nil {
 		t.Fatalf("power off: %v\nconsole:\n%s", err, g.Console())
 	}
+}
+
+// timeout ends with the test, or earlier.
+func timeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(t.Context(), d, fmt.Errorf("not done after %v", d))
 }
 
 // eventually waits until check gives no error, and reports the last one after some seconds.

@@ -1,0 +1,60 @@
+# make run    shows an NVMe device at work; needs neither root nor a virtual machine
+# make test   everything; installs what it needs by itself
+# make help   the rest
+
+GO ?= go
+CACHE := $(or $(VFIOUSER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vfiouser)
+STATICCHECK_VERSION := v0.7.0
+STATICCHECK := $(CACHE)/staticcheck-$(STATICCHECK_VERSION)/staticcheck
+
+# All packages but the suite that boots guests.
+units = $$($(GO) list ./... | grep -v /test/guest)
+
+.PHONY: help build run test test-unit test-guest bench lint compiler clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: ## build bin/vfu
+	$(GO) build -o bin/vfu ./cmd/vfu
+
+run: build ## build, then write, read and verify through an NVMe device
+	bin/vfu demo
+
+test: lint test-unit test-guest ## all checks and tests
+
+# Both variants of the poller; and the tests that count allocations once more without the
+# race detector, which allocates by itself.
+test-unit: compiler ## the tests that need no guest
+	$(GO) test -race $(units)
+	$(GO) test -race -tags poll_opt ./engine/... ./client/...
+	$(GO) test -run Alloc $(units)
+
+# (-v: it shows which guests ran and for how long, or why they are skipped)
+test-guest: ## the tests in real QEMU guests
+	$(GO) test -v -count=1 -timeout 20m ./test/guest/...
+
+bench: ## the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem $(units)
+
+lint: $(STATICCHECK) ## gofmt, go vet for every platform and build tag, staticcheck
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:" $$unformatted; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags poll_opt ./engine/... ./client/...
+	GOARCH=arm64 $(GO) vet ./...
+	$(STATICCHECK) ./...
+	$(STATICCHECK) -tags poll_opt ./engine/... ./client/...
+
+$(STATICCHECK):
+	GOBIN=$(@D) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+
+# The race detector needs a C compiler.
+compiler:
+	@echo '#include <stdlib.h>' | $$($(GO) env CC) -E - > /dev/null 2>&1 || { \
+	  command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ] || \
+	    { echo "The race detector needs a C compiler: install gcc and libc6-dev." >&2; exit 1; }; \
+	  apt-get -q update && DEBIAN_FRONTEND=noninteractive \
+	    apt-get -q install -y --no-install-recommends gcc libc6-dev; }
+
+clean: ## remove what make built (the cache folder stays)
+	rm -rf bin
