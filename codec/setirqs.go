@@ -19,7 +19,7 @@ const (
 	IRQSetActionUnmask  IRQSetFlags = 1 << 4
 	IRQSetActionTrigger IRQSetFlags = 1 << 5
 
-	IRQSetDataMask   = IRQSetDataNone | IRQSetDataBool | IRQSetDataEventfd
+	IRQSetDataBits   = IRQSetDataNone | IRQSetDataBool | IRQSetDataEventfd
 	IRQSetActionBits = IRQSetActionMask | IRQSetActionUnmask | IRQSetActionTrigger
 )
 
@@ -49,8 +49,8 @@ func (m *SetIRQs) Decode(b []byte) error {
 	if m.ArgSz < SetIRQsSize {
 		return invalid(CmdSetIRQs, ErrSize, "argsz is smaller than 20")
 	}
-	if m.Flags&^(IRQSetDataMask|IRQSetActionBits) != 0 ||
-		bits.OnesCount32(uint32(m.Flags&IRQSetDataMask)) != 1 ||
+	if m.Flags&^(IRQSetDataBits|IRQSetActionBits) != 0 ||
+		bits.OnesCount32(uint32(m.Flags&IRQSetDataBits)) != 1 ||
 		bits.OnesCount32(uint32(m.Flags&IRQSetActionBits)) != 1 {
 		return invalid(CmdSetIRQs, ErrFlags, "flags must hold one DATA and one ACTION bit")
 	}

@@ -1,0 +1,216 @@
+package codec
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+)
+
+// pack lays out values one after the other, integers in the host's byte order.
+func pack(values ...any) []byte {
+	var b []byte
+	for _, v := range values {
+		switch v := v.(type) {
+		case uint8:
+			b = append(b, v)
+		case uint16:
+			b = binary.NativeEndian.AppendUint16(b, v)
+		case uint32:
+			b = binary.NativeEndian.AppendUint32(b, v)
+		case uint64:
+			b = binary.NativeEndian.AppendUint64(b, v)
+		case string:
+			b = append(b, v...)
+		case []byte:
+			b = append(b, v...)
+		default:
+			panic(fmt.Sprintf("pack: %T", v))
+		}
+	}
+	return b
+}
+
+// wantError checks that err is a refusal of command c under kind, with EINVAL; a nil
+// kind wants no error.
+func wantError(t *testing.T, err error, c Command, kind error) {
+	t.Helper()
+	if kind == nil {
+		if err != nil {
+			t.Errorf("refused: %v", err)
+		}
+		return
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("got %v, want an *Error", err)
+	}
+	if !errors.Is(err, kind) || e.Command != c || !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("got %v (errno %d), want %v: %v with EINVAL", err, e.Errno, c, kind)
+	}
+}
+
+func wantBytes(t *testing.T, got, want []byte) {
+	t.Helper()
+	if !bytes.Equal(got, want) {
+		t.Errorf("got\n% x, want\n% x", got, want)
+	}
+}
+
+// form is one direction of one message.
+type form struct {
+	name   string
+	decode func([]byte) error
+	encode func([]byte) []byte
+	sample []byte // a valid payload
+}
+
+// forms are all directions of all messages, each on a message of its own.
+func forms() []form {
+	var (
+		version VersionMsg
+		dmaMap  DMAMap
+		unmap   DMAUnmap
+		device  DeviceInfo
+		region  RegionInfo
+		irq     IRQInfo
+		set     SetIRQs
+		access  RegionAccess
+		dma     DMAAccess
+	)
+	regionReply := func(dst []byte) []byte { return region.AppendReply(dst, ^uint32(0)) }
+	sparse := pack(uint32(64), uint32(0xf), uint32(0), uint32(32), uint64(0x4000), uint64(0),
+		uint16(1), uint16(1), uint32(0), uint32(1), uint32(0), uint64(0x1000), uint64(0x1000))
+	bitmap := pack(uint32(48), uint32(1), uint64(0), uint64(0x8000), uint64(4096), uint64(8))
+	head := pack(uint64(8), uint32(7), uint32(4))
+	dmaHead := pack(uint64(0x1000), uint64(4))
+	data := []byte{1, 2, 3, 4}
+	return []form{
+		{"VERSION", version.Decode, version.Append,
+			pack(uint16(0), uint16(1), `{"capabilities":{"max_msg_fds":8}}`, uint8(0))},
+		{"DMA_MAP request", dmaMap.Decode, dmaMap.Append,
+			pack(uint32(32), uint32(3), uint64(0), uint64(0x1000), uint64(0x2000))},
+		{"DMA_UNMAP request", unmap.DecodeRequest, unmap.Append,
+			pack(uint32(24), uint32(0), uint64(0x1000), uint64(0x2000))},
+		{"DMA_UNMAP request with bitmap", unmap.DecodeRequest, unmap.Append, bitmap},
+		{"DMA_UNMAP reply", unmap.DecodeReply, unmap.Append, pack(bitmap, make([]byte, 8))},
+		{"GET_INFO", device.Decode, device.Append,
+			pack(uint32(16), uint32(3), uint32(9), uint32(5))},
+		{"GET_REGION_INFO request", region.DecodeRequest, region.AppendRequest,
+			pack(uint32(32), make([]byte, 28))},
+		{"GET_REGION_INFO reply", region.DecodeReply, regionReply, sparse},
+		{"GET_IRQ_INFO", irq.Decode, irq.Append,
+			pack(uint32(16), uint32(1), uint32(2), uint32(65))},
+		{"SET_IRQS request", set.Decode, set.Append,
+			pack(uint32(22), uint32(0x22), uint32(2), uint32(0), uint32(2), []byte{0, 1})},
+		{"REGION_READ request", access.DecodeReadRequest, access.AppendHead, head},
+		{"REGION_READ reply", access.DecodeReadReply, access.Append, pack(head, data)},
+		{"REGION_WRITE request", access.DecodeWriteRequest, access.Append, pack(head, data)},
+		{"REGION_WRITE reply", access.DecodeWriteReply, access.AppendHead, head},
+		{"DMA_READ request", dma.DecodeReadRequest, dma.AppendHead, dmaHead},
+		{"DMA_READ reply", dma.DecodeReadReply, dma.Append, pack(dmaHead, data)},
+		{"DMA_WRITE request", dma.DecodeWriteRequest, dma.Append, pack(dmaHead, data)},
+		{"DMA_WRITE reply", dma.DecodeWriteReply, dma.AppendHead, dmaHead},
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	for _, f := range forms() {
+		t.Run(f.name, func(t *testing.T) {
+			if err := f.decode(f.sample); err != nil {
+				t.Fatal(err)
+			}
+			got := f.encode([]byte("prefix"))
+			wantBytes(t, got, pack("prefix", f.sample))
+		})
+	}
+}
+
+// Whatever is cut off, the message is refused: no form takes a prefix of its sample.
+func TestCutMessagesAreRefused(t *testing.T) {
+	for _, f := range forms() {
+		t.Run(f.name, func(t *testing.T) {
+			for n := range f.sample {
+				err := f.decode(f.sample[:n])
+				switch {
+				case f.name == "VERSION" && n == VersionSize: // the JSON is optional
+				case f.name == "DMA_WRITE reply" && n == dmaWriteReplyMin:
+				case f.name == "GET_REGION_INFO reply" && n >= RegionInfoSize: // cut by the server: ask again
+				case err == nil:
+					t.Errorf("the first %d of %d bytes were taken", n, len(f.sample))
+				case !errors.Is(err, syscall.EINVAL):
+					t.Errorf("%d bytes: %v is not EINVAL", n, err)
+				}
+			}
+		})
+	}
+}
+
+func TestDecodeAndEncodeDoNotAllocate(t *testing.T) {
+	buf := make([]byte, 0, 4096)
+	for _, f := range forms() {
+		t.Run(f.name, func(t *testing.T) {
+			if f.name != "VERSION" { // whose JSON allocates
+				decode := testing.AllocsPerRun(100, func() {
+					if f.decode(f.sample) != nil {
+						t.Fail()
+					}
+				})
+				if decode != 0 {
+					t.Errorf("decoding: %v allocations", decode)
+				}
+			}
+			if encode := testing.AllocsPerRun(100, func() { f.encode(buf) }); encode != 0 {
+				t.Errorf("encoding: %v allocations", encode)
+			}
+		})
+	}
+	h := Header{ID: 1, Command: CmdRegionRead, Size: 32}
+	n := testing.AllocsPerRun(100, func() {
+		h.Put(buf[:HeaderSize])
+		if got, err := DecodeHeader(buf[:HeaderSize]); err != nil || got != h {
+			t.Fail()
+		}
+	})
+	if n != 0 {
+		t.Errorf("header: %v allocations", n)
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	err := new(DMAMap).Decode(nil)
+	if got, want := err.Error(), "DMA_MAP: message too short: payload needs 32 bytes"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// FuzzMessages: no form panics, and what a form accepts it writes so that reading and
+// writing it again changes nothing.
+func FuzzMessages(f *testing.F) {
+	for i, form := range forms() {
+		f.Add(uint8(i), form.sample)
+		f.Add(uint8(i), []byte{})
+	}
+	loop := pack(uint32(48), uint32(0x8), uint32(0), uint32(32), uint64(0), uint64(0),
+		uint16(9), uint16(1), uint32(32), uint64(0))
+	f.Add(uint8(7), loop)
+	huge := pack(uint32(48), uint32(0x8), uint32(0), uint32(32), uint64(0), uint64(0),
+		uint16(1), uint16(1), uint32(0), uint32(1<<28), uint32(0))
+	f.Add(uint8(7), huge)
+	f.Fuzz(func(t *testing.T, which uint8, payload []byte) {
+		all := forms()
+		form := all[int(which)%len(all)]
+		if form.decode(payload) != nil {
+			return
+		}
+		first := form.encode(nil)
+		if err := form.decode(first); err != nil {
+			t.Fatalf("%s: refuses what it wrote: %v\n% x", form.name, err, first)
+		}
+		if second := form.encode(nil); !bytes.Equal(first, second) {
+			t.Fatalf("%s: unstable\n% x\n% x", form.name, first, second)
+		}
+	})
+}

@@ -1,0 +1,122 @@
+package codec
+
+import (
+	"reflect"
+	"testing"
+)
+
+func regionHead(argsz, flags, capOffset uint32, size uint64) []byte {
+	return pack(argsz, flags, uint32(0), capOffset, size, uint64(0))
+}
+
+func sparseCap(next uint32, areas ...SparseArea) []byte {
+	b := pack(uint16(1), uint16(1), next, uint32(len(areas)), uint32(0))
+	for _, a := range areas {
+		b = pack(b, a.Offset, a.Size)
+	}
+	return b
+}
+
+func TestRegionInfoRequest(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		argsz uint32
+		tail  int
+		kind  error
+	}{
+		{"QEMU's first", 32, 0, nil},
+		{"QEMU's second", 64, 0, nil},
+		{"SPDK's, as long as the reply may be", 4064, 4032, nil},
+		{"argsz smaller than the structure", 31, 0, ErrSize},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := RegionInfo{Sparse: []SparseArea{{1, 2}}}
+			err := m.DecodeRequest(pack(tt.argsz, uint32(0), uint32(4), make([]byte, 20+tt.tail)))
+			wantError(t, err, CmdGetRegionInfo, tt.kind)
+			if m.ArgSz != tt.argsz || m.Index != 4 || len(m.Sparse) != 0 {
+				t.Errorf("got %+v", m)
+			}
+		})
+	}
+}
+
+func TestRegionInfoReplyInTwoSteps(t *testing.T) {
+	area := SparseArea{0x1000, 0x1000}
+	info := func() RegionInfo {
+		return RegionInfo{Flags: RegionFlagRead | RegionFlagWrite | RegionFlagMmap, Index: 0, Size: 0x4000,
+			Sparse: []SparseArea{area}}
+	}
+	short := regionHead(64, 0xf, 32, 0x4000)
+	full := pack(short, sparseCap(0, area))
+	for _, tt := range []struct {
+		argsz uint32
+		want  []byte
+	}{
+		{32, short}, {63, short}, {64, full}, {4064, full},
+	} {
+		m := info()
+		b := m.AppendReply(nil, tt.argsz)
+		wantBytes(t, b, tt.want)
+
+		var got RegionInfo
+		wantError(t, got.DecodeReply(b), CmdGetRegionInfo, nil)
+		if cut := len(tt.want) < 64; got.Truncated(len(b)) != cut || cut != (len(got.Sparse) == 0) {
+			t.Errorf("argsz %d: truncated %v, areas %v", tt.argsz, got.Truncated(len(b)), got.Sparse)
+		}
+		if got.ArgSz != 64 || got.CapOffset != 32 {
+			t.Errorf("argsz %d: answers %d with capabilities at %d", tt.argsz, got.ArgSz, got.CapOffset)
+		}
+	}
+}
+
+func TestRegionInfoReplyWithoutAreas(t *testing.T) {
+	m := RegionInfo{ArgSz: 99, Flags: RegionFlagRead | RegionFlagCaps, Index: 7, CapOffset: 99, Size: 4096, Offset: 5}
+	wantBytes(t, m.AppendReply(nil, 4096),
+		pack(uint32(32), RegionFlagRead, uint32(7), uint32(0), uint64(4096), uint64(5)))
+}
+
+func TestRegionInfoCapabilities(t *testing.T) {
+	const size = 0x10000
+	a, b := SparseArea{0, 0x1000}, SparseArea{0x8000, 0x8000}
+	unknown := func(next uint32) []byte { return pack(uint16(2), uint16(1), next, uint64(0)) }
+	for _, tt := range []struct {
+		name  string
+		reply []byte
+		want  []SparseArea
+		kind  error
+	}{
+		{"two areas", pack(regionHead(80, RegionFlagCaps, 32, size), sparseCap(0, a, b)), []SparseArea{a, b}, nil},
+		{"no areas", pack(regionHead(48, RegionFlagCaps, 32, size), sparseCap(0)), nil, nil},
+		{"behind an unknown one", pack(regionHead(80, RegionFlagCaps, 32, size), unknown(48), sparseCap(0, a)), []SparseArea{a}, nil},
+		{"two capabilities", pack(regionHead(96, RegionFlagCaps, 32, size), sparseCap(64, a), sparseCap(0, b)), []SparseArea{a, b}, nil},
+		{"not flagged", pack(regionHead(64, 0, 32, size), sparseCap(0, a)), nil, nil},
+		{"offset 0", pack(regionHead(64, RegionFlagCaps, 0, size), sparseCap(0, a)), nil, nil},
+		{"payload longer than argsz", pack(regionHead(64, RegionFlagCaps, 32, size), sparseCap(0, a), "more"), []SparseArea{a}, nil},
+		{"in the structure", pack(regionHead(64, RegionFlagCaps, 16, size), sparseCap(0, a)), nil, ErrRange},
+		{"behind the end", pack(regionHead(64, RegionFlagCaps, 64, size), sparseCap(0, a)), nil, ErrRange},
+		{"header cut", pack(regionHead(64, RegionFlagCaps, 57, size), sparseCap(0, a)), nil, ErrRange},
+		{"far away", pack(regionHead(64, RegionFlagCaps, ^uint32(0), size), sparseCap(0, a)), nil, ErrRange},
+		{"linked to itself", pack(regionHead(48, RegionFlagCaps, 32, size), unknown(32)), nil, ErrRange},
+		{"linked backwards", pack(regionHead(64, RegionFlagCaps, 48, size), unknown(0), unknown(32)), nil, ErrRange},
+		{"linked into itself", pack(regionHead(48, RegionFlagCaps, 32, size), unknown(36)), nil, ErrRange},
+		{"areas cut", pack(regionHead(64, RegionFlagCaps, 32, size), pack(uint16(1), uint16(1), uint32(0), uint32(2), uint32(0), uint64(0), uint64(0))), nil, ErrSize},
+		{"areas by the billion", pack(regionHead(48, RegionFlagCaps, 32, size), pack(uint16(1), uint16(1), uint32(0), ^uint32(0), uint32(0))), nil, ErrSize},
+		{"count cut", pack(regionHead(40, RegionFlagCaps, 32, size), pack(uint16(1), uint16(1), uint32(0))), nil, ErrShort},
+		{"area outside of the region", pack(regionHead(64, RegionFlagCaps, 32, size), sparseCap(0, SparseArea{0x8000, 0x9000})), nil, ErrRange},
+		{"area that overflows", pack(regionHead(64, RegionFlagCaps, 32, size), sparseCap(0, SparseArea{0x1000, ^uint64(0)})), nil, ErrRange},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := RegionInfo{Sparse: []SparseArea{{9, 9}}}
+			err := m.DecodeReply(tt.reply)
+			wantError(t, err, CmdGetRegionInfo, tt.kind)
+			if err == nil && len(m.Sparse)+len(tt.want) > 0 && !reflect.DeepEqual(m.Sparse, tt.want) {
+				t.Errorf("got %v, want %v", m.Sparse, tt.want)
+			}
+		})
+	}
+}
+
+func TestRegionInfoRequestBytes(t *testing.T) {
+	m := RegionInfo{ArgSz: 32, Index: 7}
+	wantBytes(t, m.AppendRequest(nil), pack(uint32(32), uint32(0), uint32(7), uint32(0), uint64(0), uint64(0)))
+}
