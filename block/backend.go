@@ -96,6 +96,8 @@ type Request struct {
 	// Owner is the caller's; backends leave it alone.
 	Owner any
 
+	next *Request // the pool's queue, while in flight
+	done int64    // bytes transferred so far, while in flight
 }
 
 // Info describes a backend to the device in front of it.

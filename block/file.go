@@ -1,81 +1,168 @@
 package block
 
 import (
-	"errors"
-	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// ErrInUse is found by errors.Is where a file is already used by somebody else.
-var ErrInUse = errors.New("in use")
+const (
+	// defaultWorkers is how many requests to one file the kernel works on at
+	// the same time.
+	defaultWorkers = 32
+	// maxIovecs is how many buffers go into one system call; IOV_MAX is 1,024.
+	maxIovecs = 512
+	// maxInline is the largest transfer, in bytes, that is tried in the
+	// caller's goroutine: copying it takes about 10 µs.
+	maxInline = 64 << 10
+	// writeLinger is how long the writer looks for more work.
+	writeLinger = 50 * time.Microsecond
+)
 
 // FileOptions are the choices File offers; the zero value is the default.
 type FileOptions struct {
-	// ReadOnly opens the file for reading only.
+	// ReadOnly opens the file for reading only. Several readers may share it.
 	ReadOnly bool
-	// Workers bounds the goroutines that do the work, 0 means 32.
+	// Workers bounds the goroutines that do the work; 0 means 32.
 	Workers int
 }
 
+// file reads and writes through the page cache, straight from and to the
+// caller's buffers.
 type file struct {
-	f    *os.File
-	size int64
-	ro   bool
+	openedFile
+	info     Info
+	kernel   kernel
+	pool     *pool
+	writer   *pool // for plain writes
+	once     sync.Once
+	closeErr error
+
+	// noInline[op]: the file cannot be asked for op without waiting.
+	noInline [2]atomic.Bool
+	// broken is the first failure to reach stable storage. The kernel reports
+	// such a failure once and forgets the data, so all later flushes fail too.
+	broken atomic.Pointer[Error]
 }
 
-// File returns a backend on a regular file or a block device.
+// File returns a backend on an existing regular file or a block device. The
+// size is the file's and stays fixed. It holds a lock: where another backend,
+// or a QEMU, has the file open for writing it fails with ErrInUse (file systems
+// without locks excepted). Errors are *OpenError.
+//
+// Requests run in a bounded pool of goroutines; reads that the page cache can
+// serve end within Submit.
 func File(path string, opt FileOptions) (Backend, error) {
-	mode := os.O_RDWR
-	if opt.ReadOnly {
-		mode = os.O_RDONLY
-	}
-	f, err := os.OpenFile(path, mode, 0)
+	opened, err := openFile(path, opt.ReadOnly)
 	if err != nil {
 		return nil, &OpenError{Spec: "file:" + path, Err: err}
 	}
-	st, err := f.Stat()
-	if err == nil {
-		err = checkSize(st.Size())
+	if opt.Workers <= 0 {
+		opt.Workers = defaultWorkers
 	}
-	if err != nil {
-		f.Close()
-		return nil, &OpenError{Spec: "file:" + path, Err: err}
+	f := &file{openedFile: opened, kernel: systemKernel()}
+	f.info = Info{
+		Kind:          "file",
+		Async:         true,
+		ReadOnly:      opt.ReadOnly,
+		VolatileCache: !opt.ReadOnly,
+		CanDiscard:    !opt.ReadOnly && opened.canPunch(),
 	}
-	return &file{f: f, size: st.Size(), ro: opt.ReadOnly}, nil
+	f.pool = newPool(opt.Workers, 0, f.run)
+	f.writer = f.pool
+	if !opened.device {
+		// The kernel lets one writer at a time into a regular file. More of
+		// them would only wait for each other, at twice the cost.
+		f.writer = newPool(1, writeLinger, f.run)
+	}
+	return f, nil
 }
 
 func (f *file) Size() int64 { return f.size }
 
-func (f *file) Info() Info {
-	return Info{Kind: "file", Async: true, ReadOnly: f.ro, VolatileCache: true, CanDiscard: true}
-}
+func (f *file) Info() Info { return f.info }
 
 func (f *file) Submit(r *Request) (bool, error) {
-	if err := r.check(f.size, f.ro); err != nil {
+	if err := r.check(f.size, f.info.ReadOnly); err != nil {
 		return true, err
 	}
-	var err error
-	off := r.Offset
-	switch r.Op {
-	case Read:
-		for _, b := range r.Buffers {
-			if _, err = f.f.ReadAt(b, off); err != nil {
-				break
-			}
-			off += int64(len(b))
-		}
-	case Write:
-		for _, b := range r.Buffers {
-			if _, err = f.f.WriteAt(b, off); err != nil {
-				break
-			}
-			off += int64(len(b))
-		}
-	case Flush:
-		err = f.f.Sync()
-	case WriteZeroes:
-		_, err = f.f.WriteAt(make([]byte, r.Length), off)
+	if r.Completer == nil {
+		return true, ErrRequest
 	}
-	return true, err
+	if r.Op == Flush {
+		if f.info.ReadOnly {
+			return true, nil
+		}
+	} else if r.Length == 0 {
+		return true, nil
+	}
+	r.done = 0
+	pool, small := f.pool, r.Op == Flush || r.Length <= maxInline
+	switch {
+	case f.resident && small:
+		if w := pool.borrow(); w != nil {
+			err := f.run(w, r)
+			pool.giveBack(w)
+			return true, err
+		}
+	case r.Op == Read || r.Op == Write && !r.FUA:
+		if small && f.tryInline(r) {
+			return true, nil
+		}
+		if r.Op == Write {
+			pool = f.writer
+		}
+	}
+	if err := pool.submit(r); err != nil {
+		return true, err
+	}
+	return false, nil
 }
 
-func (f *file) Close() error { return f.f.Close() }
+// tryInline transfers what can be had without waiting, and reports whether
+// that was all. What is left, and every error, is for the pool.
+func (f *file) tryInline(r *Request) bool {
+	if f.noInline[r.Op].Load() {
+		return false
+	}
+	w := f.pool.borrow()
+	if w == nil {
+		return false
+	}
+	n, errno := f.vector(w, r, unix.RWF_NOWAIT)
+	f.pool.giveBack(w)
+	if errno == syscall.EOPNOTSUPP {
+		f.noInline[r.Op].Store(true)
+	}
+	r.done = int64(n)
+	return r.done == r.Length
+}
+
+// run does one request in a goroutine of the pool.
+func (f *file) run(w *worker, r *Request) error {
+	switch r.Op {
+	case Flush:
+		return f.sync()
+	case WriteZeroes:
+		return f.writeZeroes(w, r)
+	case Discard:
+		return f.discard(r)
+	}
+	return f.transfer(w, r)
+}
+
+// Close waits for requests in flight and closes the file. What was not flushed
+// stays in the page cache and is written in the kernel's own time.
+func (f *file) Close() error {
+	f.once.Do(func() {
+		f.writer.close()
+		f.pool.close()
+		if err := unix.Close(f.fd); err != nil {
+			f.closeErr = &OpenError{Spec: "file", Err: because(err, "closing: %v", err)}
+		}
+	})
+	return f.closeErr
+}

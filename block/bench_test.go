@@ -1,0 +1,115 @@
+package block
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+)
+
+const benchSize = 64 << 20
+
+// benchRequests are requests of one size at random places of a backend.
+func benchRequests(op Op, length int64, n int) []Request {
+	rng := rand.New(rand.NewPCG(1, uint64(length)))
+	rs := make([]Request, n)
+	for i := range rs {
+		rs[i] = Request{Op: op, Offset: rng.Int64N(benchSize/length) * length, Length: length, Buffers: [][]byte{make([]byte, length)}}
+	}
+	return rs
+}
+
+func fill(b *testing.B, be Backend) {
+	ones := make([]byte, 1<<20)
+	for i := range ones {
+		ones[i] = 1
+	}
+	for off := int64(0); off < be.Size(); off += int64(len(ones)) {
+		must(b, write(be, off, ones))
+	}
+}
+
+func benchSync(b *testing.B, be Backend) {
+	for _, op := range []Op{Read, Write} {
+		for _, length := range []int64{4 << 10, 128 << 10} {
+			b.Run(fmt.Sprintf("%v/%dk", op, length>>10), func(b *testing.B) {
+				rs := benchRequests(op, length, 64)
+				b.SetBytes(length)
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					if done, err := be.Submit(&rs[i%len(rs)]); !done || err != nil {
+						b.Fatal(done, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkMemory(b *testing.B) {
+	be, err := Memory(benchSize)
+	closing(b, be, err)
+	fill(b, be)
+	benchSync(b, be)
+}
+
+func BenchmarkNull(b *testing.B) {
+	be, err := Null(benchSize)
+	closing(b, be, err)
+	benchSync(b, be)
+}
+
+// BenchmarkFile keeps a number of requests in flight, as a worker does that
+// polls its queues and never sleeps.
+func BenchmarkFile(b *testing.B) {
+	be, _ := newFile(b, benchSize)
+	fill(b, be)
+	must(b, do(be, &Request{Op: Flush}))
+	for _, tt := range []struct {
+		name string
+		op   Op
+		pool bool // as if nothing could be had without waiting
+	}{
+		{"read", Read, false},
+		{"read-pool", Read, true},
+		{"write", Write, true},
+	} {
+		for _, depth := range []int{1, 32} {
+			b.Run(fmt.Sprintf("%s/4k/depth%d", tt.name, depth), func(b *testing.B) {
+				be.noInline[tt.op].Store(tt.pool)
+				rs := benchRequests(tt.op, 4<<10, 2*depth)
+				f := flights{idle: make(chan *Request, len(rs))}
+				for i := range rs {
+					rs[i].Completer = &f
+					f.idle <- &rs[i]
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					for f.n.Load() >= int64(depth) {
+					}
+					r := <-f.idle
+					f.n.Add(1)
+					if done, err := be.Submit(r); done {
+						f.CompleteBlock(r, err)
+					}
+				}
+				for f.n.Load() != 0 {
+				}
+			})
+		}
+	}
+}
+
+// flights counts the requests in flight and collects those that are not.
+type flights struct {
+	n    atomic.Int64
+	idle chan *Request
+}
+
+func (f *flights) CompleteBlock(r *Request, err error) {
+	if err != nil {
+		panic(err)
+	}
+	f.idle <- r
+	f.n.Add(-1)
+}

@@ -1,0 +1,154 @@
+package block
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrInUse is found by errors.Is where somebody else uses a file or device.
+var ErrInUse = errors.New("in use")
+
+// openedFile is what File has found out about its file.
+type openedFile struct {
+	fd   int
+	size int64 // bytes
+	// device: a block device, not a regular file.
+	device bool
+	// resident: the file is memory and nothing that is done to it waits for a
+	// disk.
+	resident bool
+}
+
+// openFile opens and locks a regular file or a block device. The errors say
+// what would be right.
+func openFile(path string, readOnly bool) (openedFile, error) {
+	if path == "" {
+		return openedFile{}, because(ErrSpec, "no path; write file:PATH, for example file:/srv/disk.img")
+	}
+	// Opening some special files has effects of its own, so look first.
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return openedFile{}, explain(path, err, readOnly)
+	}
+	if err := checkKind(&st); err != nil {
+		return openedFile{}, err
+	}
+	flags := unix.O_CLOEXEC | unix.O_RDONLY
+	if !readOnly {
+		flags = unix.O_CLOEXEC | unix.O_RDWR
+		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			flags |= unix.O_EXCL // refuses a device that is mounted
+		}
+	}
+	fd, err := unix.Open(path, flags, 0)
+	if err != nil {
+		return openedFile{}, explain(path, err, readOnly)
+	}
+	o := openedFile{fd: fd}
+	if err := o.inspect(); err != nil {
+		_ = unix.Close(fd)
+		return openedFile{}, err
+	}
+	if err := o.lock(readOnly); err != nil {
+		_ = unix.Close(fd)
+		return openedFile{}, err
+	}
+	return o, nil
+}
+
+// inspect checks an open file and fills in what it finds.
+func (o *openedFile) inspect() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(o.fd, &st); err != nil {
+		return because(err, "cannot inspect it: %v", err)
+	}
+	if err := checkKind(&st); err != nil {
+		return err
+	}
+	o.size = st.Size
+	o.device = st.Mode&unix.S_IFMT == unix.S_IFBLK
+	if o.device {
+		var err error
+		if o.size, err = blockDeviceSize(o.fd); err != nil {
+			return because(err, "cannot find the device's size: %v", err)
+		}
+	} else {
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(o.fd, &fs); err == nil {
+			o.resident = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
+		}
+	}
+	switch {
+	case o.size == 0:
+		return because(ErrSpec, "the file is empty; give it a size first, for example: truncate -s 1G FILE")
+	case o.size%SectorSize != 0:
+		return because(ErrSpec, "its size, %d bytes, is not a multiple of %d; %d would be: truncate -s %[3]d FILE",
+			o.size, SectorSize, (o.size/SectorSize+1)*SectorSize)
+	}
+	return nil
+}
+
+// checkKind refuses what is neither a regular file nor a block device.
+func checkKind(st *unix.Stat_t) error {
+	kind := "of unknown kind"
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFBLK:
+		return nil
+	case unix.S_IFDIR:
+		return because(syscall.EISDIR, "is a directory; give a regular file or a block device")
+	case unix.S_IFCHR:
+		kind = "a character device"
+	case unix.S_IFIFO:
+		kind = "a named pipe"
+	case unix.S_IFSOCK:
+		kind = "a socket"
+	}
+	return because(ErrSpec, "is %s; give a regular file or a block device", kind)
+}
+
+// explain says in words what failed to open.
+func explain(path string, err error, readOnly bool) error {
+	switch err {
+	case syscall.ENOENT:
+		return because(err, "no such file; create it first, for example: truncate -s 1G FILE")
+	case syscall.ENOTDIR:
+		return because(err, "a part of the path is not a directory")
+	case syscall.EACCES, syscall.EPERM:
+		if !readOnly && unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS) == nil {
+			return because(err, "it can be read but not written; make it writable, or open it read-only")
+		}
+		return because(err, "no permission to open it; change its mode or owner")
+	case syscall.EROFS:
+		return because(err, "it lies on a read-only file system; open it read-only, or copy it elsewhere")
+	case syscall.EBUSY:
+		return because(errors.Join(ErrInUse, err), "the device is mounted or otherwise in use")
+	case syscall.ETXTBSY:
+		return because(errors.Join(ErrInUse, err), "the file is being executed or used as swap space")
+	}
+	return because(err, "cannot open: %v", err)
+}
+
+// lock takes an advisory lock on the open file: two servers that write to one
+// file destroy its data. QEMU locks bytes of its images in the same way, so it
+// is kept out too. File systems without locks go without.
+func (o *openedFile) lock(readOnly bool) error {
+	l := unix.Flock_t{Type: unix.F_WRLCK}
+	if readOnly {
+		l.Type = unix.F_RDLCK
+	}
+	switch err := unix.FcntlFlock(uintptr(o.fd), unix.F_OFD_SETLK, &l); err {
+	case syscall.EAGAIN, syscall.EACCES:
+		return because(errors.Join(ErrInUse, err), "another process (or another device of this one) uses the file; two writers would destroy its data")
+	}
+	return nil
+}
+
+// canPunch tells whether a file can give storage back, by punching a hole
+// behind its end, where nothing is.
+func (o *openedFile) canPunch() bool {
+	err := unix.Fallocate(o.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, o.size, SectorSize)
+	// A block device says EINVAL to that range, whatever else it can do.
+	return err == nil || err == syscall.EINVAL
+}

@@ -1,0 +1,134 @@
+package block
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// result receives what becomes of one request.
+type result chan error
+
+func (c result) CompleteBlock(_ *Request, err error) { c <- err }
+
+// do submits r and waits for its end.
+func do(b Backend, r *Request) error {
+	c := make(result, 1)
+	r.Completer = c
+	done, err := b.Submit(r)
+	if !done {
+		err = <-c
+	}
+	return err
+}
+
+func read(b Backend, off int64, bufs ...[]byte) error {
+	return do(b, &Request{Op: Read, Offset: off, Length: total(bufs), Buffers: bufs})
+}
+
+func write(b Backend, off int64, bufs ...[]byte) error {
+	return do(b, &Request{Op: Write, Offset: off, Length: total(bufs), Buffers: bufs})
+}
+
+func total(bufs [][]byte) (n int64) {
+	for _, b := range bufs {
+		n += int64(len(b))
+	}
+	return n
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newPath returns the path of a sparse file of size bytes.
+func newPath(t testing.TB, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, os.Truncate(path, size))
+	return path
+}
+
+// closing fails the test if b does not close.
+func closing(t testing.TB, b Backend, err error) Backend {
+	t.Helper()
+	must(t, err)
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return b
+}
+
+func newFile(t testing.TB, size int64) (*file, string) {
+	t.Helper()
+	path := newPath(t, size)
+	b, err := File(path, FileOptions{})
+	return closing(t, b, err).(*file), path
+}
+
+// kinds makes one backend of each kind that keeps its data.
+func kinds(t *testing.T, size int64, test func(t *testing.T, b Backend)) {
+	t.Run("mem", func(t *testing.T) {
+		b, err := Memory(size)
+		test(t, closing(t, b, err))
+	})
+	t.Run("file", func(t *testing.T) {
+		f, _ := newFile(t, size)
+		test(t, f)
+	})
+}
+
+// truncated returns two pages of shared memory of which the second has gone,
+// as a guest's is after it truncated its memory.
+func truncated(t *testing.T) []byte {
+	t.Helper()
+	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
+	must(t, err)
+	page := os.Getpagesize()
+	must(t, unix.Ftruncate(fd, int64(2*page)))
+	mem, err := unix.Mmap(fd, 0, 2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	must(t, err)
+	must(t, unix.Ftruncate(fd, int64(page)))
+	must(t, unix.Close(fd))
+	t.Cleanup(func() { must(t, unix.Munmap(mem)) })
+	return mem
+}
+
+// descriptors counts this process' open descriptors on path.
+func descriptors(t *testing.T, path string) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	for _, e := range entries {
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, path) {
+			n++
+		}
+	}
+	return n
+}
+
+// collect runs the garbage collector until ok, or fails.
+func collect(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 1000 {
+		runtime.GC()
+		if ok() {
+			return
+		}
+		runtime.Gosched()
+	}
+	t.Errorf("not so after 1,000 collections: %s", what)
+}
