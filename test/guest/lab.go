@@ -141,8 +141,11 @@ func setup(ctx context.Context, dir string, progress io.Writer) error {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == setupCannot {
+		switch {
+		case cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == setupCannot:
 			return fmt.Errorf("%w: %s", ErrUnavailable, last.String())
+		case os.Geteuid() != 0: // apt's configuration decides whether it serves other users
+			return fmt.Errorf("%w: making it without root failed: %v: %s", ErrUnavailable, err, last.String())
 		}
 		return fmt.Errorf("setup of the test guest: %w: %s", err, last.String())
 	}

@@ -50,7 +50,7 @@ func lab(t *testing.T) *Lab {
 	var progress buffer
 	l, err := Open(ctx, &progress)
 	if errors.Is(err, ErrUnavailable) {
-		unavailable("guest suite skipped: %v", err)
+		unavailable("%v", err)
 	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
@@ -63,10 +63,11 @@ func lab(t *testing.T) *Lab {
 // worse. When the test fails the console and the kernel log are shown.
 func boot(t *testing.T, cfg Config) *Guest {
 	t.Helper()
+	l := lab(t)
 	ctx, cancel := timeout(t, bootTimeout)
 	defer cancel()
 	started := time.Now()
-	g, err := lab(t).Boot(ctx, cfg)
+	g, err := l.Boot(ctx, cfg)
 	if err != nil {
 		t.Fatalf("boot: %v", err)
 	}
