@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
@@ -16,9 +18,13 @@ const (
 	pageSize      = 4096 // the granularity of DMA maps, bytes
 )
 
+// errPending says that the command was given to s.backlog.begin.
+var errPending = errors.New("command is pending")
+
 // command is how the server serves one command of a client.
 type command struct {
-	// serve appends the reply's payload to s.out, or returns the error to reply with.
+	// serve appends the reply's payload to s.out, or returns the error to reply with;
+	// errPending after it turned out to be a command that takes its time (see start).
 	serve func(s *Session, m *message) error
 	// start begins a command that may take its time. It calls s.backlog.begin, and
 	// when the command is done, now or later, s.backlog.finish; or returns an error.
@@ -81,7 +87,11 @@ func (s *Session) dispatch(m *message) {
 	default:
 		err = c.serve(s, m)
 	}
-	if s.state != stateDropped {
+	switch {
+	case s.state == stateDropped:
+	case err == errPending:
+		s.out.set(s.out.bytes()[:start])
+	default:
 		s.reply(start, m.Header, err)
 	}
 }
@@ -105,6 +115,12 @@ func (s *Session) serveGetInfo(m *message) error {
 // startReset is VFIO_USER_DEVICE_RESET.
 func (s *Session) startReset(m *message) error {
 	s.backlog.begin(m.Header)
+	s.reset(nil)
+	return nil
+}
+
+// reset returns the device to power-on for the pending command, and finishes that.
+func (s *Session) reset(payload func([]byte) []byte) {
 	s.path.hold(func() {
 		if s.state == stateDropped {
 			return
@@ -112,7 +128,6 @@ func (s *Session) startReset(m *message) error {
 		s.ep.desc.Config.Reset()
 		s.irqs.ClearPending()
 		s.ep.device.ResetDevice(s)
-		s.path.release(func() { s.backlog.finish(nil, nil) })
+		s.path.release(func() { s.backlog.finish(nil, payload) })
 	})
-	return nil
 }

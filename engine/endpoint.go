@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/engine/reactor"
+	"vfiouser/pci"
 )
 
 // acceptPause is how long an endpoint stops accepting when the process has run out
@@ -37,6 +38,8 @@ type Endpoint struct {
 	session  *Session
 	waiting  int // a connection that came while the last client's session was being released, or -1
 	closing  bool
+	// resetAsked: a function level reset was asked for through the configuration space.
+	resetAsked bool
 }
 
 // Register makes an endpoint for a device on the unix socket path, which is the
@@ -61,14 +64,14 @@ func (e *Engine) register(a address, d Device) (*Endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: describe device for %s: %w", a, err)
 	}
-	if err := desc.complete(); err != nil {
-		return nil, fmt.Errorf("engine: device for %s: %w", a, err)
-	}
 	ep := &Endpoint{
 		engine: e, device: d, desc: desc, addr: a,
 		log:     e.log.With("endpoint", a.String()),
 		done:    make(chan struct{}),
 		waiting: -1,
+	}
+	if err := ep.complete(); err != nil {
+		return nil, fmt.Errorf("engine: device for %s: %w", a, err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -245,22 +248,16 @@ func (ep *Endpoint) ended(s *Session) {
 	}
 }
 
-// complete checks a description and fills in what the engine serves itself.
-func (d *Description) complete() error {
+// complete checks the description and fills in what the engine serves itself.
+func (ep *Endpoint) complete() error {
+	d := &ep.desc
 	if d.Config == nil {
 		return errors.New("no configuration space")
 	}
-	cfg := d.Config
 	d.Regions[RegionConfig] = Region{
-		Size: uint64(cfg.Size()),
-		Read: func(off uint64, p []byte) error { return cfg.Read(int(off), p) },
-		Write: func(off uint64, p []byte) error {
-			changed, err := cfg.Write(int(off), p)
-			if changed != 0 && d.ConfigWritten != nil {
-				d.ConfigWritten(changed)
-			}
-			return err
-		},
+		Size:  uint64(d.Config.Size()),
+		Read:  func(off uint64, p []byte) error { return d.Config.Read(int(off), p) },
+		Write: ep.writeConfig,
 	}
 	for i := range d.Regions {
 		if err := d.Regions[i].check(); err != nil {
@@ -268,6 +265,18 @@ func (d *Description) complete() error {
 		}
 	}
 	return nil
+}
+
+// writeConfig is a client's write to the configuration space.
+func (ep *Endpoint) writeConfig(off uint64, p []byte) error {
+	changed, err := ep.desc.Config.Write(int(off), p)
+	if changed&pci.RequestedReset != 0 {
+		ep.resetAsked = true
+	}
+	if changed != 0 && ep.desc.ConfigWritten != nil {
+		ep.desc.ConfigWritten(changed)
+	}
+	return err
 }
 
 func (r *Region) check() error {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -140,17 +141,19 @@ func (in *input) begun(data []byte) (n uint64) {
 	return n
 }
 
-// cut takes the next whole message off data; ok is false when there is none.
+// cut takes the next whole message off data; ok is false when there is none. With an
+// error, which means that the stream is out of step, m holds the header alone.
 func (in *input) cut(data []byte) (m message, rest []byte, ok bool, err error) {
 	if len(data) < codec.HeaderSize {
 		return m, data, false, nil
 	}
 	h, err := codec.DecodeHeader(data)
-	if err != nil {
-		return m, data, false, err
+	if err == nil && h.Size > maxMessage {
+		err = unix.EINVAL
 	}
-	if h.Size > maxMessage {
-		return m, data, false, errFrame
+	if err != nil {
+		m.Header = h
+		return m, data, false, fmt.Errorf("%w: header %+v: %w", errFrame, h, err)
 	}
 	if int(h.Size) > len(data) {
 		return m, data, false, nil
@@ -211,13 +214,23 @@ func (s *Session) receive() {
 	}
 }
 
+// refuseFrame ends a session whose stream is out of step; a client that still
+// listens is told.
+func (s *Session) refuseFrame(h codec.Header, err error) {
+	if !h.IsReply() {
+		s.reply(s.out.begin(), h, err)
+		s.flush()
+	}
+	s.drop(err)
+}
+
 // consume serves the whole messages in data and keeps the rest; false if the
 // session has ended meanwhile.
 func (s *Session) consume(data []byte) bool {
 	for {
 		m, rest, ok, err := s.in.cut(data)
 		if err != nil {
-			s.drop(err)
+			s.refuseFrame(m.Header, err)
 			return false
 		}
 		if !ok {

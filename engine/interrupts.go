@@ -45,8 +45,11 @@ func (s *Session) serveSetIRQs(m *message) error {
 	if err := req.Decode(m.payload); err != nil {
 		return err
 	}
-	if req.Index >= irq.NumIndexes {
+	if req.Index >= irq.NumIndexes || s.ep.desc.IRQs[req.Index] == 0 {
 		return fmt.Errorf("interrupt type %d: %w", req.Index, unix.EINVAL)
+	}
+	if len(m.fds) > 0 && req.Flags&codec.IRQSetDataEventfd == 0 {
+		return fmt.Errorf("descriptors without IRQ_SET_DATA_EVENTFD: %w", unix.EINVAL)
 	}
 	if err := s.setIRQs(&req, m); err != nil {
 		return err

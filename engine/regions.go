@@ -101,5 +101,11 @@ func (s *Session) serveRegionWrite(m *message) error {
 		return unix.EINVAL
 	}
 	s.out.set(a.AppendHead(s.out.bytes()))
-	return r.Write(a.Offset, a.Data)
+	if err := r.Write(a.Offset, a.Data); err != nil || !s.ep.resetAsked {
+		return err
+	}
+	s.ep.resetAsked = false
+	s.backlog.begin(m.Header)
+	s.reset(a.AppendHead)
+	return errPending
 }

@@ -155,6 +155,7 @@ func (r *Reactor) dispatch(fd int, ev netpoll.IOEvent, _ netpoll.IOFlags) error 
 	if r.stopping {
 		return gneterrors.ErrEngineShutdown
 	}
+	r.idle()
 	return nil
 }
 

@@ -75,7 +75,10 @@ func (r *Reactor) runTasks(budget int) int {
 	for n < budget && r.queue.ready() {
 		n += r.runBatch(budget - n)
 	}
-	r.stats.Tasks += uint64(n)
+	if n > 0 {
+		r.stats.Tasks += uint64(n)
+		r.yield = true
+	}
 	return n
 }
 

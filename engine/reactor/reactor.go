@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	gneterrors "github.com/panjf2000/gnet/v2/pkg/errors"
 	"github.com/panjf2000/gnet/v2/pkg/netpoll"
@@ -24,6 +25,10 @@ type Config struct {
 	// Default: slog.Default().
 	Logger *slog.Logger
 
+	// Spin is for how long the loop looks for the next event before it sleeps. It saves a wake-up where the peer answers
+	// from another core, and backs off where it does not help. Default: no spin.
+	Spin time.Duration
+
 	// OnPanic is called on the loop when a handler, a task or a timer function has panicked; debug.Stack still shows
 	// where. h is the handler, nil for a task or a timer. The loop goes on afterwards, and a handler stays
 	// registered unless OnPanic removes it. Default: log the value and the stack.
@@ -37,6 +42,7 @@ type Stats struct {
 	Wakeups uint64 // events of the loop's own eventfd
 	Tasks   uint64 // tasks run
 	Timers  uint64 // timer functions run
+	Sleeps  uint64 // times the loop went to sleep
 	Panics  uint64 // panics contained
 }
 
@@ -60,7 +66,9 @@ type Reactor struct {
 	// Owned by the loop.
 	slots    []*slot
 	timers   timers
+	idler    idler
 	stats    Stats
+	yield    bool // let other goroutines run before the loop sleeps
 	stopping bool
 	closed   bool
 }
@@ -90,16 +98,13 @@ func (r *Reactor) open() (err error) {
 	if err = r.timers.open(); err != nil {
 		return err
 	}
-	// Both are edge-triggered and never read: each write and each expiry is one event, and a system call is saved.
-	if err = r.addInternal(r.wake.FD(), wakeHandler{r}); err != nil {
+	r.idler = idler{epoll: epollFD(r.poller), spin: r.cfg.Spin}
+	if _, err = r.Add(r.timers.fd, Readable, timerHandler{r}); err != nil {
 		return err
 	}
-	return r.addInternal(r.timers.fd, timerHandler{r})
-}
-
-func (r *Reactor) addInternal(fd int, h Handler) error {
-	s := r.slot(fd)
-	s.current = &FD{r: r, fd: fd, events: Readable, handler: h}
+	// Edge-triggered and never read: each write is one event, and a system call is saved.
+	s := r.slot(r.wake.FD())
+	s.current = &FD{r: r, fd: r.wake.FD(), events: Readable, handler: wakeHandler{r}}
 	return r.poller.AddRead(&s.attachment, true)
 }
 

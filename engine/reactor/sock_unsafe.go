@@ -8,12 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The calls below go through RawSyscall: they are non-blocking by flag or by descriptor, so the scheduler need not
-// be told. The buffers must be ordinary memory of the process; guest memory may fault and block.
-//
-// Invariant for every pointer handed to the kernel here: it points to a variable or buffer that is alive and (heap)
-// unmovable or on this goroutine's stack, which does not move during a raw system call; and the kernel keeps none of them
-// after the call.
+// The calls are raw (see raw_unsafe.go): MSG_DONTWAIT keeps them from blocking. The pointers inside a message header keep
+// the buffers alive as the header itself is kept. Buffers must be ordinary memory of the process; guest memory may fault
+// and block.
 
 // control is room for one SCM_RIGHTS message of MaxFDs descriptors, aligned as a Cmsghdr must be.
 type control [(unix.SizeofCmsghdr + MaxFDs*4 + 7) / 8]uint64
@@ -157,18 +154,4 @@ func SendMsg(fd int, fds []int, bufs ...[]byte) (int, error) {
 			return 0, errno
 		}
 	}
-}
-
-func rawRead(fd int, b []byte) error {
-	if _, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))); errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-func rawWrite(fd int, b []byte) error {
-	if _, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))); errno != 0 {
-		return errno
-	}
-	return nil
 }

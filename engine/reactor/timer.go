@@ -97,6 +97,8 @@ type timerHandler struct{ r *Reactor }
 func (h timerHandler) HandleEvents(Events) {
 	ts := &h.r.timers
 	ts.armed = 0
+	var expiries [8]byte
+	_ = rawRead(ts.fd, expiries[:]) // so that it is not readable any more
 	now := ts.now()
 	for t := ts.next(now); t != nil; t = ts.next(now) {
 		h.r.stats.Timers++

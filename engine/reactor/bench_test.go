@@ -1,0 +1,253 @@
+package reactor
+
+import (
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// countTask counts its runs and tells when it has reached goal.
+type countTask struct {
+	n, goal uint64
+	done    chan struct{}
+}
+
+func (c *countTask) Run() {
+	if c.n++; c.n == c.goal {
+		close(c.done)
+	}
+}
+
+// BenchmarkPost is the cost of handing a task to a loop that is kept busy by the same posts.
+func BenchmarkPost(b *testing.B) {
+	b.Run("one", func(b *testing.B) {
+		r := newReactor(b, Config{})
+		task := &countTask{goal: uint64(b.N), done: make(chan struct{})}
+		b.ReportAllocs()
+		for range b.N {
+			r.Post(task)
+		}
+		<-task.done
+	})
+	b.Run("parallel", func(b *testing.B) {
+		r := newReactor(b, Config{})
+		task := &countTask{goal: uint64(b.N), done: make(chan struct{})}
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				r.Post(task)
+			}
+		})
+		<-task.done
+	})
+	b.Run("onloop", func(b *testing.B) {
+		r := newReactor(b, Config{})
+		done := make(chan struct{})
+		again := &chainTask{r: r, left: b.N, done: done}
+		b.ReportAllocs()
+		r.Post(again)
+		<-done
+	})
+}
+
+// chainTask posts itself until it has run often enough.
+type chainTask struct {
+	r    *Reactor
+	left int
+	done chan struct{}
+}
+
+func (c *chainTask) Run() {
+	if c.left--; c.left <= 0 {
+		close(c.done)
+		return
+	}
+	c.r.Post(c)
+}
+
+// BenchmarkWake is a post to a sleeping loop, and back.
+func BenchmarkWake(b *testing.B) {
+	r := newReactor(b, Config{})
+	back := make(chan struct{})
+	task := signalTask(back)
+	b.ReportAllocs()
+	for range b.N {
+		r.Post(task)
+		<-back
+	}
+}
+
+type signalTask chan struct{}
+
+func (s signalTask) Run() { s <- struct{}{} }
+
+const echoSize = 32 // a REGION_READ with 32 bytes
+
+// BenchmarkEcho is a ping-pong over a unix stream socket pair: what a message round trip costs at the least.
+func BenchmarkEcho(b *testing.B) {
+	b.Run("reactor", func(b *testing.B) { benchmarkEcho(b, 0) })
+	b.Run("look-again", func(b *testing.B) { benchmarkEcho(b, 1) })
+	b.Run("look-again-20", func(b *testing.B) { benchmarkEcho(b, 20) })
+	b.Run("bare-epoll", func(b *testing.B) { benchmarkBareEcho(b, false) })
+	b.Run("bare-epoll-gnet-like", func(b *testing.B) { benchmarkBareEcho(b, true) })
+}
+
+func benchmarkEcho(b *testing.B, again int) {
+	r := newReactor(b, Config{})
+	server, client := socketPair(b)
+	h := &echoHandler{fd: server, again: again}
+	addFD(b, r, server, Readable, h)
+	pingPong(b, client)
+}
+
+// echoHandler sends back what it receives.
+type echoHandler struct {
+	fd    int
+	again int // looks at the socket once more after answering
+	buf   [4096]byte
+	fds   [8]int
+}
+
+func (h *echoHandler) HandleEvents(Events) {
+	for left := h.again; ; {
+		n, _, err := RecvMsg(h.fd, h.fds[:], h.buf[:])
+		if err != nil {
+			if left--; err == unix.EAGAIN && left > 0 {
+				continue
+			}
+			return
+		}
+		if _, err := SendMsg(h.fd, nil, h.buf[:n]); err != nil {
+			return
+		}
+		if h.again == 0 {
+			return
+		}
+		left = h.again
+	}
+}
+
+// pingPong sends and receives b.N times over a blocking socket.
+func pingPong(b *testing.B, fd int) {
+	if err := unix.SetNonblock(fd, false); err != nil {
+		b.Fatal(err)
+	}
+	var buf [echoSize]byte
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		if _, err := unix.Write(fd, buf[:]); err != nil {
+			b.Fatal(err)
+		}
+		if n, err := unix.Read(fd, buf[:]); n != echoSize {
+			b.Fatal(n, err)
+		}
+	}
+	b.StopTimer()
+}
+
+// benchmarkBareEcho is the same without a reactor: epoll_wait, recvmsg, sendmsg; gnetLike with the loop of netpoll.
+func benchmarkBareEcho(b *testing.B, gnetLike bool) {
+	server, client := socketPair(b)
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		b.Fatal(err)
+	}
+	stop, err := NewEventfd()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, fd := range []int{server, stop.FD()} {
+		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Fd: int32(fd), Events: unix.EPOLLIN}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	var stopped atomic.Bool
+	go func() {
+		defer close(done)
+		events := make([]unix.EpollEvent, 64)
+		h := &echoHandler{fd: server}
+		timeout := -1
+		for !stopped.Load() {
+			n, err := unix.EpollWait(ep, events, timeout)
+			if err != nil && err != unix.EINTR {
+				return
+			}
+			if n <= 0 {
+				timeout = -1
+				continue
+			}
+			if gnetLike {
+				timeout = 0
+			}
+			h.HandleEvents(Readable)
+		}
+	}()
+	pingPong(b, client)
+	stopped.Store(true)
+	stop.Signal()
+	<-done
+	_ = stop.Close()
+	_ = unix.Close(ep)
+}
+
+// BenchmarkSendRecv is one sendmsg and one recvmsg on the same goroutine: no wake-up, no loop.
+func BenchmarkSendRecv(b *testing.B) {
+	buf := make([]byte, echoSize)
+	b.Run("raw", func(b *testing.B) {
+		x, y := socketPair(b)
+		var fds [8]int
+		b.ReportAllocs()
+		for range b.N {
+			if _, err := SendMsg(x, nil, buf); err != nil {
+				b.Fatal(err)
+			}
+			if _, _, err := RecvMsg(y, fds[:], buf); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("with-descriptor", func(b *testing.B) {
+		x, y := socketPair(b)
+		var fds [8]int
+		pass := []int{x}
+		b.ReportAllocs()
+		for range b.N {
+			if _, err := SendMsg(x, pass, buf); err != nil {
+				b.Fatal(err)
+			}
+			_, n, err := RecvMsg(y, fds[:], buf)
+			if err != nil {
+				b.Fatal(err)
+			}
+			CloseFDs(fds[:n])
+		}
+	})
+	b.Run("read-write", func(b *testing.B) {
+		x, y := socketPair(b)
+		b.ReportAllocs()
+		for range b.N {
+			if _, err := unix.Write(x, buf); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := unix.Read(y, buf); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("x-sys", func(b *testing.B) {
+		x, y := socketPair(b)
+		oob := make([]byte, unix.CmsgSpace(8*4))
+		b.ReportAllocs()
+		for range b.N {
+			if _, err := unix.SendmsgN(x, buf, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != nil {
+				b.Fatal(err)
+			}
+			if _, _, _, _, err := unix.Recvmsg(y, buf, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,85 @@
+package reactor
+
+import (
+	"reflect"
+	"runtime"
+	"time"
+
+	"github.com/panjf2000/gnet/v2/pkg/netpoll"
+	"golang.org/x/sys/unix"
+)
+
+// When nothing is ready, netpoll's loop calls runtime.Gosched before it sleeps in epoll_wait, and with an idle P at hand the Go scheduler
+// then wakes a thread that looks for work: a third of a whole round trip on a single core. So the loop sleeps (and spins, if
+// it is told to) at the end of its callback instead, by polling the epoll descriptor itself, and goes back to netpoll
+// when something is ready.
+//
+// That is sound although the batch that netpoll works on may hold more events. They are level-triggered, so the kernel still has
+// them on its ready list, and the poll returns at once. The only edge-triggered descriptor is the
+// loop's own eventfd, and while its event is on the way the state says signalled.
+
+// maxUnspun is how many sleeps in a row begin without a spin, when spinning has been in vain.
+const maxUnspun = 255
+
+// idler decides how the loop waits.
+type idler struct {
+	epoll int // netpoll's descriptor; -1: unknown, leave the waiting to netpoll
+	spin  time.Duration
+
+	unspun int // sleeps begun without a spin after the last spin in vain
+	skip   int // sleeps still to begin without a spin
+}
+
+// epollFD returns the descriptor of p, which netpoll has no method for, or -1.
+func epollFD(p *netpoll.Poller) int {
+	fd := reflect.ValueOf(p).Elem().FieldByName("fd")
+	if !fd.IsValid() || !fd.CanInt() {
+		return -1
+	}
+	return int(fd.Int())
+}
+
+// idle waits until something may be ready, or returns at once if that is likely the case anyway. A return too early costs
+// no more than netpoll's own way to wait.
+func (r *Reactor) idle() {
+	w := &r.idler
+	if w.epoll < 0 || r.state.Load() != 0 {
+		return
+	}
+	if r.yield {
+		r.yield = false
+		runtime.Gosched()
+	}
+	if rawReadable(w.epoll) {
+		return
+	}
+	if w.spin > 0 && r.spinning() {
+		return
+	}
+	r.stats.Sleeps++
+	_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(w.epoll), Events: unix.POLLIN}}, nil, nil)
+}
+
+// Yield says that a handler has made a goroutine runnable, say by sending to a channel, and that this goroutine should
+// run before the loop sleeps: it stands in the queue of the loop's own P, and a system call does not give that up for
+// the first 20 microseconds. Loop only; tasks need not say it.
+func (r *Reactor) Yield() { r.yield = true }
+
+// spinning looks again and again for the time configured and tells whether that was any use. If it was not, the next
+// spins are left out, more each time: a peer on the same core cannot run while the loop spins.
+func (r *Reactor) spinning() bool {
+	w := &r.idler
+	if w.skip > 0 {
+		w.skip--
+		return false
+	}
+	for end := r.timers.now() + w.spin; r.timers.now() < end; {
+		if rawReadable(w.epoll) {
+			w.unspun = 0
+			return true
+		}
+	}
+	w.unspun = min(2*w.unspun+1, maxUnspun)
+	w.skip = w.unspun
+	return false
+}
