@@ -386,6 +386,10 @@ func TestClientMayVanishDuringReset(t *testing.T) {
 	conn.write(conn.frame(codec.CmdReset, 0, nil))
 	done := <-release
 	conn.close()
+	eventually(t, "hang-up noticed", func() (dropped bool) {
+		_ = b.engine.reactor.Do(func() { dropped = b.ep.session.state == stateDropped })
+		return dropped
+	})
 	b.device.onHold(nil)
 	done()
 	<-b.device.gone
