@@ -25,8 +25,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // handlers, BAR2 has two mappable areas, BAR4 refuses.
 type testDevice struct {
 	BaseDevice
-	mem    [4096]byte
-	shared int // memfd behind BAR2
+	mem     [4096]byte
+	shared  int // memfd behind BAR2
+	express int // offset of the PCI Express capability
 
 	mu    sync.Mutex
 	calls []string
@@ -42,11 +43,14 @@ const (
 
 func (d *testDevice) Describe() (Description, error) {
 	config, err := pci.NewSpace(pci.Config{
-		Vendor: 0x1b36, Device: 0x0001, Class: 0xff0000,
+		Vendor: 0x1b36, Device: 0x0001, Class: 0xff0000, Express: true,
 		BARs: [6]pci.BAR{
 			{Size: 4096, Type: pci.Mem32}, {}, {Size: 16384, Type: pci.Mem32}, {}, {Size: 4096, Type: pci.Mem32},
 		},
 	})
+	if err == nil {
+		d.express, err = config.AddExpress(pci.Express{FLR: true})
+	}
 	desc := Description{Config: config}
 	desc.Regions[RegionBAR0] = Region{
 		Size:  4096,

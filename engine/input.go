@@ -143,9 +143,10 @@ func (in *input) begun(data []byte) (n uint64) {
 
 // cut takes the next whole message off data; ok is false when there is none. With an
 // error, which means that the stream is out of step, m holds the header alone.
-func (in *input) cut(data []byte) (m message, rest []byte, ok bool, err error) {
+func (in *input) cut(data []byte, m *message) (rest []byte, ok bool, err error) {
+	*m = message{}
 	if len(data) < codec.HeaderSize {
-		return m, data, false, nil
+		return data, false, nil
 	}
 	h, err := codec.DecodeHeader(data)
 	if err == nil && h.Size > maxMessage {
@@ -153,12 +154,12 @@ func (in *input) cut(data []byte) (m message, rest []byte, ok bool, err error) {
 	}
 	if err != nil {
 		m.Header = h
-		return m, data, false, fmt.Errorf("%w: header %+v: %w", errFrame, h, err)
+		return data, false, fmt.Errorf("%w: header %+v: %w", errFrame, h, err)
 	}
 	if int(h.Size) > len(data) {
-		return m, data, false, nil
+		return data, false, nil
 	}
-	m = message{Header: h, payload: data[codec.HeaderSize:h.Size:h.Size]}
+	m.Header, m.payload = h, data[codec.HeaderSize:h.Size:h.Size]
 	if len(in.fds) > 0 {
 		in.taken = in.taken[:0]
 		n := 0
@@ -170,7 +171,7 @@ func (in *input) cut(data []byte) (m message, rest []byte, ok bool, err error) {
 		m.fds = in.taken
 	}
 	in.next++
-	return m, data[h.Size:], true, nil
+	return data[h.Size:], true, nil
 }
 
 // keep stores what is left of data, the beginning of a message, until more comes.
@@ -227,8 +228,9 @@ func (s *Session) refuseFrame(h codec.Header, err error) {
 // consume serves the whole messages in data and keeps the rest; false if the
 // session has ended meanwhile.
 func (s *Session) consume(data []byte) bool {
+	m := &s.current
 	for {
-		m, rest, ok, err := s.in.cut(data)
+		rest, ok, err := s.in.cut(data, m)
 		if err != nil {
 			s.refuseFrame(m.Header, err)
 			return false
@@ -237,7 +239,7 @@ func (s *Session) consume(data []byte) bool {
 			s.in.keep(rest)
 			return true
 		}
-		s.accept(&m)
+		s.accept(m)
 		reactor.CloseFDs(m.fds)
 		if s.state == stateDropped {
 			return false

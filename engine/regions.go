@@ -106,6 +106,7 @@ func (s *Session) serveRegionWrite(m *message) error {
 	}
 	s.ep.resetAsked = false
 	s.backlog.begin(m.Header)
-	s.reset(a.AppendHead)
+	ack := a // (a itself stays off the heap)
+	s.reset(ack.AppendHead)
 	return errPending
 }

@@ -30,6 +30,7 @@ type Session struct {
 	fd      int
 	poll    *reactor.FD
 	in      input
+	current message // the one being served
 	out     output
 	peer    codec.Capabilities // what was negotiated, with defaults filled in
 	calls   dmaCalls

@@ -30,6 +30,8 @@ func u64(v ...uint64) (b []byte) {
 	return b
 }
 
+const pciCommand = 4 // the command register
+
 func regionRead(region, off, n uint64) []byte {
 	return append(u64(off), u32(uint32(region), uint32(n))...)
 }
@@ -374,6 +376,28 @@ func TestResetHoldsTheDataPath(t *testing.T) {
 	conn.close()
 	<-b.device.gone
 	if got, want := b.device.noted(), []string{"new", "hold", "reset", "go on", "hold", "destroy"}; !slices.Equal(got, want) {
+		t.Errorf("calls %q, want %q", got, want)
+	}
+}
+
+// A function level reset is a write to the PCI Express capability; the write's reply
+// comes when it is done.
+func TestFunctionLevelReset(t *testing.T) {
+	b := newBed(t, Config{})
+	conn := b.attach()
+	conn.ok(codec.CmdRegionWrite, regionWrite(0, 0, 7))
+	conn.ok(codec.CmdRegionWrite, regionWrite(7, pciCommand, 6, 0))
+	control := uint64(b.device.express + 8)
+	if got := conn.ok(codec.CmdRegionWrite, regionWrite(7, control, 0, 0x80)); !bytes.Equal(got, regionRead(7, control, 2)) {
+		t.Errorf("reply %x", got)
+	}
+	if got := conn.ok(codec.CmdRegionRead, regionRead(0, 0, 1)); got[16] != 0 {
+		t.Error("the device is not reset")
+	}
+	if got := conn.ok(codec.CmdRegionRead, regionRead(7, pciCommand, 2)); got[16] != 0 {
+		t.Error("the configuration space is not reset")
+	}
+	if got, want := b.device.noted(), []string{"new", "hold", "reset", "go on"}; !slices.Equal(got, want) {
 		t.Errorf("calls %q, want %q", got, want)
 	}
 }
