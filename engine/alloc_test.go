@@ -8,6 +8,9 @@ import (
 
 // What a client does all the time must not allocate: decode, dispatch, encode.
 func TestDispatchAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
 	b := newBed(t, Config{})
 	conn := b.attach()
 	for _, c := range []struct {
