@@ -1,8 +1,10 @@
 package irq
 
 import (
+	"encoding/binary"
 	"errors"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,6 +157,41 @@ func TestManyBlockedWriters(t *testing.T) {
 	waitFor(t, func() bool { s.CheckStuck(); return e.word.Load()&eventUsers == 0 })
 	for range writers {
 		must(t, <-result)
+	}
+}
+
+// The client fills the counter again as fast as it can; each read is a chance for
+// the writer to be the first.
+func TestBlockedWriterAgainstARefillingClient(t *testing.T) {
+	checkFDs(t)
+	s := newSet(t, Config{Counts: [NumIndexes]int{MSIX: 1}})
+	s.period = time.Millisecond
+	mine := newEventfd(t)
+	must(t, s.SetEventfds(MSIX, 0, []int{dup(t, mine)}))
+	fill(t, mine, 0xfffffffffffffffe)
+	var stop atomic.Bool
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		limit := binary.NativeEndian.AppendUint64(nil, 0xfffffffffffffffe)
+		for !stop.Load() {
+			_, _ = unix.Write(mine, limit)
+		}
+	}()
+	must(t, s.Vector(MSIX, 0).Trigger())
+	stop.Store(true)
+	setNonblock(t, mine, true) // for the reads below; the client is inside write still
+	waitFor(t, func() bool {
+		counter(t, mine)
+		select {
+		case <-gone:
+			return true
+		default:
+			return false
+		}
+	})
+	if !s.CheckStuck() {
+		t.Error("no verdict")
 	}
 }
 
