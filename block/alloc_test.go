@@ -8,6 +8,8 @@ func TestNothingIsAllocated(t *testing.T) {
 	n, err := Null(size)
 	null := closing(t, n, err)
 	file, _ := newFile(t, size)
+	resident, _ := newFile(t, size)
+	resident.resident = true
 	pooled, _ := newFile(t, size)
 	pooled.resident = false
 	pooled.noInline[Read].Store(true)
@@ -16,7 +18,7 @@ func TestNothingIsAllocated(t *testing.T) {
 	for _, b := range []struct {
 		name string
 		Backend
-	}{{"mem", mem}, {"null", null}, {"file", file}, {"file by the pool", pooled}} {
+	}{{"mem", mem}, {"null", null}, {"file", file}, {"file in memory", resident}, {"file by the pool", pooled}} {
 		for _, r := range []Request{
 			{Op: Read, Offset: 4096, Length: 4096, Buffers: bufs},
 			{Op: Write, Offset: 4096, Length: 4096, Buffers: bufs},

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 const benchSize = 64 << 20
@@ -53,6 +55,35 @@ func BenchmarkMemory(b *testing.B) {
 	benchSync(b, be)
 }
 
+// BenchmarkMemoryZero shows where releasing memory begins to cost less than
+// clearing it. The memory is populated each time.
+func BenchmarkMemoryZero(b *testing.B) {
+	be, err := Memory(benchSize)
+	m := closing(b, be, err).(*memory)
+	for _, length := range []int64{4 << 10, 1 << 20, 2 << 20, 16 << 20} {
+		for _, way := range []struct {
+			name string
+			do   func(part []byte)
+		}{
+			{"as-built", func([]byte) { m.zero(0, length) }},
+			{"clear", func(part []byte) { clear(part) }},
+			{"release", func(part []byte) { must(b, unix.Madvise(part, unix.MADV_DONTNEED)) }},
+		} {
+			b.Run(fmt.Sprintf("%dk/%s", length>>10, way.name), func(b *testing.B) {
+				for b.Loop() {
+					b.StopTimer()
+					must(b, unix.Madvise(m.data[:max(length, hugePage)], unix.MADV_DONTNEED))
+					for i := int64(0); i < length; i += 512 {
+						m.data[i] = 1
+					}
+					b.StartTimer()
+					way.do(m.data[:length])
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkNull(b *testing.B) {
 	be, err := Null(benchSize)
 	closing(b, be, err)
@@ -69,11 +100,17 @@ func BenchmarkFile(b *testing.B) {
 		name string
 		op   Op
 		pool bool // as if nothing could be had without waiting
+		many bool // writers
 	}{
-		{"read", Read, false},
-		{"read-pool", Read, true},
-		{"write", Write, true},
+		{"read", Read, false, false},
+		{"read-pool", Read, true, false},
+		{"write", Write, true, false},
+		{"write-many", Write, true, true},
 	} {
+		writer := be.writer
+		if tt.many {
+			be.writer = be.pool
+		}
 		for _, depth := range []int{1, 32} {
 			b.Run(fmt.Sprintf("%s/4k/depth%d", tt.name, depth), func(b *testing.B) {
 				be.noInline[tt.op].Store(tt.pool)
@@ -97,6 +134,7 @@ func BenchmarkFile(b *testing.B) {
 				}
 			})
 		}
+		be.writer = writer
 	}
 }
 

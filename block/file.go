@@ -1,6 +1,7 @@
 package block
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -161,7 +162,7 @@ func (f *file) Close() error {
 		f.writer.close()
 		f.pool.close()
 		if err := unix.Close(f.fd); err != nil {
-			f.closeErr = &OpenError{Spec: "file", Err: because(err, "closing: %v", err)}
+			f.closeErr = fmt.Errorf("block: closing file:%s: %w", f.path, err)
 		}
 	})
 	return f.closeErr

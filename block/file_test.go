@@ -118,6 +118,37 @@ func TestShortenedFileReadsAsZeroes(t *testing.T) {
 	}
 }
 
+func TestFileInMemoryIsSynchronous(t *testing.T) {
+	f, _ := newFile(t, 8<<20)
+	f.resident = true
+	guest := truncated(t)
+	for _, tt := range []struct {
+		name string
+		req  Request
+		done bool
+		want error
+	}{
+		{"small read", Request{Op: Read, Length: 512, Buffers: [][]byte{guest[:512]}}, true, nil},
+		{"small write", Request{Op: Write, FUA: true, Length: 512, Buffers: [][]byte{guest[:512]}}, true, nil},
+		{"flush", Request{Op: Flush}, true, nil},
+		{"guest fault", Request{Op: Read, Length: int64(len(guest)), Buffers: [][]byte{guest}}, true, ErrMemory},
+		{"large discard", Request{Op: Discard, Length: 8 << 20}, false, nil},
+	} {
+		c := make(result, 1)
+		tt.req.Completer = c
+		done, err := f.Submit(&tt.req)
+		if done != tt.done {
+			t.Errorf("%s: done is %v, want %v", tt.name, done, tt.done)
+		}
+		if !done {
+			err = <-c
+		}
+		if err != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
 func TestAsynchronousRequestNeedsCompleter(t *testing.T) {
 	f, _ := newFile(t, 1<<20)
 	if done, err := f.Submit(&Request{Op: Flush}); !done || !errors.Is(err, ErrRequest) {

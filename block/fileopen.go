@@ -12,6 +12,7 @@ var ErrInUse = errors.New("in use")
 
 // openedFile is what File has found out about its file.
 type openedFile struct {
+	path string
 	fd   int
 	size int64 // bytes
 	// device: a block device, not a regular file.
@@ -46,7 +47,7 @@ func openFile(path string, readOnly bool) (openedFile, error) {
 	if err != nil {
 		return openedFile{}, explain(path, err, readOnly)
 	}
-	o := openedFile{fd: fd}
+	o := openedFile{path: path, fd: fd}
 	if err := o.inspect(); err != nil {
 		_ = unix.Close(fd)
 		return openedFile{}, err

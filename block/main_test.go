@@ -89,6 +89,11 @@ func kinds(t *testing.T, size int64, test func(t *testing.T, b Backend)) {
 		f, _ := newFile(t, size)
 		test(t, f)
 	})
+	t.Run("file in memory", func(t *testing.T) {
+		f, _ := newFile(t, size)
+		f.resident = true
+		test(t, f)
+	})
 }
 
 // truncated returns two pages of shared memory of which the second has gone,

@@ -92,8 +92,8 @@ func (m *memory) Submit(r *Request) (bool, error) {
 }
 
 // zero makes a range read as zeroes and gives whole huge pages back. Parts of
-// one are cleared instead: splitting it costs more (70 µs against 33 µs for
-// 1 MiB) and it would be lost to later accesses.
+// one are cleared instead: splitting it costs more (19 µs against 14 µs for
+// 1 MiB, 20 µs against 0.2 µs for 4 KiB) and later accesses would lose it.
 func (m *memory) zero(off, n int64) {
 	b := m.data[off : off+n]
 	head := min(-off&(hugePage-1), n)

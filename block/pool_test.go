@@ -2,7 +2,6 @@ package block
 
 import (
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -70,7 +69,7 @@ func TestPoolIsFair(t *testing.T) {
 	p.close()
 	for i, r := range c.ended {
 		if r != &rs[i] {
-			t.Fatalf("request %d ended in place %d", slices.IndexFunc(rs, func(x Request) bool { return &x == r }), i)
+			t.Fatalf("another request ended in the place of number %d", i)
 		}
 	}
 }
