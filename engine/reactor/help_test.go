@@ -1,10 +1,34 @@
 package reactor
 
 import (
+	"os"
 	"testing"
+	"time"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
+
+// checkLeaks fails the test if it leaves a goroutine or a descriptor behind. It must come first in a test.
+func checkLeaks(tb testing.TB) {
+	tb.Helper()
+	before := openDescriptors(tb)
+	tb.Cleanup(func() {
+		goleak.VerifyNone(tb)
+		if after := openDescriptors(tb); after != before {
+			tb.Errorf("%d descriptors open, %d before the test", after, before)
+		}
+	})
+}
+
+func openDescriptors(tb testing.TB) int {
+	tb.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return len(entries)
+}
 
 // newReactor returns a reactor that is closed when the test ends.
 func newReactor(tb testing.TB, cfg Config) *Reactor {
@@ -32,6 +56,14 @@ func socketPair(tb testing.TB) (int, int) {
 	return p[0], p[1]
 }
 
+// on runs fn on the loop and waits for it.
+func on(tb testing.TB, r *Reactor, fn func()) {
+	tb.Helper()
+	if err := r.Do(fn); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // addFD registers fd from outside the loop and removes it when the test ends.
 func addFD(tb testing.TB, r *Reactor, fd int, ev Events, h Handler) *FD {
 	tb.Helper()
@@ -39,13 +71,49 @@ func addFD(tb testing.TB, r *Reactor, fd int, ev Events, h Handler) *FD {
 		f   *FD
 		err error
 	)
-	if derr := r.Do(func() { f, err = r.Add(fd, ev, h) }); derr != nil || err != nil {
-		tb.Fatal(derr, err)
+	on(tb, r, func() { f, err = r.Add(fd, ev, h) })
+	if err != nil {
+		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		if err := r.Do(func() { err = f.Remove() }); err != nil {
+		on(tb, r, func() { err = f.Remove() })
+		if err != nil {
 			tb.Error(err)
 		}
 	})
 	return f
 }
+
+// hold keeps the loop in a task until the function that it returns is called.
+func hold(tb testing.TB, r *Reactor) (release func()) {
+	tb.Helper()
+	held, gate := make(chan struct{}), make(chan struct{})
+	r.PostFunc(func() {
+		close(held)
+		<-gate
+	})
+	wait(tb, held, "the loop to be held")
+	return func() { close(gate) }
+}
+
+func wait[T any](tb testing.TB, c <-chan T, what string) (v T) {
+	tb.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(20 * time.Second):
+		tb.Fatal("timed out waiting for " + what)
+	}
+	return v
+}
+
+// mustSend sends everything in p on fd.
+func mustSend(tb testing.TB, fd int, p []byte, fds ...int) {
+	tb.Helper()
+	if n, err := SendMsg(fd, fds, p); n != len(p) || err != nil {
+		tb.Fatalf("SendMsg = %d, %v", n, err)
+	}
+}
+
+type handlerFunc func(Events)
+
+func (f handlerFunc) HandleEvents(ev Events) { f(ev) }

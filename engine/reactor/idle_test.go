@@ -1,0 +1,89 @@
+package reactor
+
+import (
+	"testing"
+	"time"
+)
+
+// Waiting outside netpoll depends on a private field of its Poller.
+func TestEpollDescriptorIsKnown(t *testing.T) {
+	checkLeaks(t)
+	r := newReactor(t, Config{})
+	if r.idler.epoll < 0 {
+		t.Fatal("netpoll.Poller has no field fd any more")
+	}
+	server, client := socketPair(t)
+	on(t, r, func() {
+		if rawReadable(r.idler.epoll) {
+			t.Error("readable with nothing ready")
+		}
+		f, err := r.Add(server, Readable, handlerFunc(func(Events) {}))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		mustSend(t, client, []byte("x"))
+		if !rawReadable(r.idler.epoll) {
+			t.Error("not readable with a descriptor ready")
+		}
+		_ = f.Remove()
+		if rawReadable(r.idler.epoll) {
+			t.Error("readable by a descriptor that was removed")
+		}
+	})
+}
+
+// Without that descriptor the loop works all the same.
+func TestWaitingInNetpoll(t *testing.T) {
+	checkLeaks(t)
+	r := newReactor(t, Config{})
+	on(t, r, func() { r.idler.epoll = -1 })
+	echoes(t, r)
+	on(t, r, func() {
+		if n := r.Stats().Sleeps; n > 1 {
+			t.Errorf("%d sleeps outside netpoll", n)
+		}
+	})
+}
+
+func TestSpinning(t *testing.T) {
+	checkLeaks(t)
+	r := newReactor(t, Config{Spin: time.Millisecond})
+	echoes(t, r)
+	server, client := socketPair(t)
+	addFD(t, r, server, Readable, &reader{fd: server})
+	on(t, r, func() {
+		w := &r.idler
+		w.skip, w.unspun = 0, 0
+		if r.spinning() {
+			t.Error("a spin in vain was of use")
+		}
+		if w.skip != 1 {
+			t.Errorf("after a spin in vain %d are left out, want 1", w.skip)
+		}
+		mustSend(t, client, []byte("x"))
+		if r.spinning() {
+			t.Error("the spin was not left out")
+		}
+		if !r.spinning() || w.unspun != 0 {
+			t.Error("a spin with a descriptor ready was in vain")
+		}
+	})
+}
+
+// echoes makes some round trips through the loop.
+func echoes(t *testing.T, r *Reactor) {
+	server, client := socketPair(t)
+	addFD(t, r, server, Readable, &echoHandler{fd: server})
+	back := make(chan struct{}, 1)
+	addFD(t, r, client, Readable, handlerFunc(func(Events) {
+		var b [1]byte
+		if _, _, err := RecvMsg(client, nil, b[:]); err == nil {
+			back <- struct{}{}
+		}
+	}))
+	for range 100 {
+		mustSend(t, client, []byte("x"))
+		wait(t, back, "the echo")
+	}
+}
