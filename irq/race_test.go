@@ -18,7 +18,7 @@ func TestNoInterruptIsLost(t *testing.T) {
 		churn func(s *Set, fd int) error // leaves the vector unmasked and assigned
 	}{
 		{"mask", MSIX, func(s *Set, fd int) error {
-			return errors.Join(unix.Close(fd), s.Mask(MSIX, 0, 1, nil), s.Unmask(MSIX, 0, 1, nil))
+			return errors.Join(s.Mask(MSIX, 0, 1, nil), unix.Close(fd), s.Unmask(MSIX, 0, 1, nil))
 		}},
 		{"replace", MSIX, func(s *Set, fd int) error {
 			return s.SetEventfds(MSIX, 0, []int{fd})
@@ -37,6 +37,8 @@ func TestNoInterruptIsLost(t *testing.T) {
 			must(t, s.SetEventfds(tc.index, 0, []int{dup(t, mine)}))
 			var stop atomic.Bool
 			var wg sync.WaitGroup
+			defer wg.Wait()
+			defer stop.Store(true)
 			wg.Go(func() {
 				for !stop.Load() {
 					fd, err := unix.FcntlInt(uintptr(mine), unix.F_DUPFD_CLOEXEC, 0)
@@ -50,12 +52,10 @@ func TestNoInterruptIsLost(t *testing.T) {
 				}
 			})
 			v := s.Vector(tc.index, 0)
-			for range 2000 {
+			for range 5000 {
 				must(t, v.Trigger())
 				waitFor(t, func() bool { return counter(t, mine) != 0 })
 			}
-			stop.Store(true)
-			wg.Wait()
 		})
 	}
 }
