@@ -1,0 +1,297 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
+)
+
+// Mapping describes memory at an address (IOVA) of a device. Memory.At makes one; the zero value is of no use.
+type Mapping struct {
+	IOVA uint64
+	Size uint64 // bytes
+	// Flags are the server's rights; 0 means that it may read and write.
+	Flags codec.DMAFlags
+	// FD is passed to the server, which maps it from Offset. It stays the caller's, who may close it once MapDMA has
+	// returned. -1: the server cannot map the memory and has to ask for it by message.
+	FD     int
+	Offset uint64
+	// Bytes is the memory in this process, Size bytes: where messages read and write. It must stay mapped until
+	// UnmapDMA or Close has returned. It may be nil if FD is there: messages are then refused.
+	Bytes []byte
+
+	memory *Memory
+}
+
+// ByMessage is the same mapping without the descriptor.
+func (m Mapping) ByMessage() Mapping {
+	m.FD, m.Offset = -1, 0
+	return m
+}
+
+// Slice is the part of the mapping that begins off bytes into it, size bytes long. It panics if there is no such part.
+func (m Mapping) Slice(off, size uint64) Mapping {
+	if off > m.Size || size > m.Size-off {
+		panic("client: part of a mapping is out of bounds")
+	}
+	m.IOVA += off
+	m.Size = size
+	if m.FD >= 0 {
+		m.Offset += off
+	}
+	if m.Bytes != nil {
+		m.Bytes = m.Bytes[off : off+size : off+size]
+	}
+	return m
+}
+
+func (m *Mapping) check() error {
+	switch {
+	case m.Size == 0:
+		return invalid("mapping of 0 bytes")
+	case m.IOVA+m.Size-1 < m.IOVA:
+		return invalid("mapping of %#x bytes at %#x exceeds the address space", m.Size, m.IOVA)
+	case m.FD < 0 && m.Bytes == nil:
+		return invalid("mapping with neither a descriptor nor bytes")
+	case m.Bytes != nil && uint64(len(m.Bytes)) != m.Size:
+		return invalid("mapping of %d bytes with %d local ones", m.Size, len(m.Bytes))
+	}
+	return nil
+}
+
+// end is the last address.
+func (m *Mapping) end() uint64 { return m.IOVA + m.Size - 1 }
+
+const (
+	// mapWindow is how many DMA_MAP are under way at a time.
+	mapWindow = 64
+	// undoTime is how long a server may take to take back mappings after one of them has failed.
+	undoTime = 10 * time.Second
+)
+
+// dmaTable is what the server may access, in ascending order.
+type dmaTable struct {
+	device   *Device
+	mu       sync.Mutex // held while a message is served: unmapped memory is not touched any more
+	maps     []Mapping
+	messages int // mappings without descriptor
+	undoTime time.Duration
+}
+
+// find returns the index of the first mapping that ends at iova or behind it.
+func (t *dmaTable) find(iova uint64) int {
+	i, _ := slices.BinarySearchFunc(t.maps, iova, func(m Mapping, iova uint64) int {
+		if m.end() < iova {
+			return -1
+		}
+		return 1
+	})
+	return i
+}
+
+// add enters all mappings or none.
+func (t *dmaTable) add(maps []Mapping) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, m := range maps {
+		err := m.check()
+		at := t.find(m.IOVA)
+		if err == nil && at < len(t.maps) && t.maps[at].IOVA <= m.end() {
+			err = ErrOverlap
+		}
+		if err == nil && m.memory != nil {
+			err = m.memory.retain()
+		}
+		if err != nil {
+			for _, done := range maps[:i] {
+				t.drop(done.IOVA, done.Size)
+			}
+			return err
+		}
+		if m.Flags&(codec.DMAFlagRead|codec.DMAFlagWrite) == 0 {
+			m.Flags |= codec.DMAFlagRead | codec.DMAFlagWrite
+		}
+		if m.FD < 0 {
+			t.messages++
+		}
+		t.maps = slices.Insert(t.maps, at, m)
+	}
+	t.update()
+	return nil
+}
+
+// drop removes a mapping; mu is held.
+func (t *dmaTable) drop(iova, size uint64) {
+	i := t.find(iova)
+	if i == len(t.maps) || t.maps[i].IOVA != iova || t.maps[i].Size != size {
+		return
+	}
+	m := t.maps[i]
+	t.maps = slices.Delete(t.maps, i, i+1)
+	if m.FD < 0 {
+		t.messages--
+	}
+	if m.memory != nil {
+		m.memory.release()
+	}
+}
+
+func (t *dmaTable) remove(iova, size uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drop(iova, size)
+	t.update()
+}
+
+func (t *dmaTable) clear() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.maps) > 0 {
+		m := &t.maps[len(t.maps)-1]
+		t.drop(m.IOVA, m.Size)
+	}
+	t.update()
+}
+
+// update has the reactor read at all times while the server depends on messages.
+func (t *dmaTable) update() { t.device.conn.setEager(t.messages > 0) }
+
+// MapDMA shares memory with the device, all mappings or none: if one fails, those that succeeded are unmapped again. The
+// requests are pipelined. From the first one on the server may access the memory.
+//
+// Errors: ErrOverlap, ErrInvalid, what the server answered (EEXIST, EINVAL, ENOSPC), ctx's. If mappings
+// cannot be undone, because the server does not answer, the session ends with ErrUndo.
+func (d *Device) MapDMA(ctx context.Context, maps ...Mapping) error {
+	if err := d.dma.add(maps); err != nil {
+		return err
+	}
+	sent, err := d.mapAll(ctx, maps)
+	if err == nil {
+		return nil
+	}
+	for _, m := range maps[sent:] {
+		d.dma.remove(m.IOVA, m.Size)
+	}
+	d.undo(ctx, maps[:sent])
+	return err
+}
+
+// mapAll returns how many requests may have reached the server, and the first error.
+func (d *Device) mapAll(ctx context.Context, maps []Mapping) (sent int, err error) {
+	calls := make([]*call, 0, min(len(maps), mapWindow))
+	for err == nil && sent < len(maps) {
+		calls = calls[:0]
+		for err == nil && sent < len(maps) && len(calls) < mapWindow {
+			var k *call
+			if k, err = d.startMap(ctx, &maps[sent]); err == nil {
+				calls = append(calls, k)
+				sent++
+			}
+		}
+		for _, k := range calls {
+			if e := d.conn.wait(ctx, k); e != nil {
+				if err == nil {
+					err = e
+				}
+				continue
+			}
+			d.conn.release(k)
+		}
+	}
+	return sent, err
+}
+
+func (d *Device) startMap(ctx context.Context, m *Mapping) (*call, error) {
+	k, err := d.conn.begin(ctx, codec.CmdDMAMap)
+	if err != nil {
+		return nil, err
+	}
+	flags := m.Flags
+	if flags&(codec.DMAFlagRead|codec.DMAFlagWrite) == 0 {
+		flags |= codec.DMAFlagRead | codec.DMAFlagWrite
+	}
+	ask := codec.DMAMap{ArgSz: codec.DMAMapSize, Flags: flags, Offset: m.Offset, Addr: m.IOVA, Size: m.Size}
+	var fds []int
+	if m.FD >= 0 {
+		fds = []int{m.FD}
+	}
+	return k, d.conn.start(ctx, k, ask.Append(k.payload()), nil, fds)
+}
+
+// undo takes back mappings of which some may not exist.
+func (d *Device) undo(ctx context.Context, maps []Mapping) {
+	if len(maps) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.dma.undoTime)
+	defer cancel()
+	for _, m := range maps {
+		err := d.UnmapDMA(ctx, m.IOVA, m.Size)
+		var refused *codec.Error
+		switch {
+		case err == nil:
+		case errors.As(err, &refused) && refused.Kind == codec.ErrRemote:
+			d.dma.remove(m.IOVA, m.Size) // it was not mapped
+		default:
+			d.conn.fail(ErrUndo)
+			return
+		}
+	}
+}
+
+// UnmapDMA takes memory away from the device; address and size are those of a mapping. When it returns without error
+// the server has let go of it.
+func (d *Device) UnmapDMA(ctx context.Context, iova, size uint64) error {
+	ask := codec.DMAUnmap{ArgSz: codec.DMAUnmapSize, Addr: iova, Size: size}
+	err := d.unmap(ctx, &ask)
+	if err == nil || errors.Is(err, codec.ErrRemote) && errors.Is(err, unix.ENOENT) {
+		d.dma.remove(iova, size)
+	}
+	return err
+}
+
+// UnmapAllDMA takes all memory away from the device.
+func (d *Device) UnmapAllDMA(ctx context.Context) error {
+	ask := codec.DMAUnmap{ArgSz: codec.DMAUnmapSize, Flags: codec.UnmapFlagAll}
+	err := d.unmap(ctx, &ask)
+	if err == nil {
+		d.dma.clear()
+	}
+	return err
+}
+
+func (d *Device) unmap(ctx context.Context, ask *codec.DMAUnmap) error {
+	k, err := d.conn.begin(ctx, codec.CmdDMAUnmap)
+	if err != nil {
+		return err
+	}
+	k.expect(codec.DMAUnmapSize, nil)
+	if err := d.conn.request(ctx, k, ask.Append(k.payload())); err != nil {
+		return err
+	}
+	var got codec.DMAUnmap
+	err = got.DecodeReply(k.reply())
+	d.conn.release(k)
+	if err != nil {
+		return d.breakOff(codec.CmdDMAUnmap, err, "bad reply")
+	}
+	return nil
+}
+
+// MappingOf finds where memory is mapped to the device.
+func (d *Device) MappingOf(m *Memory) (Mapping, bool) {
+	d.dma.mu.Lock()
+	defer d.dma.mu.Unlock()
+	for _, at := range d.dma.maps {
+		if at.memory == m {
+			return at, true
+		}
+	}
+	return Mapping{}, false
+}

@@ -1,0 +1,10 @@
+// Package client is the consumer's side of vfio-user: it attaches to a device that a server offers on a unix socket,
+// asks what the device has, shares memory with it, configures its interrupts, and accesses its regions by
+// message or through a mapping.
+//
+// A Device may be used from any number of goroutines at a time; their messages are pipelined. A call that is given up (its
+// context ended) leaves the session usable: the late reply is dropped. A server that breaks the protocol costs the
+// session and nothing else: every call fails with the cause, Done is closed, Err tells why.
+//
+// What a device means (registers, queues) is not here: see the drivers.
+package client

@@ -1,0 +1,136 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
+	"vfiouser/engine/reactor"
+)
+
+const (
+	// firstArgsz has room for the areas of any usual region, so that one question is enough.
+	firstArgsz = 1024
+	maxArgsz   = maxControlReply
+)
+
+// Region is a region of a device: what GET_REGION_INFO tells, and the descriptors that came with it.
+type Region struct {
+	Index int
+	Flags uint32 // codec.RegionFlag*
+	Size  uint64 // bytes; 0: the device does not have it
+	// Areas are the parts that can be mmapped; the whole region is one area if the server did not say.
+	Areas []codec.SparseArea
+
+	offset uint64
+	mu     sync.Mutex
+	fds    []int // one for each area, or one for all
+}
+
+// Region asks for a region. Close it to release its descriptors; what was mapped stays mapped.
+func (d *Device) Region(ctx context.Context, index int) (*Region, error) {
+	if index < 0 || uint64(index) >= uint64(d.info.NumRegions) {
+		return nil, invalid("region %d of %d", index, d.info.NumRegions)
+	}
+	argsz := uint32(firstArgsz)
+	for range 2 {
+		r, needed, err := d.askRegion(ctx, index, argsz)
+		if err != nil || r != nil {
+			return r, err
+		}
+		argsz = needed
+	}
+	return nil, d.breakOff(codec.CmdGetRegionInfo, nil, "region %d: what the server needs keeps growing", index)
+}
+
+// askRegion asks with room for argsz bytes. If that was too little, the region is nil and needed tells how much it takes.
+func (d *Device) askRegion(ctx context.Context, index int, argsz uint32) (r *Region, needed uint32, err error) {
+	k, err := d.conn.begin(ctx, codec.CmdGetRegionInfo)
+	if err != nil {
+		return nil, 0, err
+	}
+	ask := codec.RegionInfo{ArgSz: argsz, Index: uint32(index)}
+	answer := make([]byte, argsz)
+	k.expect(0, answer)
+	if err := d.conn.request(ctx, k, ask.AppendRequest(k.payload())); err != nil {
+		return nil, 0, err
+	}
+	defer d.conn.release(k)
+	var info codec.RegionInfo
+	if err := info.DecodeReply(answer[:k.n]); err != nil {
+		return nil, 0, d.breakOff(codec.CmdGetRegionInfo, err, "region %d", index)
+	}
+	if info.Index != uint32(index) {
+		return nil, 0, d.breakOff(codec.CmdGetRegionInfo, nil, "reply for region %d instead of %d", info.Index, index)
+	}
+	if info.Truncated(k.n) {
+		if info.ArgSz <= argsz || info.ArgSz > maxArgsz {
+			return nil, 0, d.breakOff(codec.CmdGetRegionInfo, nil, "region %d: reply of %d bytes says it needs %d", index, k.n, info.ArgSz)
+		}
+		return nil, info.ArgSz, nil
+	}
+	r = &Region{Index: index, Flags: info.Flags, Size: info.Size, Areas: info.Sparse, offset: info.Offset}
+	if info.Flags&codec.RegionFlagMmap == 0 {
+		r.Areas = nil
+		return r, 0, nil
+	}
+	if len(r.Areas) == 0 && info.Size > 0 {
+		r.Areas = []codec.SparseArea{{Offset: 0, Size: info.Size}}
+	}
+	if n := len(k.fds); n != len(r.Areas) && (n != 1 || len(r.Areas) == 0) {
+		return nil, 0, d.breakOff(codec.CmdGetRegionInfo, nil, "region %d: %d descriptors for %d mappable areas", index, n, len(r.Areas))
+	}
+	r.fds = append([]int(nil), k.fds...)
+	k.fds = k.fds[:0]
+	return r, 0, nil
+}
+
+// Close releases the region's descriptors. Closing again does nothing.
+func (r *Region) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	reactor.CloseFDs(r.fds)
+	r.fds = nil
+	return nil
+}
+
+// Mmap maps one of Areas. The mapping outlives the region and the session; close it in the end.
+//
+// A server that truncates the file behind the area later kills a client that touches it (SIGBUS), unless the
+// goroutine has called debug.SetPanicOnFault. That the file is long enough now is checked.
+func (r *Region) Mmap(area int) (*MappedRegion, error) {
+	if area < 0 || area >= len(r.Areas) {
+		return nil, fmt.Errorf("%w: region %d has no area %d", ErrNotMappable, r.Index, area)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.fds) == 0 {
+		return nil, fmt.Errorf("client: region %d: %w", r.Index, ErrClosed)
+	}
+	fd := r.fds[0]
+	if len(r.fds) > 1 {
+		fd = r.fds[area]
+	}
+	a := r.Areas[area]
+	if r.offset+a.Offset < r.offset {
+		return nil, fmt.Errorf("%w: region %d: its offset overflows", ErrNotMappable, r.Index)
+	}
+	b, err := mapShared(fd, r.offset+a.Offset, a.Size, r.protection())
+	if err != nil {
+		return nil, fmt.Errorf("client: mmap region %d, area %d: %w", r.Index, area, err)
+	}
+	return &MappedRegion{Offset: a.Offset, bytes: b}, nil
+}
+
+func (r *Region) protection() (prot int) {
+	if r.Flags&codec.RegionFlagRead != 0 {
+		prot |= unix.PROT_READ
+	}
+	if r.Flags&codec.RegionFlagWrite != 0 {
+		prot |= unix.PROT_WRITE
+	}
+	return prot
+}

@@ -1,0 +1,454 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
+	"vfiouser/engine/reactor"
+)
+
+// ended waits for the end of the session and checks its cause.
+func ended(t *testing.T, d *Device, want error) {
+	t.Helper()
+	select {
+	case <-d.Done():
+	case <-time.After(testTimeout):
+		t.Fatal("the session goes on")
+	}
+	if !errors.Is(d.Err(), want) {
+		t.Errorf("session ended with %v, want %v", d.Err(), want)
+	}
+	if _, err := d.ReadRegion32(context.Background(), 0, 0); !errors.Is(err, want) {
+		t.Errorf("a later call fails with %v, want %v", err, want)
+	}
+}
+
+// replyTo builds the reply to a REGION_READ of 4 bytes.
+func replyTo(m wire, change func(h *codec.Header, a *codec.RegionAccess)) []byte {
+	h := codec.Header{ID: m.ID, Command: m.Command, Flags: codec.FlagReply, Size: 36}
+	var a codec.RegionAccess
+	_ = a.DecodeReadRequest(m.payload)
+	a.Data = []byte{1, 2, 3, 4}
+	change(&h, &a)
+	return a.Append(h.Append(nil))
+}
+
+func TestHostileReplyEndsTheSession(t *testing.T) {
+	for name, change := range map[string]func(h *codec.Header, a *codec.RegionAccess){
+		"id of no request":     func(h *codec.Header, a *codec.RegionAccess) { h.ID++ },
+		"id of an old request": func(h *codec.Header, a *codec.RegionAccess) { h.ID -= maxCalls },
+		"another command":      func(h *codec.Header, a *codec.RegionAccess) { h.Command = codec.CmdRegionWrite },
+		"unknown command":      func(h *codec.Header, a *codec.RegionAccess) { h.Command = 999 },
+		"size below a header":  func(h *codec.Header, a *codec.RegionAccess) { h.Size = 15 },
+		"size of 4 GiB":        func(h *codec.Header, a *codec.RegionAccess) { h.Size = 1<<32 - 1 },
+		"size too small":       func(h *codec.Header, a *codec.RegionAccess) { h.Size = 31; a.Data = nil },
+		"more data than asked": func(h *codec.Header, a *codec.RegionAccess) { h.Size = 40; a.Count = 8; a.Data = make([]byte, 8) },
+		"message of a third kind": func(h *codec.Header, a *codec.RegionAccess) {
+			h.Flags = 2
+		},
+		"another offset":           func(h *codec.Header, a *codec.RegionAccess) { a.Offset++ },
+		"another region":           func(h *codec.Header, a *codec.RegionAccess) { a.Region++ },
+		"count that lies":          func(h *codec.Header, a *codec.RegionAccess) { a.Count = 3 },
+		"count larger than asked":  func(h *codec.Header, a *codec.RegionAccess) { a.Count = 5 },
+		"data missing, count full": func(h *codec.Header, a *codec.RegionAccess) { h.Size = 32; a.Data = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := attach(t, func(s *server) {
+				s.raw(replyTo(s.want(codec.CmdRegionRead), change))
+			})
+			_, err := d.ReadRegion32(testContext(t), 0, 0x14)
+			var details *ProtocolError
+			if !errors.Is(err, ErrProtocol) || !errors.As(err, &details) {
+				t.Errorf("error %v", err)
+			}
+			ended(t, d, ErrProtocol)
+		})
+	}
+}
+
+func TestHostileMessageWhileIdleEndsTheSession(t *testing.T) {
+	for name, message := range map[string][]byte{
+		"reply without request": codec.Header{ID: 1, Command: codec.CmdReset, Flags: codec.FlagReply, Size: 16}.Append(nil),
+		"error without request": codec.Header{ID: 1, Command: codec.CmdReset, Flags: codec.FlagReply | codec.FlagError, Size: 16}.Append(nil),
+		"zeroes":                make([]byte, 64),
+		"ones":                  bytes.Repeat([]byte{0xff}, 64),
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := attach(t, func(s *server) { s.raw(message) })
+			ended(t, d, ErrProtocol)
+		})
+	}
+}
+
+func TestDisconnectIsNoticed(t *testing.T) {
+	t.Run("while idle", func(t *testing.T) {
+		d := attach(t, (*server).close)
+		ended(t, d, ErrDisconnected)
+	})
+	t.Run("while calls wait", func(t *testing.T) {
+		const calls = 5
+		d := attach(t, func(s *server) {
+			for range calls {
+				s.want(codec.CmdRegionRead)
+			}
+			s.close()
+		})
+		var wg sync.WaitGroup
+		for range calls {
+			wg.Go(func() {
+				if _, err := d.ReadRegion32(testContext(t), 0, 0); !errors.Is(err, ErrDisconnected) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		ended(t, d, ErrDisconnected)
+	})
+	t.Run("soon after a call", func(t *testing.T) {
+		d := attach(t, func(s *server) {
+			s.access(s.want(codec.CmdRegionRead))
+			s.close()
+		})
+		if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+			t.Error(err)
+		}
+		ended(t, d, ErrDisconnected)
+	})
+	t.Run("in the middle of a reply", func(t *testing.T) {
+		d := attach(t, func(s *server) {
+			b := replyTo(s.want(codec.CmdRegionRead), func(*codec.Header, *codec.RegionAccess) {})
+			s.raw(b[:20])
+			s.close()
+		})
+		if _, err := d.ReadRegion32(testContext(t), 0, 0); !errors.Is(err, ErrDisconnected) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCloseEndsCallsThatWait(t *testing.T) {
+	const calls = 4
+	all := make(chan struct{})
+	d := attach(t, func(s *server) {
+		for range calls {
+			s.want(codec.CmdRegionRead)
+		}
+		close(all)
+	})
+	var wg sync.WaitGroup
+	for range calls {
+		wg.Go(func() {
+			if _, err := d.ReadRegion32(context.Background(), 0, 0); !errors.Is(err, ErrClosed) {
+				t.Error(err)
+			}
+		})
+	}
+	<-all
+	for range 2 {
+		wg.Go(func() { d.Close() })
+	}
+	wg.Wait()
+	ended(t, d, ErrClosed)
+	d.Close()
+}
+
+func TestRepliesInAnyOrderReachTheirCalls(t *testing.T) {
+	const calls = 50
+	d := attach(t, func(s *server) {
+		var got []wire
+		for range calls {
+			got = append(got, s.want(codec.CmdRegionRead))
+		}
+		slices.Reverse(got)
+		for _, m := range got {
+			s.access(m)
+		}
+		s.serveAccesses()
+	})
+	var wg sync.WaitGroup
+	for i := range uint64(calls) {
+		wg.Go(func() {
+			for range 20 {
+				p := make([]byte, 3)
+				if err := d.ReadRegion(testContext(t), 1, i, p); err != nil || !bytes.Equal(p, []byte{byte(i), byte(i + 1), byte(i + 2)}) {
+					t.Errorf("offset %d: %v, %v", i, p, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestMoreCallsThanSlots(t *testing.T) {
+	d := attach(t, func(s *server) {
+		var got []wire
+		for range maxCalls {
+			got = append(got, s.want(codec.CmdRegionRead))
+		}
+		for _, m := range got {
+			s.access(m)
+		}
+		s.serveAccesses()
+	})
+	var wg sync.WaitGroup
+	for range maxCalls + 20 {
+		wg.Go(func() {
+			if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestCancelledCallLeavesTheSessionUsable(t *testing.T) {
+	for name, eager := range map[string]bool{"caller reads": false, "reactor reads": true} {
+		t.Run(name, func(t *testing.T) {
+			cancelled := make(chan struct{})
+			ctx, cancel := context.WithCancel(context.Background())
+			d := attach(t, func(s *server) {
+				late := s.want(codec.CmdRegionRead)
+				cancel()
+				<-cancelled
+				s.access(late)
+				s.serveAccesses()
+			})
+			d.conn.setEager(eager)
+			p := []byte{9, 9, 9, 9}
+			if err := d.ReadRegion(ctx, 0, 0, p); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			close(cancelled)
+			for range 3 {
+				if v, err := d.ReadRegion32(testContext(t), 0, 0); err != nil || v != 0x03020100 {
+					t.Error(v, err)
+				}
+			}
+			if !bytes.Equal(p, []byte{9, 9, 9, 9}) {
+				t.Error("the late reply was written to the buffer of the call given up:", p)
+			}
+			if err := d.ReadRegion(ctx, 0, 0, p); !errors.Is(err, context.Canceled) {
+				t.Error("a call with a context that has ended:", err)
+			}
+		})
+	}
+}
+
+func TestOneCallsCancellationHandsTheSocketOn(t *testing.T) {
+	first, second := make(chan struct{}), make(chan struct{})
+	d := attach(t, func(s *server) {
+		a := s.want(codec.CmdRegionRead)
+		close(first)
+		b := s.want(codec.CmdRegionRead)
+		<-second
+		s.access(b)
+		s.access(a)
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := d.ReadRegion(ctx, 0, 0, make([]byte, 1)); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		close(second)
+	})
+	wg.Go(func() {
+		<-first
+		wg.Go(cancel)
+		if err := d.ReadRegion(testContext(t), 0, 0, make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+	})
+	wg.Wait()
+}
+
+func TestUninvitedDescriptorsAreClosed(t *testing.T) {
+	// The leak check of attach does the rest.
+	file, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(file)
+	t.Run("with a reply", func(t *testing.T) {
+		d := attach(t, func(s *server) {
+			s.raw(replyTo(s.want(codec.CmdRegionRead), func(*codec.Header, *codec.RegionAccess) {}), file, file)
+		})
+		if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("with a command", func(t *testing.T) {
+		done := make(chan struct{})
+		attach(t, func(s *server) {
+			h := codec.Header{ID: 3, Command: codec.CmdDMARead, Size: 16}
+			s.raw(h.Append(nil), file)
+			s.want(codec.CmdDMARead)
+			close(done)
+		})
+		<-done
+	})
+	t.Run("with the beginning of a message that never ends", func(t *testing.T) {
+		d := attach(t, func(s *server) {
+			h := codec.Header{ID: 3, Command: codec.CmdDMAWrite, Size: 100}
+			for range 5 {
+				s.raw(h.Append(nil), file)
+			}
+			s.close()
+		})
+		ended(t, d, ErrDisconnected)
+	})
+	t.Run("with the reply to a call given up", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		d := attach(t, func(s *server) {
+			m := s.want(codec.CmdGetRegionInfo)
+			cancel()
+			again := s.want(codec.CmdRegionRead)
+			s.reply(m, (&codec.RegionInfo{Size: 4096, Flags: 7}).AppendReply(nil, 1000), file)
+			s.access(again)
+		})
+		if _, err := d.Region(ctx, 0); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTooManyDescriptorsEndTheSession(t *testing.T) {
+	file, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(file)
+	t.Run("in one segment", func(t *testing.T) {
+		d := attach(t, func(s *server) { s.raw([]byte{0}, slices.Repeat([]int{file}, maxFDs+1)...) })
+		ended(t, d, ErrProtocol)
+	})
+	t.Run("in many segments of one message", func(t *testing.T) {
+		d := attach(t, func(s *server) {
+			s.raw(codec.Header{Command: codec.CmdDMAWrite, Size: 4096}.Append(nil))
+			for range maxFDs/16 + 1 {
+				s.raw([]byte{0}, slices.Repeat([]int{file}, 16)...)
+			}
+		})
+		ended(t, d, ErrProtocol)
+	})
+}
+
+func TestMessagesArriveInPieces(t *testing.T) {
+	d := attach(t, func(s *server) {
+		first, second := s.want(codec.CmdRegionRead), s.want(codec.CmdRegionRead)
+		stream := replyTo(first, func(h *codec.Header, _ *codec.RegionAccess) {})
+		ask := codec.Header{ID: 77, Command: codec.CmdDMARead, Size: 32}
+		stream = append(stream, (&codec.DMAAccess{Addr: 5, Count: 5}).AppendHead(ask.Append(nil))...)
+		stream = append(stream, replyTo(second, func(h *codec.Header, _ *codec.RegionAccess) {})...)
+		for _, b := range stream {
+			s.raw([]byte{b})
+		}
+		if m := s.want(codec.CmdDMARead); m.ID != 77 || !m.IsError() {
+			t.Errorf("answer %+v", m.Header)
+		}
+	})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if v, err := d.ReadRegion32(testContext(t), 0, 0); err != nil || v != 0x04030201 {
+				t.Errorf("%#x, %v", v, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestServerThatDoesNotReadHoldsUpPosts(t *testing.T) {
+	goOn := make(chan struct{})
+	var posted int
+	d := attach(t, func(s *server) {
+		<-goOn
+		for range posted {
+			m := s.want(codec.CmdRegionWrite)
+			if want := bytes.Repeat([]byte{0x5a}, 8000); !m.NoReply() || !bytes.Equal(m.payload[codec.RegionAccessSize:], want) {
+				t.Error("a posted write came damaged")
+			}
+		}
+		s.serveAccesses()
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	p := bytes.Repeat([]byte{0x5a}, 8000)
+	for {
+		err := d.PostRegion(ctx, 0, 0, p)
+		if err != nil {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			break
+		}
+		posted++
+	}
+	close(goOn)
+	if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServerThatDoesNotReadItsAnswersIsGivenUp(t *testing.T) {
+	d := attach(t, func(s *server) {
+		ask := codec.Header{Command: codec.CmdDMARead, Size: 32}
+		b := bytes.Repeat((&codec.DMAAccess{Addr: 0x1000, Count: 1 << 20}).AppendHead(ask.Append(nil)), 100)
+		s.want(codec.CmdDMAMap)
+		s.raw(b)
+	})
+	mem, err := NewMemory(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	if err := d.MapDMA(testContext(t), mem.At(0x1000).ByMessage()); !errors.Is(err, ErrUnread) {
+		t.Error(err)
+	}
+	ended(t, d, ErrUnread)
+}
+
+func TestBadDescriptorFailsTheCallOnly(t *testing.T) {
+	d := attach(t, (*server).serveAccesses)
+	var refused *SendError
+	if err := d.EnableIRQ(testContext(t), IRQMSIX, 0, 1<<20); !errors.Is(err, unix.EBADF) || !errors.As(err, &refused) {
+		t.Error(err)
+	}
+	if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSpinningCallsWorkToo(t *testing.T) {
+	d := attach(t, (*server).serveAccesses, WithSpin(20*time.Microsecond))
+	for range 100 {
+		if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSharedReactorThatIsClosedFirst(t *testing.T) {
+	checkLeaks(t)
+	r, err := reactor.New(reactor.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := AttachFD(testContext(t), newServer(t, func(s *server) { s.handshake(); s.untilEOF() }), WithReactor(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	d.Close()
+}
