@@ -7,6 +7,7 @@ const (
 	NSFeatThin       = 1 << 0
 	NSFeatDealloc    = 1 << 2 // deallocated blocks are reported as errors
 	NSFeatPreferred  = 1 << 4 // NPWG, NPWA, NPDG, NPDA and NOWS are valid
+	NSAttrProtected  = 1 << 0 // the namespace is write protected
 	DLFEATReadZeroes = 1      // deallocated blocks read as zeroes
 	DLFEATWZDealloc  = 1 << 3 // Write Zeroes may deallocate
 )
@@ -47,6 +48,7 @@ type IdentifyNamespace struct {
 	NPDG        uint16
 	NPDA        uint16
 	NOWS        uint16
+	NSATTR      uint8 // bit 0: write protected
 	NGUID       [16]byte
 	EUI64       [8]byte
 	Formats     [16]LBAFormat
@@ -94,6 +96,7 @@ func (n *IdentifyNamespace) Put(b []byte) {
 	le.PutUint16(b[68:], n.NPDG)
 	le.PutUint16(b[70:], n.NPDA)
 	le.PutUint16(b[72:], n.NOWS)
+	b[99] = n.NSATTR
 	copy(b[104:120], n.NGUID[:])
 	copy(b[120:128], n.EUI64[:])
 	for i, f := range n.Formats {
@@ -132,6 +135,7 @@ func (n *IdentifyNamespace) Get(b []byte) {
 		NPDG:        le.Uint16(b[68:]),
 		NPDA:        le.Uint16(b[70:]),
 		NOWS:        le.Uint16(b[72:]),
+		NSATTR:      b[99],
 		NGUID:       [16]byte(b[104:120]),
 		EUI64:       [8]byte(b[120:128]),
 	}

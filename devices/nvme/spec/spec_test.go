@@ -103,7 +103,7 @@ func TestStructuresSurviveTheWire(t *testing.T) {
 		SQES: 0x66, CQES: 0x44, Namespaces: 3, ONCS: ONCSWriteZeroes, VWC: 7, SubNQN: "nqn.2014-08.org.nvmexpress:uuid:x", OUI: [3]byte{1, 2, 3},
 	}
 	ctrl.PowerStates[0] = PowerState{2500, 16, 4}
-	ns := &IdentifyNamespace{Size: 1 << 40, Capacity: 5, DLFEAT: 9, NGUID: [16]byte{1}, EUI64: [8]byte{2}, NOWS: 3}
+	ns := &IdentifyNamespace{Size: 1 << 40, Capacity: 5, DLFEAT: 9, NGUID: [16]byte{1}, EUI64: [8]byte{2}, NOWS: 3, NSATTR: NSAttrProtected}
 	ns.Formats[0] = LBAFormat{8, 12, 1}
 	smart := &Smart{CriticalWarning: 1, Temperature: 310, UnitsRead: 7, ErrorEntries: 9, CriticalMinutes: 3}
 	smart.Sensors[7] = 300

@@ -1,0 +1,110 @@
+package nvme
+
+import (
+	"sync/atomic"
+
+	"vfiouser/block"
+	"vfiouser/devices/nvme/spec"
+	"vfiouser/dma"
+)
+
+// command is an I/O command from its fetch to its completion. A queue has as many as
+// were ever in flight and uses them again.
+type command struct {
+	entry   spec.SubmissionEntry // private copy: the guest cannot change it any more
+	queue   *subQueue
+	ns      *namespace
+	request block.Request
+	result  spec.Status
+	pins    []dma.Pin // of the memory in request.Buffers, if the backend is asynchronous
+	next    *command  // in the list that holds it: done, waiting for room, or to be run
+}
+
+// CompleteBlock is called by a backend, from any goroutine.
+func (c *command) CompleteBlock(r *block.Request, err error) {
+	c.finish(c.queue.outcome(r.Op, err))
+}
+
+// finish hands the command back to whoever posts the completions of its queue.
+func (c *command) finish(st spec.Status) {
+	c.result = st
+	c.unpin()
+	c.queue.cq.done.push(c)
+}
+
+func (c *command) unpin() {
+	for i := range c.pins {
+		c.pins[i].Release()
+	}
+	c.pins = c.pins[:0]
+}
+
+// doneList takes completed commands from any goroutine and gives them to the one
+// that posts them.
+type doneList struct {
+	head atomic.Pointer[command]
+	wake func() // tells the owner; it may be called without need
+
+	draining atomic.Bool   // the owner waits in wait
+	pushed   chan struct{} // capacity 1
+}
+
+func (l *doneList) push(c *command) {
+	for {
+		old := l.head.Load()
+		c.next = old
+		if l.head.CompareAndSwap(old, c) {
+			break
+		}
+	}
+	if l.draining.Load() {
+		notify(l.pushed)
+		return
+	}
+	l.wake()
+}
+
+// take empties the list, oldest first.
+func (l *doneList) take() *command {
+	var out *command
+	for c := l.head.Swap(nil); c != nil; {
+		c.next, c, out = out, c.next, c
+	}
+	return out
+}
+
+// wait blocks until the list holds something.
+func (l *doneList) wait() {
+	l.draining.Store(true)
+	for l.head.Load() == nil {
+		<-l.pushed
+	}
+	l.draining.Store(false)
+}
+
+// notify signals a channel of capacity 1.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// waitList holds completed commands, in order, that wait for room in their queue.
+type waitList struct{ head, tail *command }
+
+func (l *waitList) add(c *command) {
+	c.next = nil
+	if l.head == nil {
+		l.head = c
+	} else {
+		l.tail.next = c
+	}
+	l.tail = c
+}
+
+func (l *waitList) remove() *command {
+	c := l.head
+	l.head, c.next = c.next, nil
+	return c
+}

@@ -1,0 +1,234 @@
+package nvme
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	"vfiouser/block"
+	"vfiouser/devices/nvme/spec"
+	"vfiouser/dma"
+)
+
+// maxCouriers is how many commands of one client are carried out at the same time by
+// goroutines of their own.
+const maxCouriers = 32
+
+// couriers carries out commands that have to wait: their data is in memory that is
+// reached by message, or they are several requests. Goroutines start with the work
+// and stay until the client leaves.
+type couriers struct {
+	h *host
+
+	mu      sync.Mutex
+	more    sync.Cond
+	queue   waitList
+	idle    int
+	running int
+	closed  bool
+	wg      sync.WaitGroup
+}
+
+func (p *couriers) init(h *host) {
+	p.h = h
+	p.more.L = &p.mu
+}
+
+// run queues a command. It does not block.
+func (p *couriers) run(cmd *command) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue.add(cmd)
+	switch {
+	case p.idle > 0:
+		p.more.Signal()
+	case p.running < maxCouriers:
+		p.running++
+		p.wg.Add(1)
+		go p.work()
+	}
+}
+
+// close ends the goroutines when the queue is empty, and waits.
+func (p *couriers) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.more.Broadcast()
+	p.mu.Unlock()
+	p.wg.Wait()
+}
+
+func (p *couriers) work() {
+	defer p.wg.Done()
+	c := courier{h: p.h, ended: make(chan error, 1)}
+	for {
+		p.mu.Lock()
+		for p.queue.head == nil && !p.closed {
+			p.idle++
+			p.more.Wait()
+			p.idle--
+		}
+		if p.queue.head == nil {
+			p.mu.Unlock()
+			return
+		}
+		cmd := p.queue.remove()
+		p.mu.Unlock()
+		cmd.finish(c.execute(cmd))
+	}
+}
+
+// courier is one of the goroutines. Guest memory is copied through its own.
+type courier struct {
+	h      *host
+	prp    prpWalker
+	bounce []byte
+	ended  chan error // a request's result
+}
+
+// CompleteBlock takes the result of the courier's own request.
+func (c *courier) CompleteBlock(_ *block.Request, err error) { c.ended <- err }
+
+// submit runs a request to its end.
+func (c *courier) submit(ns *namespace, r block.Request) spec.Status {
+	r.Completer = c
+	ended, err := ns.backend.Submit(&r)
+	if !ended {
+		err = <-c.ended
+	}
+	if err != nil {
+		return c.h.outcome(r.Op, err)
+	}
+	return spec.Success
+}
+
+func (c *courier) execute(cmd *command) (st spec.Status) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.h.fault(v, debug.Stack())
+			st = spec.InternalError
+		}
+	}()
+	switch cmd.entry.Opcode {
+	case spec.NVMRead, spec.NVMWrite:
+		return c.transfer(cmd)
+	case spec.NVMDatasetManagement:
+		return c.datasetManagement(cmd)
+	case spec.NVMFlush:
+		if cmd.entry.NSID == spec.BroadcastNSID {
+			return c.h.c.flushAll(c)
+		}
+	}
+	r := cmd.request
+	r.Buffers = nil
+	return c.submit(cmd.ns, r)
+}
+
+// transfer moves the data of a Read or Write through private memory.
+func (c *courier) transfer(cmd *command) spec.Status {
+	n := int(cmd.request.Length)
+	if cap(c.bounce) < n {
+		c.bounce = make([]byte, n)
+	}
+	data := c.bounce[:n]
+	r := cmd.request
+	r.Buffers = [][]byte{data}
+	if r.Op == block.Write {
+		if st := c.fromHost(&cmd.entry, data); !st.OK() {
+			return st
+		}
+		return c.submit(cmd.ns, r)
+	}
+	if st := c.submit(cmd.ns, r); !st.OK() {
+		return st
+	}
+	return c.toHost(&cmd.entry, data)
+}
+
+// datasetManagement deallocates ranges; the other attributes are hints and ignored.
+func (c *courier) datasetManagement(cmd *command) spec.Status {
+	if cmd.entry.CDW11&spec.DSMDeallocate == 0 {
+		return spec.Success
+	}
+	list := make([]byte, (int(cmd.entry.CDW10&0xff)+1)*spec.DSMRangeSize)
+	if st := c.fromHost(&cmd.entry, list); !st.OK() {
+		return st
+	}
+	ranges := make([]spec.DSMRange, len(list)/spec.DSMRangeSize)
+	ns := cmd.ns
+	for i := range ranges {
+		r := &ranges[i]
+		r.Get(list[i*spec.DSMRangeSize:])
+		if uint64(r.Blocks) > ns.blocks || r.LBA > ns.blocks-uint64(r.Blocks) {
+			return spec.LBAOutOfRange | spec.StatusDNR
+		}
+	}
+	for _, r := range ranges {
+		if r.Blocks == 0 {
+			continue
+		}
+		st := c.submit(ns, block.Request{Op: block.Discard, Offset: int64(r.LBA << ns.shift), Length: int64(r.Blocks) << ns.shift})
+		if !st.OK() {
+			return st
+		}
+	}
+	return spec.Success
+}
+
+// fromHost fills p with the data of a command, wherever that is.
+func (c *courier) fromHost(e *spec.SubmissionEntry, p []byte) spec.Status {
+	return c.access(e, p, c.h.readDMA)
+}
+
+// toHost is the other direction.
+func (c *courier) toHost(e *spec.SubmissionEntry, p []byte) spec.Status {
+	return c.access(e, p, c.h.writeDMA)
+}
+
+func (c *courier) access(e *spec.SubmissionEntry, p []byte, move func(uint64, []byte) error) spec.Status {
+	if st := c.prp.walk(e.PRP1, e.PRP2, uint64(len(p)), c); st != spec.Success {
+		return st
+	}
+	for _, run := range c.prp.runs {
+		if err := move(run.iova, p[:run.n]); err != nil {
+			return spec.DataTransferError | spec.StatusDNR
+		}
+		p = p[run.n:]
+	}
+	return spec.Success
+}
+
+// readList reads a piece of a PRP list for the walker.
+func (c *courier) readList(iova uint64, p []byte) spec.Status {
+	if err := c.h.readDMA(iova, p); err != nil {
+		return spec.DataTransferError | spec.StatusDNR
+	}
+	return spec.Success
+}
+
+func (h *host) readDMA(iova uint64, p []byte) error {
+	return h.s.ReadDMA(h.s.Context(), iova, p)
+}
+
+func (h *host) writeDMA(iova uint64, p []byte) error {
+	return h.s.WriteDMA(h.s.Context(), iova, p)
+}
+
+// fault ends the client after a panic.
+func (h *host) fault(v any, stack []byte) {
+	err := faultError(v)
+	if !errors.Is(err, errMemoryGone) {
+		h.s.Logger().Error("defect in the NVMe controller", "panic", v, "stack", string(stack))
+	}
+	h.fatal(err)
+}
+
+var errMemoryGone = errors.New("nvme: guest memory has gone")
+
+func faultError(v any) error {
+	if addr, ok := dma.IsFault(v); ok {
+		return fmt.Errorf("%w (fault at %#x)", errMemoryGone, addr)
+	}
+	return fmt.Errorf("nvme: panic: %v", v)
+}

@@ -1,0 +1,54 @@
+package nvme
+
+import (
+	"sync"
+
+	"vfiouser/devices/nvme/spec"
+)
+
+// errorEntries is the number of entries that the error log keeps (ELPE + 1).
+const errorEntries = 64
+
+// errorLog is the error information log (Base 1.4, 5.14.1.1). Any goroutine adds to it.
+type errorLog struct {
+	mu      sync.Mutex
+	count   uint64
+	entries [errorEntries]spec.ErrorEntry // count n is in entries[n % errorEntries]
+}
+
+func (l *errorLog) add(e spec.ErrorEntry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count++
+	e.Count = l.count
+	l.entries[l.count%errorEntries] = e
+}
+
+func (l *errorLog) total() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
+}
+
+// page is the log, newest entry first.
+func (l *errorLog) page() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := make([]byte, errorEntries*spec.ErrorEntrySize)
+	for i := uint64(0); i < min(l.count, errorEntries); i++ {
+		l.entries[(l.count-i)%errorEntries].Put(b[i*spec.ErrorEntrySize:])
+	}
+	return b
+}
+
+// noLocation says that no field of the command is to blame.
+const noLocation = 0xffff
+
+// logFailure records a command that failed.
+func (h *host) logFailure(sqid uint16, e *spec.SubmissionEntry, st spec.Status) {
+	entry := spec.ErrorEntry{SQID: sqid, CID: e.CID, Status: st, Parameter: noLocation, NSID: e.NSID}
+	if sqid != 0 {
+		entry.LBA = e.LBA()
+	}
+	h.c.errors.add(entry)
+}

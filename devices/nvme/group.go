@@ -1,0 +1,337 @@
+package nvme
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"vfiouser/dma"
+	"vfiouser/engine"
+)
+
+const (
+	// maxBatch and maxBatchBytes bound what one queue gets done in one round, so
+	// that its neighbours and other devices have their turn.
+	maxBatch      = 32
+	maxBatchBytes = 1 << 20
+)
+
+// group is the queues of one client that one worker polls: an engine.Source. The
+// worker owns everything in it while it is attached, else the control goroutine.
+type group struct {
+	h      *host
+	worker worker
+	reader *dma.Reader
+	gen    uint64 // of the memory table that the queues were translated for
+	failed bool   // guest memory has gone, or a defect: do nothing any more
+	done   doneList
+	prp    prpWalker
+
+	cqs      []*compQueue
+	active   []*subQueue // those whose memory can be reached
+	posted   []*compQueue
+	inflight uint32 // commands in flight of all queues
+	waiting  int    // completed commands that found no room
+	stalled  atomic.Bool
+	attached bool
+
+	stats ioStats // not yet in the SMART log
+}
+
+func newGroup(h *host, w worker) *group {
+	g := &group{h: h, worker: w, reader: h.s.Memory().NewReader()}
+	g.done.wake = w.Wake
+	g.done.pushed = make(chan struct{}, 1)
+	return g
+}
+
+// pause takes the group from its worker; the caller then owns it.
+func (g *group) pause() {
+	if g.attached {
+		g.worker.Detach(g)
+		g.attached = false
+	}
+}
+
+// resume gives the group to its worker, if there is anything to poll.
+func (g *group) resume() {
+	g.gen = 0 // queues may have come or gone
+	if !g.h.held && (len(g.cqs) > 0 || g.inflight > 0) {
+		g.attached = true
+		g.worker.Attach(g, engine.SourceOptions{Silent: g.h.c.cfg.Doorbells == Mmap})
+	}
+}
+
+// add and remove change the queues of a paused group.
+func (g *group) add(q *compQueue) {
+	q.group, q.done = g, &g.done
+	g.cqs = append(g.cqs, q)
+	q.owner.Store(&owner{func(*subQueue) { g.worker.Kick(g) }})
+}
+
+func (g *group) remove(q *compQueue) {
+	g.cqs = slices.DeleteFunc(g.cqs, func(x *compQueue) bool { return x == q })
+	g.posted = slices.DeleteFunc(g.posted, func(x *compQueue) bool { return x == q })
+	for c := q.waiting.head; c != nil; c = c.next {
+		g.waiting--
+	}
+	q.owner.Store(nil)
+	q.group = nil
+	g.active = nil
+	g.gen = 0
+}
+
+// close ends a paused group.
+func (g *group) close() {
+	for _, q := range g.cqs {
+		q.owner.Store(nil)
+	}
+	g.reader.Close()
+}
+
+// Poll does one round over all queues.
+func (g *group) Poll() int {
+	if g.failed {
+		return 0
+	}
+	g.enter()
+	n := 0
+	if g.done.head.Load() != nil {
+		n = g.reap()
+	}
+	if g.waiting > 0 {
+		n += g.postWaiting()
+	}
+	for _, q := range g.active {
+		if tail := dma.Load32(q.door, 0); tail != q.head {
+			n += g.serve(q, tail)
+		}
+	}
+	pin := g.h.interrupts.pinBased()
+	if pin {
+		for _, q := range g.cqs {
+			q.room(q.size)
+		}
+	}
+	g.reader.Exit()
+	if n > 0 {
+		g.h.c.smart.add(&g.stats)
+	}
+	// Interrupts are raised outside of the section: the write may take its time.
+	if len(g.posted) > 0 {
+		for _, q := range g.posted {
+			g.h.interrupts.signal(q)
+		}
+		g.posted = g.posted[:0]
+	}
+	if pin {
+		for _, q := range g.cqs {
+			g.h.interrupts.drive(q)
+		}
+	}
+	return n
+}
+
+// enter begins a section in which the translations of the queues are valid.
+func (g *group) enter() {
+	g.reader.Enter()
+	if gen := g.reader.Generation(); gen != g.gen {
+		g.translate()
+		g.gen = gen
+	}
+}
+
+// serve fetches and executes commands of a queue.
+func (g *group) serve(q *subQueue, tail uint32) int {
+	n := g.servable(q, tail)
+	left := int64(maxBatchBytes)
+	cq := q.cq
+	for i := uint32(0); i < n; i++ {
+		from, to := q.entry(g.reader, q.head), cq.entry(g.reader, cq.tail)
+		if from == nil || to == nil || left <= 0 {
+			return int(i)
+		}
+		cmd := q.command()
+		cmd.entry.Get(from)
+		q.head = q.next(q.head)
+		st, done := g.execute(q, cmd)
+		left -= cmd.request.Length
+		if !done {
+			// Its completion may already have come, and may need the room; the loop
+			// posts one entry for each command at most, so there is always enough.
+			continue
+		}
+		if !st.OK() {
+			g.h.logFailure(q.id, &cmd.entry, st)
+		}
+		if !cq.posted {
+			g.posted = append(g.posted, cq)
+		}
+		cq.post(to, q, cmd.entry.CID, st)
+	}
+	return int(n)
+}
+
+// servable is the number of commands that can be fetched now.
+func (g *group) servable(q *subQueue, tail uint32) uint32 {
+	if tail >= q.size {
+		if tail != q.badTail {
+			q.badTail = tail
+			g.h.raise(eventInvalidTail, q.id)
+		}
+		return 0
+	}
+	q.badTail = tail
+	if q.cq.waiting.head != nil {
+		return 0 // what completed earlier comes first
+	}
+	n := min(q.distance(q.head, tail), maxBatch)
+	return min(n, q.cq.room(n), q.size-min(q.inflight, q.size))
+}
+
+// reap takes the commands that completed elsewhere.
+func (g *group) reap() int {
+	n := 0
+	for c := g.done.take(); c != nil; n++ {
+		next := c.next
+		g.inflight--
+		cq := c.queue.cq
+		if cq.waiting.head == nil && cq.room(1) > 0 && g.postOne(cq, c) {
+			c.queue.end(c)
+		} else {
+			cq.waiting.add(c)
+			g.waiting++
+		}
+		c = next
+	}
+	return n
+}
+
+// postWaiting posts what has found no room so far.
+func (g *group) postWaiting() int {
+	n := 0
+	for _, q := range g.cqs {
+		for q.waiting.head != nil && q.room(1) > 0 && g.postOne(q, q.waiting.head) {
+			c := q.waiting.remove()
+			c.queue.end(c)
+			g.waiting--
+			n++
+		}
+	}
+	return n
+}
+
+func (g *group) postOne(q *compQueue, c *command) bool {
+	e := q.entry(g.reader, q.tail)
+	if e == nil {
+		return false
+	}
+	if !c.result.OK() {
+		g.h.logFailure(c.queue.id, &c.entry, c.result)
+	}
+	if !q.posted {
+		g.posted = append(g.posted, q)
+	}
+	q.post(e, c.queue, c.entry.CID, c.result)
+	return true
+}
+
+// Arm asks for the doorbells of all queues and looks whether they were rung already.
+func (g *group) Arm() (pending bool) {
+	if g.failed {
+		return false
+	}
+	g.enter()
+	defer g.reader.Exit()
+	pin := g.h.interrupts.pinBased()
+	for _, q := range g.cqs {
+		if q.waiting.head == nil && !pin && q.used < q.size-1 {
+			q.blocked.Store(false)
+			continue
+		}
+		// The doorbell has to come: set, then look once more.
+		before := q.used
+		q.blocked.Store(true)
+		if q.event != nil {
+			dma.Store32(q.event, 0, q.head)
+		}
+		q.room(q.size)
+		if q.used != before {
+			pending = true
+		}
+	}
+	for _, q := range g.active {
+		tail := dma.Load32(q.door, 0)
+		if q.event != nil {
+			dma.Store32(q.event, 0, tail)
+			tail = dma.Load32(q.door, 0)
+		}
+		if tail != q.head && g.servable(q, tail) > 0 {
+			pending = true
+		}
+	}
+	return pending || g.done.head.Load() != nil
+}
+
+// Disarm has nothing to undo: event indexes stay behind.
+func (g *group) Disarm() {}
+
+// Fault ends the client: its memory has gone under a poll, or the poll has a defect.
+func (g *group) Fault(v any, stack []byte) {
+	g.reader.Exit()
+	g.failed = true
+	g.h.fault(v, stack)
+}
+
+// collect completes what was in flight when the group was paused.
+func (g *group) drain() {
+	for g.inflight > 0 {
+		g.done.wait()
+		g.collect()
+	}
+}
+
+func (g *group) collect() {
+	defer func() {
+		if v := recover(); v != nil {
+			g.Fault(v, nil)
+		}
+	}()
+	if g.failed {
+		for c := g.done.take(); c != nil; c = c.next {
+			g.inflight--
+		}
+		return
+	}
+	g.enter()
+	g.reap()
+	g.reader.Exit()
+	for _, q := range g.posted {
+		g.h.interrupts.signal(q)
+	}
+	g.posted = g.posted[:0]
+	g.h.c.smart.add(&g.stats)
+}
+
+// translate finds the memory of all queues anew.
+func (g *group) translate() {
+	g.active = g.active[:0]
+	t := translator{r: g.reader, shadow: g.h.shadow, page: g.h.c.doorbells.page}
+	for _, cq := range g.cqs {
+		ok := t.translate(&cq.ring)
+		for _, q := range cq.sqs {
+			if t.translate(&q.ring) && ok {
+				g.active = append(g.active, q)
+			} else {
+				t.missing = true
+			}
+		}
+		if !ok {
+			// Nothing is posted, and the doorbell register stands still.
+			cq.door, cq.event = t.page[cq.doorbell:][:4], nil
+		}
+	}
+	g.stalled.Store(t.missing)
+	if t.message {
+		g.h.askPlace()
+	}
+}

@@ -1,0 +1,106 @@
+package nvme
+
+import (
+	"math/bits"
+
+	"vfiouser/devices/nvme/spec"
+)
+
+// identify is the Identify command (Base 1.4, 5.15).
+func (h *host) identify(e *spec.SubmissionEntry) (spec.Status, uint32) {
+	var b [spec.IdentifySize]byte
+	st := h.c.identifyPage(b[:], uint8(e.CDW10), e.NSID, uint8(e.CDW11>>24))
+	if st.OK() {
+		st = h.data.toHost(e, b[:])
+	}
+	return st, 0
+}
+
+// identifyPage fills b for a CNS value. csi is the command set, for the values that
+// version 2.0 added; hosts ask for them whatever the version.
+func (c *Controller) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) spec.Status {
+	const badNamespace = spec.InvalidNamespaceOrFormat | spec.StatusDNR
+	ns := c.namespace(nsid)
+	switch cns {
+	case spec.CNSNamespace, spec.CNSDescriptors, spec.CNSCommandSetNamespace, spec.CNSIndependentNamespace:
+		if ns == nil {
+			return badNamespace
+		}
+	case spec.CNSActiveNamespaces:
+		if nsid >= spec.BroadcastNSID-1 {
+			return badNamespace
+		}
+	}
+	switch cns {
+	case spec.CNSNamespace:
+		ns.identify().Put(b)
+	case spec.CNSController:
+		c.identifyController().Put(b)
+	case spec.CNSActiveNamespaces:
+		var ids []uint32
+		for _, ns := range c.namespaces {
+			if ns.id > nsid {
+				ids = append(ids, ns.id)
+			}
+		}
+		spec.PutNamespaceList(b, ids)
+	case spec.CNSDescriptors:
+		(&spec.NamespaceDescriptors{EUI64: ns.eui64, NGUID: ns.nguid, UUID: ns.uuid}).Put(b)
+	case spec.CNSIndependentNamespace:
+		(&spec.IndependentNamespace{NSTAT: 1}).Put(b)
+	case spec.CNSCommandSetNamespace, spec.CNSCommandSetController:
+		// All fields of the NVM command set are optional, 0 is "not reported".
+		if csi != 0 {
+			return spec.InvalidField | spec.StatusDNR
+		}
+	default:
+		return spec.InvalidField | spec.StatusDNR
+	}
+	return spec.Success
+}
+
+// identifyController is CNS 01h.
+func (c *Controller) identifyController() *spec.IdentifyController {
+	id := &spec.IdentifyController{
+		VendorID:          c.cfg.VendorID,
+		SubsystemVendorID: c.cfg.VendorID,
+		Serial:            c.cfg.Serial,
+		Model:             c.cfg.Model,
+		Firmware:          c.cfg.Firmware,
+		MDTS:              uint8(bits.TrailingZeros(uint(c.cfg.MaxTransfer)) - pageShift),
+		ControllerID:      1,
+		Version:           spec.Version1_4,
+		ControllerType:    1,
+		ACL:               3,
+		AERL:              maxAsyncEvents - 1,
+		FRMW:              1 | 1<<1, // one slot, which is read-only
+		LPA:               spec.LPAEffects | spec.LPAExtendedData,
+		ELPE:              errorEntries - 1,
+		WarningTemp:       warningTemp,
+		CriticalTemp:      criticalTmp,
+		SQES:              spec.SubmissionEntryExponent<<4 | spec.SubmissionEntryExponent,
+		CQES:              spec.CompletionEntryExponent<<4 | spec.CompletionEntryExponent,
+		Namespaces:        uint32(len(c.namespaces)),
+		ONCS:              spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures | spec.ONCSTimestamp,
+		VWC:               spec.VWCFlushBroadcast,
+		SubNQN:            nqn(c.cfg.Serial),
+	}
+	id.PowerStates[0].MaxPower = 2500 // 25 W
+	if c.cfg.Doorbells == Shadow {
+		id.OACS |= spec.OACSDoorbellBuffer
+	}
+	if c.volatileCache() {
+		id.VWC |= spec.VWCPresent
+	}
+	return id
+}
+
+// volatileCache says whether any namespace may lose what was not flushed.
+func (c *Controller) volatileCache() bool {
+	for _, ns := range c.namespaces {
+		if ns.info.VolatileCache {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,139 @@
+package nvme
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"vfiouser/irq"
+)
+
+// interrupts chooses between MSI-X, MSI and the pin, as the client enabled them.
+type interrupts struct {
+	set  *irq.Set
+	mode atomic.Uint32 // an irq.Index, or noInterrupt
+
+	mu      sync.Mutex
+	intms   uint32    // INTMS: the pin is vector 0 (Base 1.4, 3.1.3)
+	pending uint32    // MSI vectors triggered while INTMS masks them
+	busy    [2]uint64 // completion queues that want the pin raised, a bit each
+}
+
+const noInterrupt = irq.NumIndexes
+
+func (i *interrupts) init(set *irq.Set) {
+	i.set = set
+	i.mode.Store(noInterrupt)
+	i.update()
+}
+
+// update looks at what the client has enabled.
+func (i *interrupts) update() {
+	mode := uint32(noInterrupt)
+	for _, index := range []irq.Index{irq.INTx, irq.MSI, irq.MSIX} {
+		if i.set.Enabled(index) {
+			mode = uint32(index)
+		}
+	}
+	i.mode.Store(mode)
+	i.drivePin()
+}
+
+func (i *interrupts) pinBased() bool { return i.mode.Load() == uint32(irq.INTx) }
+
+// signal raises the interrupt of a queue in which something was posted.
+func (i *interrupts) signal(q *compQueue) {
+	q.posted = false
+	if !q.interrupt {
+		return
+	}
+	switch i.mode.Load() {
+	case uint32(irq.MSIX):
+		_ = q.irqs[irq.MSIX].Trigger() // fails only when the session has ended
+	case uint32(irq.MSI):
+		i.signalMSI(q)
+	case uint32(irq.INTx):
+		i.drive(q)
+	}
+}
+
+func (i *interrupts) signalMSI(q *compQueue) {
+	bit := uint32(1) << (q.vector % maxMSI)
+	i.mu.Lock()
+	masked := i.intms&bit != 0
+	if masked {
+		i.pending |= bit
+	}
+	i.mu.Unlock()
+	if !masked {
+		_ = q.irqs[irq.MSI].Trigger()
+	}
+}
+
+// drive makes the pin follow a queue: it is raised while there are entries that the
+// host has not consumed. The queue's owner calls it.
+func (i *interrupts) drive(q *compQueue) {
+	want := q.interrupt && q.used > 0
+	if want == q.raised {
+		return
+	}
+	q.raised = want
+	i.setBusy(q.id, want)
+}
+
+func (i *interrupts) setBusy(id uint16, busy bool) {
+	i.mu.Lock()
+	if busy {
+		i.busy[id/64] |= 1 << (id % 64)
+	} else {
+		i.busy[id/64] &^= 1 << (id % 64)
+	}
+	i.mu.Unlock()
+	i.drivePin()
+}
+
+func (i *interrupts) drivePin() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	level := i.pinBased() && i.busy != [2]uint64{} && i.intms&1 == 0
+	_ = i.set.Vector(irq.INTx, 0).SetLevel(level) // fails only when the session has ended
+}
+
+// setMask takes a new value of INTMS.
+func (i *interrupts) setMask(intms uint32) {
+	i.mu.Lock()
+	i.intms = intms
+	fire := i.pending &^ intms
+	i.pending &^= fire
+	i.mu.Unlock()
+	for ; fire != 0; fire &= fire - 1 {
+		if v := i.set.Vector(irq.MSI, bits.TrailingZeros32(fire)); v != nil {
+			_ = v.Trigger()
+		}
+	}
+	i.drivePin()
+}
+
+// maskVector follows a mask bit in the MSI-X table.
+func (i *interrupts) maskVector(v int, masked bool) {
+	act := i.set.Unmask
+	if masked {
+		act = i.set.Mask
+	}
+	_ = act(irq.MSIX, v, 1, nil) // the vector exists
+}
+
+// reset forgets all queues.
+func (i *interrupts) reset() {
+	i.mu.Lock()
+	i.intms, i.pending, i.busy = 0, 0, [2]uint64{}
+	i.mu.Unlock()
+	i.drivePin()
+}
+
+// bind gives a queue its vectors. MSI may have fewer than there are queues.
+func (i *interrupts) bind(q *compQueue, vector uint16, enabled bool) {
+	q.vector, q.interrupt = vector, enabled
+	q.irqs[irq.MSIX] = i.set.Vector(irq.MSIX, int(vector))
+	q.irqs[irq.MSI] = i.set.Vector(irq.MSI, int(vector)%i.set.Count(irq.MSI))
+}

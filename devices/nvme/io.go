@@ -1,0 +1,222 @@
+package nvme
+
+import (
+	"errors"
+
+	"vfiouser/block"
+	"vfiouser/devices/nvme/spec"
+	"vfiouser/dma"
+)
+
+// plan is how a checked I/O command is carried out.
+type plan uint8
+
+const (
+	planData   plan = iota // one request with data
+	planSimple             // one request without data
+	planSlow               // several requests, or data that is not the blocks: see courier
+)
+
+// notOffered are the flags of what Identify Controller does not offer: fused commands
+// (FUSES) and SGLs (SGLS, PSDT).
+const notOffered = 0xc3
+
+// prepare checks an I/O command and makes its request. The same command gets the same
+// status whatever kind of memory it is in.
+func (c *Controller) prepare(cmd *command) (plan, spec.Status) {
+	e, r := &cmd.entry, &cmd.request
+	r.Length = 0
+	switch e.Opcode {
+	case spec.NVMRead:
+		r.Op = block.Read
+		r.FUA = false
+	case spec.NVMWrite:
+		r.Op = block.Write
+		r.FUA = e.CDW12&spec.RWForceUnit != 0 || c.writeThrough.Load()
+	case spec.NVMWriteZeroes:
+		r.Op = block.WriteZeroes
+		r.FUA = e.CDW12&spec.RWForceUnit != 0 || c.writeThrough.Load()
+		r.Deallocate = e.CDW12&spec.RWDeallocate != 0
+	case spec.NVMFlush, spec.NVMDatasetManagement:
+		if e.Flags&notOffered == 0 {
+			return c.prepareOther(cmd)
+		}
+	default:
+		return 0, spec.InvalidOpcode | spec.StatusDNR
+	}
+	if e.Flags&notOffered != 0 {
+		return 0, spec.InvalidField | spec.StatusDNR
+	}
+	ns := c.namespace(e.NSID)
+	if ns == nil {
+		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+	}
+	lba, n := e.LBA(), uint64(e.Blocks())
+	if n > ns.blocks || lba > ns.blocks-n {
+		return 0, spec.LBAOutOfRange | spec.StatusDNR
+	}
+	if ns.info.ReadOnly && r.Op != block.Read {
+		return 0, spec.NamespaceWriteProtected | spec.StatusDNR
+	}
+	r.Offset, r.Length = int64(lba<<ns.shift), int64(n<<ns.shift)
+	cmd.ns = ns
+	if r.Op == block.WriteZeroes {
+		return planSimple, spec.Success
+	}
+	if r.Length > int64(c.cfg.MaxTransfer) {
+		r.Length = 0
+		return 0, spec.InvalidField | spec.StatusDNR
+	}
+	return planData, spec.Success
+}
+
+// prepareOther is prepare for commands that name no range of blocks.
+func (c *Controller) prepareOther(cmd *command) (plan, spec.Status) {
+	if cmd.entry.Opcode == spec.NVMDatasetManagement {
+		return c.prepareDatasetManagement(cmd)
+	}
+	cmd.request.Op = block.Flush
+	cmd.request.Offset = 0
+	if cmd.entry.NSID == spec.BroadcastNSID { // VWC bits 2:1
+		return planSlow, spec.Success
+	}
+	cmd.ns = c.namespace(cmd.entry.NSID)
+	if cmd.ns == nil {
+		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+	}
+	return planSimple, spec.Success
+}
+
+func (c *Controller) prepareDatasetManagement(cmd *command) (plan, spec.Status) {
+	cmd.ns = c.namespace(cmd.entry.NSID)
+	switch {
+	case cmd.ns == nil:
+		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+	case cmd.ns.info.ReadOnly && cmd.entry.CDW11&spec.DSMDeallocate != 0:
+		return 0, spec.NamespaceWriteProtected | spec.StatusDNR
+	}
+	return planSlow, spec.Success
+}
+
+// execute carries out the command that q.command gave. done means that st is its
+// result; otherwise it is in flight and comes back through the done list.
+func (g *group) execute(q *subQueue, cmd *command) (st spec.Status, done bool) {
+	p, st := g.h.c.prepare(cmd)
+	if st != spec.Success {
+		return st, true
+	}
+	r := &cmd.request
+	switch p {
+	case planData:
+		prot := dma.ProtWrite
+		if r.Op == block.Write {
+			prot = dma.ProtRead
+		}
+		if st = g.gather(cmd, prot); st == byMessage {
+			p = planSlow
+		} else if st != spec.Success {
+			return st, true
+		}
+		g.stats.count(r.Op, r.Length)
+	case planSimple:
+		r.Buffers = r.Buffers[:0]
+	}
+	if p == planSlow {
+		q.start()
+		g.inflight++
+		g.h.couriers.run(cmd)
+		return 0, false
+	}
+	if p == planData && !cmd.ns.info.Async {
+		_, err := cmd.ns.backend.Submit(r) // ends at once, as it has buffers
+		if err != nil {
+			return g.h.outcome(r.Op, err), true
+		}
+		return spec.Success, true
+	}
+	q.start()
+	g.inflight++
+	ended, err := cmd.ns.backend.Submit(r)
+	if !ended {
+		return 0, false
+	}
+	cmd.unpin()
+	g.inflight--
+	q.end(cmd)
+	if err != nil {
+		return g.h.outcome(r.Op, err), true
+	}
+	return spec.Success, true
+}
+
+// byMessage is no status of NVMe: the memory is reached by message only.
+const byMessage spec.Status = 0xffff
+
+// gather translates the data of a command. What an asynchronous backend gets is pinned.
+func (g *group) gather(cmd *command, prot dma.Prot) spec.Status {
+	r := &cmd.request
+	n := uint64(r.Length)
+	prp1 := cmd.entry.PRP1
+	if n <= pageSize-prp1%pageSize && prp1&3 == 0 && !cmd.ns.info.Async {
+		b, err := g.reader.Bytes(prp1, n, prot)
+		if err != nil {
+			return memoryStatus(err)
+		}
+		r.Buffers = append(r.Buffers[:0], b)
+		return spec.Success
+	}
+	r.Buffers = r.Buffers[:0]
+	if st := g.prp.walk(prp1, cmd.entry.PRP2, n, g); st != spec.Success {
+		return st
+	}
+	for _, run := range g.prp.runs {
+		for run.n > 0 {
+			b, err := g.reader.Span(run.iova, run.n, prot)
+			if err == nil && cmd.ns.info.Async {
+				var pin dma.Pin
+				b, pin, err = g.reader.Pin(run.iova, uint64(len(b)), prot)
+				cmd.pins = append(cmd.pins, pin)
+			}
+			if err != nil {
+				cmd.unpin()
+				return memoryStatus(err)
+			}
+			r.Buffers = append(r.Buffers, b)
+			run.iova += uint64(len(b))
+			run.n -= uint64(len(b))
+		}
+	}
+	return spec.Success
+}
+
+// readList reads a piece of a PRP list for the walker.
+func (g *group) readList(iova uint64, p []byte) spec.Status {
+	for len(p) > 0 {
+		b, err := g.reader.Span(iova, uint64(len(p)), dma.ProtRead)
+		if err != nil {
+			return memoryStatus(err)
+		}
+		dma.Copy(p, b)
+		iova, p = iova+uint64(len(b)), p[len(b):]
+	}
+	return spec.Success
+}
+
+// memoryStatus is the status of a command whose data or list cannot be reached.
+func memoryStatus(err error) spec.Status {
+	if err == dma.ErrMessage {
+		return byMessage
+	}
+	return spec.DataTransferError | spec.StatusDNR
+}
+
+// outcome is the status of a backend's failure. Memory that is gone ends the client.
+func (h *host) outcome(op block.Op, err error) spec.Status {
+	if errors.Is(err, block.ErrMemory) {
+		h.fatal(err)
+	}
+	if err != nil && (op == block.Read || op == block.Write) {
+		h.c.smart.mediaErrors.Add(1)
+	}
+	return statusOf(op, err)
+}

@@ -1,0 +1,244 @@
+package nvme
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"vfiouser/block"
+	"vfiouser/devices/nvme/spec"
+	"vfiouser/dma"
+	"vfiouser/irq"
+)
+
+// ring is the memory of a queue, physically contiguous (CAP.CQR), and what tells how
+// far the host is. It is translated once for each state of the memory table.
+type ring struct {
+	id        uint16
+	size      uint32 // entries
+	entrySize uint32
+	base      uint64 // address of entry 0
+	prot      dma.Prot
+	doorbell  int // offset of its doorbell in the doorbell page and the shadow buffers
+
+	mem   []byte // all of it, nil if it is not in one mapped region
+	door  []byte // 4 bytes: the doorbell, or its shadow in guest memory
+	event []byte // 4 bytes: the event index in guest memory, nil without shadow
+}
+
+// bytes is the size of the ring in bytes.
+func (r *ring) bytes() uint64 { return uint64(r.size) * uint64(r.entrySize) }
+
+func (r *ring) next(i uint32) uint32 {
+	if i++; i == r.size {
+		return 0
+	}
+	return i
+}
+
+// distance is the number of entries from a to b, both below size.
+func (r *ring) distance(a, b uint32) uint32 {
+	if b >= a {
+		return b - a
+	}
+	return b + r.size - a
+}
+
+// entry is the memory of entry i, nil if it cannot be reached. Use it inside a
+// section of the reader.
+func (r *ring) entry(reader *dma.Reader, i uint32) []byte {
+	off := uint64(i) * uint64(r.entrySize)
+	if r.mem != nil {
+		return r.mem[off : off+uint64(r.entrySize)]
+	}
+	b, err := reader.Bytes(r.base+off, uint64(r.entrySize), r.prot)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// subQueue is an I/O submission queue. Once it is published only id and size are
+// read by others than the owner of its completion queue.
+type subQueue struct {
+	ring
+	cq      *compQueue
+	head    uint32 // next entry to fetch
+	badTail uint32 // last invalid tail that was reported; none is size or above otherwise
+
+	mu       sync.Mutex // of head and what follows, while a messenger runs the queue
+	free     []*command
+	inflight uint32        // commands fetched and not completed, of those that outlive a batch
+	drained  chan struct{} // closed when inflight falls to 0, if the queue is being deleted
+}
+
+func newSubQueue(h *host, id uint16, size uint32, base uint64, cq *compQueue) *subQueue {
+	return &subQueue{
+		ring: ring{
+			id: id, size: size, entrySize: spec.SubmissionEntrySize, base: base,
+			prot: dma.ProtRead, doorbell: sqDoorbell(id), door: h.c.doorbells.register(sqDoorbell(id)),
+		},
+		cq: cq,
+	}
+}
+
+// command gives the command that the next entry is read into. It stays free until
+// start is called.
+func (q *subQueue) command() *command {
+	if n := len(q.free); n > 0 {
+		return q.free[n-1]
+	}
+	c := &command{queue: q}
+	c.request.Completer = c
+	q.free = append(q.free, c)
+	return c
+}
+
+// start takes c, which command gave, out of the free ones.
+func (q *subQueue) start() {
+	q.free = q.free[:len(q.free)-1]
+	q.inflight++
+}
+
+// end puts a command back.
+func (q *subQueue) end(c *command) {
+	q.free = append(q.free, c)
+	q.inflight--
+	if q.inflight == 0 && q.drained != nil {
+		close(q.drained)
+		q.drained = nil
+	}
+}
+
+// outcome is the status of a backend's result.
+func (q *subQueue) outcome(op block.Op, err error) spec.Status {
+	if err == nil {
+		return spec.Success
+	}
+	return q.cq.h.outcome(op, err)
+}
+
+// compQueue is a completion queue. Its owner, a group or a messenger, has the
+// submission queues attached to it as well.
+type compQueue struct {
+	ring
+	h     *host
+	head  uint32 // as the host said last
+	tail  uint32 // next entry to post
+	used  uint32 // entries posted and not yet consumed, as far as known
+	phase uint64 // of the entries to post: 0, or 1 in the place of the phase tag
+
+	vector    uint16
+	interrupt bool // IEN
+	irqs      [irq.NumIndexes]*irq.Vector
+
+	sqs     []*subQueue // of the control goroutine, and the owner while it runs
+	waiting waitList    // completed commands that found no room
+	badHead uint32
+	posted  bool // something was posted since the last interrupt
+	raised  bool // what the interrupt pin was told
+
+	// blocked: the owner waits for the host to make room; the doorbell then wakes it.
+	blocked atomic.Bool
+	done    *doneList
+
+	group     *group // its owner, one of the two
+	messenger *messenger
+	owner     atomic.Pointer[owner]
+}
+
+// owner is what runs a completion queue and its submission queues.
+type owner struct {
+	kick func(*subQueue) // the doorbell of the queue was rung; nil: that of the completion queue
+}
+
+const phaseTag = 1 << 48 // in the upper half of an entry
+
+func newCompQueue(h *host, id uint16, size uint32, base uint64) *compQueue {
+	q := &compQueue{
+		ring: ring{
+			id: id, size: size, entrySize: spec.CompletionEntrySize, base: base,
+			prot: dma.ProtWrite, doorbell: cqDoorbell(id), door: h.c.doorbells.register(cqDoorbell(id)),
+		},
+		h: h, phase: phaseTag,
+	}
+	return q
+}
+
+// kick tells the owner that a doorbell was rung. Any goroutine.
+func (q *compQueue) kick(sq *subQueue) {
+	if o := q.owner.Load(); o != nil {
+		o.kick(sq)
+	}
+}
+
+// room is the number of entries that can be posted, for a caller that wants n.
+func (q *compQueue) room(n uint32) uint32 {
+	if r := q.size - 1 - q.used; r >= n {
+		return r
+	}
+	q.consume(dma.Load32(q.door, 0))
+	return q.size - 1 - q.used
+}
+
+// consume takes the head that the host has written: it must lie between the old one
+// and the tail.
+func (q *compQueue) consume(head uint32) {
+	if head == q.head {
+		return
+	}
+	if head >= q.size || q.distance(q.head, head) > q.used {
+		if head != q.badHead {
+			q.badHead = head
+			q.h.raise(eventInvalidTail, q.id)
+		}
+		return
+	}
+	q.used -= q.distance(q.head, head)
+	q.head, q.badHead = head, head
+}
+
+// word is the upper half of the next entry; the lower half is the command specific
+// result, which no I/O command has.
+func (q *compQueue) word(sq *subQueue, cid uint16, st spec.Status) uint64 {
+	return uint64(sq.head) | uint64(sq.id)<<16 | uint64(cid)<<32 | uint64(st)<<49 | q.phase
+}
+
+// advance moves the tail past an entry that was posted.
+func (q *compQueue) advance() {
+	q.used++
+	q.posted = true
+	if q.tail++; q.tail == q.size {
+		q.tail = 0
+		q.phase ^= phaseTag
+	}
+}
+
+// post publishes an entry in e, the memory at the tail.
+func (q *compQueue) post(e []byte, sq *subQueue, cid uint16, st spec.Status) {
+	dma.Publish16(e, 0, q.word(sq, cid, st))
+	q.advance()
+}
+
+// publish posts entries from private memory to a queue, wherever that is: b holds
+// whole entries that do not wrap around and begin at entry first. It is the slow
+// way, for goroutines that may block.
+func (h *host) publish(r *dma.Reader, q *ring, first uint32, b []byte) error {
+	iova := q.base + uint64(first)*uint64(q.entrySize)
+	if err := publishMapped(r, iova, b); err != dma.ErrMessage {
+		return err
+	}
+	return h.writeDMA(iova, b)
+}
+
+func publishMapped(r *dma.Reader, iova uint64, b []byte) error {
+	defer r.Exit()
+	r.Enter()
+	for ; len(b) > 0; iova, b = iova+spec.CompletionEntrySize, b[spec.CompletionEntrySize:] {
+		e, err := r.Bytes(iova, spec.CompletionEntrySize, dma.ProtWrite)
+		if err != nil {
+			return err
+		}
+		dma.Publish16(e, dma.Load64(b, 0), dma.Load64(b, 8))
+	}
+	return nil
+}

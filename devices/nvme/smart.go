@@ -1,0 +1,78 @@
+package nvme
+
+import (
+	"sync/atomic"
+	"time"
+
+	"vfiouser/block"
+	"vfiouser/devices/nvme/spec"
+)
+
+// Temperatures in kelvin: what the drive claims to have, and its limits.
+const (
+	temperature = 273 + 37
+	warningTemp = 273 + 70
+	criticalTmp = 273 + 80
+)
+
+// ioStats counts the data transfers of one goroutine: commands and bytes.
+type ioStats struct {
+	reads, writes, bytesRead, bytesWritten uint64
+}
+
+func (s *ioStats) count(op block.Op, n int64) {
+	if op == block.Read {
+		s.reads++
+		s.bytesRead += uint64(n)
+	} else {
+		s.writes++
+		s.bytesWritten += uint64(n)
+	}
+}
+
+// smartLog is what the SMART log counts over the life of the drive, which is that of
+// the process.
+type smartLog struct {
+	start           time.Time
+	reads, writes   atomic.Uint64
+	bytesRead       atomic.Uint64
+	bytesWritten    atomic.Uint64
+	unsafeShutdowns atomic.Uint64
+	mediaErrors     atomic.Uint64
+}
+
+// add takes what a goroutine has counted since it added last.
+func (l *smartLog) add(s *ioStats) {
+	if s.reads > 0 {
+		l.reads.Add(s.reads)
+		l.bytesRead.Add(s.bytesRead)
+	}
+	if s.writes > 0 {
+		l.writes.Add(s.writes)
+		l.bytesWritten.Add(s.bytesWritten)
+	}
+	*s = ioStats{}
+}
+
+// dataUnits is bytes in thousands of 512, rounded up (Base 1.4, 5.14.1.2).
+func dataUnits(bytes uint64) uint64 { return (bytes + 511999) / 512000 }
+
+// smartPage is the SMART log.
+func (h *host) smartPage() *spec.Smart {
+	l := &h.c.smart
+	return &spec.Smart{
+		CriticalWarning: h.criticalWarning(),
+		Temperature:     temperature,
+		AvailableSpare:  100,
+		SpareThreshold:  10,
+		UnitsRead:       dataUnits(l.bytesRead.Load()),
+		UnitsWritten:    dataUnits(l.bytesWritten.Load()),
+		HostReads:       l.reads.Load(),
+		HostWrites:      l.writes.Load(),
+		PowerCycles:     1,
+		PowerOnHours:    uint64(time.Since(l.start) / time.Hour),
+		UnsafeShutdowns: l.unsafeShutdowns.Load(),
+		MediaErrors:     l.mediaErrors.Load(),
+		ErrorEntries:    h.c.errors.total(),
+	}
+}
