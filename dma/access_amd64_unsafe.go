@@ -32,7 +32,7 @@ func StoreRelease64(b []byte, off int, v uint64) {
 func Store16(b []byte, off int, v uint16) {
 	StoreRelease16(b, off, v)
 	var f fenceWord
-	f.v.Store(1)
+	f.v.Swap(1)
 }
 
 // Publish16 writes a 16-byte queue entry, the upper half last: a consumer that sees

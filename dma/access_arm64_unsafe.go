@@ -8,8 +8,8 @@ import (
 )
 
 // Go's atomic stores are STLR here: release for what came before, and no later
-// LDAR, which is what Load* are, passes them. So StoreRelease* and Store* are one.
-// See access_unsafe.go for the invariant of the pointers.
+// LDAR, which is what Load* are, passes them. See access_unsafe.go for the invariant
+// of the pointers.
 
 // StoreRelease16 writes 2 bytes after all that was written before.
 func StoreRelease16(b []byte, off int, v uint16) {
@@ -27,10 +27,24 @@ func StoreRelease16(b []byte, off int, v uint16) {
 func storeRelease16(p *uint16, v uint16)
 
 // StoreRelease32 writes 4 bytes after all that was written before.
-func StoreRelease32(b []byte, off int, v uint32) { Store32(b, off, v) }
+func StoreRelease32(b []byte, off int, v uint32) {
+	p := unsafe.Pointer((*[4]byte)(b[off:]))
+	if uintptr(p)&3 != 0 {
+		store32Bytes(b, off, v)
+	} else {
+		atomic.StoreUint32((*uint32)(p), v)
+	}
+}
 
 // StoreRelease64 writes 8 bytes after all that was written before.
-func StoreRelease64(b []byte, off int, v uint64) { Store64(b, off, v) }
+func StoreRelease64(b []byte, off int, v uint64) {
+	p := unsafe.Pointer((*[8]byte)(b[off:]))
+	if uintptr(p)&7 != 0 {
+		store64Bytes(b, off, v)
+	} else {
+		atomic.StoreUint64((*uint64)(p), v)
+	}
+}
 
 // Store16 writes 2 bytes; a full fence.
 func Store16(b []byte, off int, v uint16) { StoreRelease16(b, off, v) }

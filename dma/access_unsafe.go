@@ -16,7 +16,9 @@ import (
 //
 // Load* have acquire and StoreRelease* release semantics. Store* are sequentially
 // consistent: no later Load* comes before them. The event index of a queue needs
-// that: store the index, then look at the queue once more.
+// that: store the index, then look at the queue once more. They are swaps because
+// under the race detector atomic stores outside the Go heap are plain ones; in other
+// builds on amd64 both are the same instruction.
 //
 // The invariant of each unsafe use here: the conversion to an array pointer has
 // checked that b holds the bytes, the check of alignment allows the wider type, and
@@ -59,7 +61,7 @@ func Store32(b []byte, off int, v uint32) {
 	if uintptr(p)&3 != 0 {
 		store32Bytes(b, off, v)
 	} else {
-		atomic.StoreUint32((*uint32)(p), v)
+		atomic.SwapUint32((*uint32)(p), v)
 	}
 }
 
@@ -69,11 +71,11 @@ func Store64(b []byte, off int, v uint64) {
 	if uintptr(p)&7 != 0 {
 		store64Bytes(b, off, v)
 	} else {
-		atomic.StoreUint64((*uint64)(p), v)
+		atomic.SwapUint64((*uint64)(p), v)
 	}
 }
 
-// fenceWord takes the store that makes a fence; nobody reads it.
+// fenceWord takes the swap that makes a fence; nobody reads it.
 type fenceWord struct{ v atomic.Uint32 }
 
 // The paths for what is not aligned, one function a width so that the callers above
@@ -103,7 +105,7 @@ func storeBytes(b []byte, off int, v uint64, n int) {
 	var tmp [8]byte
 	binary.LittleEndian.PutUint64(tmp[:], v)
 	var f fenceWord
-	f.v.Store(1)
+	f.v.Swap(1)
 	copy(b[off:off+n], tmp[:])
-	f.v.Store(1)
+	f.v.Swap(1)
 }
