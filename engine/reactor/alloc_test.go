@@ -11,7 +11,7 @@ func TestZeroAllocations(t *testing.T) {
 	checkLeaks(t)
 	r := newReactor(t, Config{})
 	server, client := socketPair(t)
-	addFD(t, r, server, Readable, &echoHandler{fd: server})
+	addFD(t, r, server, Readable, &echoHandler{r: r, fd: server})
 	if err := unix.SetNonblock(client, false); err != nil {
 		t.Fatal(err)
 	}

@@ -83,11 +83,38 @@ type signalTask chan struct{}
 
 func (s signalTask) Run() { s <- struct{}{} }
 
+// BenchmarkHandOver is a round trip as a client's caller sees it: the reply arrives on the loop, whose handler wakes the
+// goroutine that waits for it. "quiet" shows what it costs if the handler says Quiet where it must not.
+func BenchmarkHandOver(b *testing.B) {
+	b.Run("yield", func(b *testing.B) { benchmarkHandOver(b, false) })
+	b.Run("quiet", func(b *testing.B) { benchmarkHandOver(b, true) })
+}
+
+func benchmarkHandOver(b *testing.B, quiet bool) {
+	r := newReactor(b, Config{})
+	x, y := socketPair(b)
+	back := make(chan struct{}, 1)
+	var in, out [echoSize]byte
+	addFD(b, r, y, Readable, handlerFunc(func(Events) {
+		if _, _, err := RecvMsg(y, nil, in[:]); err == nil {
+			back <- struct{}{}
+		}
+		if quiet {
+			r.Quiet()
+		}
+	}))
+	b.ReportAllocs()
+	for b.Loop() {
+		mustSend(b, x, out[:])
+		<-back
+	}
+}
+
 const echoSize = 32 // a REGION_READ with 32 bytes
 
-// BenchmarkEcho is a ping-pong over a unix stream socket pair: what a message round trip costs at the least. To see more than the
-// time that an idle core takes to wake, pin it to one core: taskset -c 1 go test -bench Echo -cpu 4. "netpoll" leaves the waiting
-// to netpoll, "bare" is epoll_wait, recvmsg and sendmsg without any reactor.
+// BenchmarkEcho is a ping-pong over a unix stream socket pair: what a message round trip costs at the least. To see more
+// than the time that an idle core takes to wake, pin it to one core: taskset -c 1 go test -bench Echo -cpu 4.
+// "netpoll" leaves the waiting to netpoll, "bare" is epoll_wait, recvmsg and sendmsg without any reactor.
 func BenchmarkEcho(b *testing.B) {
 	b.Run("reactor", func(b *testing.B) { benchmarkEcho(b, Config{}, 0, true) })
 	b.Run("look-again", func(b *testing.B) { benchmarkEcho(b, Config{}, 1, true) })
@@ -104,12 +131,13 @@ func benchmarkEcho(b *testing.B, cfg Config, again int, idle bool) {
 			r.idler.epoll = -1
 		}
 	})
-	addFD(b, r, server, Readable, &echoHandler{fd: server, again: again})
+	addFD(b, r, server, Readable, &echoHandler{r: r, fd: server, again: again})
 	pingPong(b, client)
 }
 
 // echoHandler sends back what it receives.
 type echoHandler struct {
+	r     *Reactor // nil: bare
 	fd    int
 	again int // looks at the socket once more after answering
 	buf   [4096]byte
@@ -117,6 +145,9 @@ type echoHandler struct {
 }
 
 func (h *echoHandler) HandleEvents(Events) {
+	if h.r != nil {
+		h.r.Quiet()
+	}
 	for range 1 + h.again {
 		n, _, err := RecvMsg(h.fd, h.fds[:], h.buf[:])
 		if err != nil {

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Eventfd owns a non-blocking eventfd of this process. Closing it again does nothing. Close must not run at the same time as
-// another method.
+// Eventfd owns a non-blocking eventfd of this process. Signal and Drain are raw system calls that rely on it: whoever
+// hands the descriptor to a peer lets that peer make it blocking, and then a call here could hang. Closing it again does
+// nothing. Close must not run at the same time as another method.
 type Eventfd struct {
 	fd atomic.Int64 // -1: closed
 }

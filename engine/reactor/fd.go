@@ -60,6 +60,9 @@ func (r *Reactor) Add(fd int, ev Events, h Handler) (*FD, error) {
 	if fd < 0 || h == nil || ev&^(Readable|Writable) != 0 {
 		return nil, fmt.Errorf("reactor: add descriptor %d: %w", fd, unix.EINVAL)
 	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil { // before a slot is made for any number
+		return nil, fmt.Errorf("reactor: add descriptor %d: %w", fd, err)
+	}
 	s := r.slot(fd)
 	if s.current != nil {
 		return nil, fmt.Errorf("reactor: add descriptor %d: %w", fd, unix.EEXIST)
@@ -150,6 +153,7 @@ func (f *FD) Remove() error {
 // dispatch is the callback of every descriptor. Its error ends the poller's loop.
 func (r *Reactor) dispatch(fd int, ev netpoll.IOEvent, _ netpoll.IOFlags) error {
 	r.state.Or(awake)
+	r.yield = true
 	r.handle(fd, ev)
 	r.settle()
 	if r.stopping {

@@ -33,6 +33,7 @@ func TestAddRefuses(t *testing.T) {
 		{"a descriptor registered already", server, Readable, h, unix.EEXIST},
 		{"a regular file", int(file.Fd()), Readable, h, unix.EPERM},
 		{"a closed descriptor", 9999, Readable, h, unix.EBADF},
+		{"a number that no descriptor has", 1 << 30, Readable, h, unix.EBADF},
 	} {
 		var err error
 		on(t, r, func() { _, err = r.Add(c.fd, c.ev, c.h) })

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// When nothing is ready, netpoll's loop calls runtime.Gosched before it sleeps in epoll_wait, and with an idle P at hand the Go scheduler
-// then wakes a thread that looks for work: a third of a whole round trip on a single core. So the loop sleeps (and spins, if
-// it is told to) at the end of its callback instead, by polling the epoll descriptor itself, and goes back to netpoll
-// when something is ready.
+// When nothing is ready, netpoll's loop calls runtime.Gosched before it sleeps in epoll_wait. With an idle P at hand that
+// makes the Go scheduler wake a thread to look for work: a fifth of a whole round trip when all share one core. So the loop
+// sleeps (and spins, if it is told to) at the end of its callback instead, by polling the epoll descriptor itself,
+// and goes back to netpoll when something is ready. It yields there too, unless the handler has said that it need not.
 //
-// That is sound although the batch that netpoll works on may hold more events. They are level-triggered, so the kernel still has
-// them on its ready list, and the poll returns at once. The only edge-triggered descriptor is the
-// loop's own eventfd, and while its event is on the way the state says signalled.
+// That is sound although the batch that netpoll works on may hold more events. They are level-triggered, so the kernel
+// still has them on its ready list, and the poll returns at once. The only edge-triggered descriptor is the loop's own
+// eventfd, and while its event is on the way the state says signalled.
 
 // maxUnspun is how many sleeps in a row begin without a spin, when spinning has been in vain.
 const maxUnspun = 255
@@ -46,12 +46,11 @@ func (r *Reactor) idle() {
 	if w.epoll < 0 || r.state.Load() != 0 {
 		return
 	}
-	if r.yield {
-		r.yield = false
-		runtime.Gosched()
-	}
 	if rawReadable(w.epoll) {
 		return
+	}
+	if r.yield {
+		runtime.Gosched()
 	}
 	if w.spin > 0 && r.spinning() {
 		return
@@ -60,10 +59,11 @@ func (r *Reactor) idle() {
 	_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(w.epoll), Events: unix.POLLIN}}, nil, nil)
 }
 
-// Yield says that a handler has made a goroutine runnable, say by sending to a channel, and that this goroutine should
-// run before the loop sleeps: it stands in the queue of the loop's own P, and a system call does not give that up for
-// the first 20 microseconds. Loop only; tasks need not say it.
-func (r *Reactor) Yield() { r.yield = true }
+// Quiet says that the calling handler has made no goroutine runnable: it answered on a socket, or rang an eventfd. The
+// loop then sleeps without yielding first. Whoever sends to a channel or releases a lock must not say it: the goroutine
+// that waits there stands in the queue of the loop's own P, and a system call keeps that for some 20 microseconds.
+// It holds for the current event; without it the loop yields. Loop only, from handlers.
+func (r *Reactor) Quiet() { r.yield = false }
 
 // spinning looks again and again for the time configured and tells whether that was any use. If it was not, the next
 // spins are left out, more each time: a peer on the same core cannot run while the loop spins.

@@ -74,7 +74,7 @@ func TestSpinning(t *testing.T) {
 // echoes makes some round trips through the loop.
 func echoes(t *testing.T, r *Reactor) {
 	server, client := socketPair(t)
-	addFD(t, r, server, Readable, &echoHandler{fd: server})
+	addFD(t, r, server, Readable, &echoHandler{r: r, fd: server})
 	back := make(chan struct{}, 1)
 	addFD(t, r, client, Readable, handlerFunc(func(Events) {
 		var b [1]byte

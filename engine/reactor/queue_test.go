@@ -21,7 +21,7 @@ func TestQueueAgainstAModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	q := newQueue()
 	pushed, popped := 0, 0
-	for range 2000 {
+	for range 500 {
 		for range rng.IntN(ringSize) {
 			if !q.push(numberedTask{n: pushed}) {
 				t.Fatal("push refused")
@@ -63,7 +63,7 @@ func TestQueueAgainstAModel(t *testing.T) {
 // closed in the middle.
 func TestQueueWithManyProducers(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for range 20 {
+	for range 8 {
 		q := newQueue()
 		const producers, each = 8, 4000
 		var accepted [producers]int

@@ -12,7 +12,9 @@ import (
 
 // rawRead reads from a non-blocking descriptor.
 func rawRead(fd int, b []byte) error {
-	if _, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))); errno != 0 {
+	_, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
 		return errno
 	}
 	return nil
@@ -20,7 +22,9 @@ func rawRead(fd int, b []byte) error {
 
 // rawWrite writes to a non-blocking descriptor.
 func rawWrite(fd int, b []byte) error {
-	if _, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))); errno != 0 {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
 		return errno
 	}
 	return nil

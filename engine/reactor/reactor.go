@@ -68,7 +68,7 @@ type Reactor struct {
 	timers   timers
 	idler    idler
 	stats    Stats
-	yield    bool // let other goroutines run before the loop sleeps
+	yield    bool // let other goroutines run before the loop sleeps: the event may have made one runnable
 	stopping bool
 	closed   bool
 }

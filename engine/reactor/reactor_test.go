@@ -65,7 +65,7 @@ func TestCloseIsIdempotentAndReleasesEverything(t *testing.T) {
 // Whatever Post accepted runs, exactly once, also when Close comes in between.
 func TestCloseLosesNoAcceptedTask(t *testing.T) {
 	checkLeaks(t)
-	for range 50 {
+	for range 20 {
 		r, err := New(Config{})
 		if err != nil {
 			t.Fatal(err)

@@ -16,7 +16,7 @@ type Timer struct {
 	index int           // in the heap; -1: not armed
 }
 
-// AfterFunc has fn run on the loop when d has passed. Loop only.
+// AfterFunc has fn run on the loop when d has passed; never, once the reactor is closed. Loop only.
 func (r *Reactor) AfterFunc(d time.Duration, fn func()) *Timer {
 	t := &Timer{r: r, fn: fn, index: -1}
 	t.Reset(d)

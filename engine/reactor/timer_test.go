@@ -77,6 +77,11 @@ func TestTimerReArmsItself(t *testing.T) {
 		})
 	})
 	wait(t, done, "ten runs")
+	on(t, r, func() {
+		if rawReadable(r.timers.fd) {
+			t.Error("the descriptor is still readable: the loop would not sleep")
+		}
+	})
 }
 
 // Thousands of timers share one descriptor, and those stopped do not fire.
