@@ -30,6 +30,10 @@ func (s *Session) WriteDMA(ctx context.Context, iova uint64, p []byte) error {
 	return s.access(ctx, iova, p, dma.ProtWrite)
 }
 
+// maxDMAMessage is the most that one DMA_READ or DMA_WRITE moves, in bytes, so that
+// the message and its reply are sent whole (see wholeSize).
+const maxDMAMessage = 32 << 10
+
 // access copies page by page where a range is not inside one region.
 func (s *Session) access(ctx context.Context, iova uint64, p []byte, prot dma.Prot) error {
 	if len(p) == 0 {
@@ -57,9 +61,8 @@ func (s *Session) accessRegion(ctx context.Context, iova uint64, p []byte, prot 
 	if !errors.Is(err, dma.ErrMessage) {
 		return err
 	}
-	limit := int(min(s.peer.MaxDataXferSize, maxDataXfer))
 	for len(p) > 0 {
-		n := min(len(p), limit)
+		n := min(len(p), int(min(s.peer.MaxDataXferSize, maxDMAMessage)))
 		if err := s.message(ctx, iova, p[:n], prot); err != nil {
 			return err
 		}

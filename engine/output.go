@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/valyala/bytebufferpool"
 	"golang.org/x/sys/unix"
@@ -13,21 +14,29 @@ import (
 // maxUnsent is how much a client may leave unread before its commands wait.
 const maxUnsent = 4 << 20
 
+// wholeSize is what one sendmsg on a unix stream socket sends whole or not at all,
+// whatever the state of the socket: the kernel puts it into one buffer. QEMU relies on
+// it twice: it takes a header that arrives in two parts for a broken stream, and it
+// loses the rest of a message of its own that its socket takes in part.
+const wholeSize = 32<<10 + 512
+
 // output collects what is to be sent to a client. Everything that piles up while
-// one event is served leaves with one sendmsg; a message with descriptors has one
-// of its own, since descriptors travel with the first byte of a sendmsg.
+// one event is served leaves with one sendmsg, as long as that sends it whole. A
+// larger message has a sendmsg of its own, so that no header is ever cut; and so has
+// one with descriptors, since they travel with the first byte of a sendmsg.
 type output struct {
 	buf   *bytebufferpool.ByteBuffer // nil while nothing waits
 	sent  int                        // bytes of buf that are gone
+	cut   int                        // end of the part that went out last, maybe not whole
 	marks []mark                     // messages with descriptors, in order
 	timer *reactor.Timer             // runs while the client does not read
 }
 
-// mark is where a message with descriptors begins and ends in output.buf. The
-// descriptors stay the device's.
+// mark is where a message with descriptors begins in output.buf. The descriptors
+// stay the device's.
 type mark struct {
-	begin, end int
-	fds        []int
+	begin int
+	fds   []int
 }
 
 func (o *output) unsent() int {
@@ -41,7 +50,6 @@ func (o *output) unsent() int {
 func (o *output) bytes() []byte {
 	if o.buf == nil {
 		o.buf = bytebufferpool.Get()
-		o.sent = 0
 	}
 	return o.buf.B
 }
@@ -53,7 +61,7 @@ func (o *output) release() {
 		bytebufferpool.Put(o.buf)
 		o.buf = nil
 	}
-	o.sent = 0
+	o.sent, o.cut = 0, 0
 	o.marks = o.marks[:0]
 }
 
@@ -64,20 +72,26 @@ func (o *output) close() {
 	}
 }
 
-// next is the part that goes into the next sendmsg.
+// next is the part that goes into the next sendmsg: the rest of a message that was
+// sent in part, or whole messages.
 func (o *output) next() (part []byte, fds []int) {
-	part = o.buf.B[o.sent:]
-	if len(o.marks) == 0 {
-		return part, nil
+	unsent := o.buf.B[o.sent:]
+	if o.sent < o.cut {
+		return unsent[:o.cut-o.sent], nil
 	}
-	switch m := o.marks[0]; {
-	case o.sent < m.begin:
-		return o.buf.B[o.sent:m.begin], nil
-	case o.sent == m.begin:
-		return o.buf.B[m.begin:m.end], m.fds
-	default: // its descriptors are gone with its first bytes
-		return o.buf.B[o.sent:m.end], nil
+	n := 0
+	for n < len(unsent) {
+		h, _ := codec.DecodeHeader(unsent[n:]) // our own
+		special := len(o.marks) > 0 && o.marks[0].begin == o.sent+n
+		if n > 0 && (special || n+int(h.Size) > wholeSize) {
+			break
+		}
+		n += int(h.Size)
+		if special {
+			return unsent[:n], o.marks[0].fds
+		}
 	}
+	return unsent[:n], nil
 }
 
 // send sends until everything is gone or the socket is full.
@@ -88,9 +102,10 @@ func (o *output) send(fd int) error {
 		if err != nil {
 			return err
 		}
+		o.cut = o.sent + len(part)
 		o.sent += n
-		if len(o.marks) > 0 && o.sent >= o.marks[0].end {
-			o.marks = append(o.marks[:0], o.marks[1:]...)
+		if fds != nil {
+			o.marks = slices.Delete(o.marks, 0, 1)
 		}
 	}
 	o.release()
@@ -195,5 +210,5 @@ func errno(err error) unix.Errno {
 
 // attach gives descriptors to the message that starts at start and is complete.
 func (o *output) attach(start int, fds []int) {
-	o.marks = append(o.marks, mark{start, len(o.buf.B), fds})
+	o.marks = append(o.marks, mark{start, fds})
 }

@@ -464,7 +464,7 @@ func TestGuestMemoryByMessage(t *testing.T) {
 	s := b.device.session()
 	memory := bytes.Repeat([]byte("guest memory "), 100000)
 	result := make(chan error, 1)
-	buf := make([]byte, maxDataXfer+100) // more than one message takes
+	buf := make([]byte, maxDMAMessage+100) // more than one message takes
 	go func() { result <- s.ReadDMA(context.Background(), 0x100010, buf) }()
 	for range 2 {
 		h, req, _ := conn.read()
