@@ -1,6 +1,9 @@
 package dma
 
-import "slices"
+import (
+	"math/bits"
+	"slices"
+)
 
 // chunkMax bounds what one change of the table copies: a chunk and the list of chunks.
 const chunkMax = 256
@@ -27,18 +30,18 @@ type snapshot struct {
 	chunks []*chunk
 }
 
-// below gives the index of the last element of sorted s that is <= v, or -1.
+// below gives the index of the last element of sorted s that is <= v, or -1. It has no
+// jump that depends on the outcome of a step: that is a coin toss, and a jump
+// predicted wrongly costs more than the step.
 func below(s []uint64, v uint64) int {
-	lo, hi := 0, len(s)
-	for lo < hi {
-		mid := int(uint(lo+hi) >> 1)
-		if s[mid] <= v {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+	base, n := 0, len(s)
+	for n > 0 {
+		half := (n + 1) >> 1
+		_, less := bits.Sub64(v, s[base+half-1], 0) // 1 if v is less
+		base += half & (int(less) - 1)
+		n -= half
 	}
-	return lo - 1
+	return base - 1
 }
 
 // find gives the region with the highest address <= iova, if any.
