@@ -53,6 +53,9 @@ func commandTable() [codec.NumCommands]command {
 // accept takes a message from the socket. Replies are served at once; commands run
 // in the order of their arrival, and wait for one that is not finished.
 func (s *Session) accept(m *message) {
+	if m.IsReply() || m.Command != codec.CmdRegionRead {
+		s.quiet = false
+	}
 	switch {
 	case m.IsReply():
 		s.calls.answer(m)

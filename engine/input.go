@@ -90,8 +90,7 @@ func (in *input) close() {
 }
 
 // read receives once and returns everything that is there of messages not cut yet.
-// more says that the socket may hold more.
-func (in *input) read(fd int, rx *receiver) (data []byte, more bool, err error) {
+func (in *input) read(fd int, rx *receiver) (data []byte, err error) {
 	buf, have := rx.scratch[:], 0
 	if in.partial != nil {
 		have = len(in.partial.B)
@@ -101,7 +100,7 @@ func (in *input) read(fd int, rx *receiver) (data []byte, more bool, err error) 
 	n, nfds, err := reactor.RecvMsg(fd, rx.fds[:], buf[have:])
 	flooded := errors.Is(err, reactor.ErrTruncated)
 	if err != nil && !flooded {
-		return nil, false, err
+		return nil, err
 	}
 	data = buf[:have+n]
 	if in.partial != nil {
@@ -116,7 +115,7 @@ func (in *input) read(fd int, rx *receiver) (data []byte, more bool, err error) 
 			in.fds = append(in.fds, arrivedFD{owner, f})
 		}
 	}
-	return data, have+n == len(buf) || nfds > 0, nil
+	return data, nil
 }
 
 // missing is the room that the rest of the incomplete message needs.
@@ -188,13 +187,15 @@ func (in *input) keep(rest []byte) {
 	}
 }
 
-// receive reads the socket while there is something, up to a bound, and serves it.
+// receive reads the socket while there is something, up to a bound, and serves it. It
+// looks once more after it has answered: a client on the same core may have run in
+// between and sent its next command already.
 func (s *Session) receive() {
 	for range receiveRounds {
 		if s.state == stateDropped || s.backlog.full() {
 			return
 		}
-		data, more, err := s.in.read(s.fd, &s.engine.rx)
+		data, err := s.in.read(s.fd, &s.engine.rx)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return
@@ -209,9 +210,6 @@ func (s *Session) receive() {
 			return
 		}
 		s.flush()
-		if !more {
-			return
-		}
 	}
 }
 

@@ -38,6 +38,7 @@ type Session struct {
 	backlog backlog
 	state   sessionState
 	serving bool // HandleEvents is running, and flushes at its end
+	quiet   bool // nothing served in this event can have made a goroutine runnable
 	created bool // NewDevice was called and accepted
 	silence *reactor.Timer
 }
@@ -120,7 +121,7 @@ func (s *Session) HandleEvents(reactor.Events) {
 	if s.state == stateDropped {
 		return
 	}
-	s.serving = true
+	s.serving, s.quiet = true, true
 	defer s.served()
 	s.flush()
 	s.receive()
@@ -129,6 +130,9 @@ func (s *Session) HandleEvents(reactor.Events) {
 // served ends HandleEvents. A panic is the device's or ours, and costs this client.
 func (s *Session) served() {
 	s.serving = false
+	if s.quiet {
+		s.engine.reactor.Quiet()
+	}
 	if v := recover(); v != nil {
 		s.log.Error("panic while serving a client", "panic", v, "stack", string(debug.Stack()))
 		s.drop(errDevicePanic)
