@@ -2,6 +2,7 @@ package irq
 
 import (
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -40,7 +41,7 @@ func TestNoInterruptIsLost(t *testing.T) {
 			defer wg.Wait()
 			defer stop.Store(true)
 			wg.Go(func() {
-				for !stop.Load() {
+				for ; !stop.Load(); runtime.Gosched() {
 					fd, err := unix.FcntlInt(uintptr(mine), unix.F_DUPFD_CLOEXEC, 0)
 					if err == nil {
 						err = tc.churn(s, fd)
