@@ -29,7 +29,7 @@ var (
 	ErrInvalid = errors.New("client: invalid argument")
 	// ErrOverlap: a DMA region overlaps one that is mapped already.
 	ErrOverlap = errors.New("client: DMA regions overlap")
-	// ErrNoSpace: an Allocator has no free range that is large enough.
+	// ErrNoSpace: a Memory has no free range that is large enough.
 	ErrNoSpace = errors.New("client: no memory left")
 )
 

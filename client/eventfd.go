@@ -77,3 +77,10 @@ func (e *Eventfd) Close() error {
 	}
 	return nil
 }
+
+// Signal signals it from this side, as the device would: who waits wakes up. It does nothing after Close.
+func (e *Eventfd) Signal() {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = e.file.Write(one[:])
+}

@@ -18,6 +18,7 @@ type Memory struct {
 	fd     int
 	users  int // devices that may still be asked for it by message
 	closed bool
+	free   []span // what Alloc may hand out
 }
 
 type memoryOptions struct {
@@ -81,7 +82,7 @@ func (m *Memory) open(size uint64, o memoryOptions) error {
 			return errors.Join(err, unmap(b))
 		}
 	}
-	m.bytes = b
+	m.bytes, m.free = b, []span{{0, size}}
 	return nil
 }
 

@@ -17,6 +17,13 @@ const (
 	maxArgsz   = maxControlReply
 )
 
+// Indexes of a PCI device's regions that are no BAR; BARs are 0 to 5.
+const (
+	RegionROM    = codec.RegionROM
+	RegionConfig = codec.RegionConfig
+	RegionVGA    = codec.RegionVGA
+)
+
 // Region is a region of a device: what GET_REGION_INFO tells, and the descriptors that came with it.
 type Region struct {
 	Index int
@@ -88,6 +95,12 @@ func (d *Device) askRegion(ctx context.Context, index int, argsz uint32) (r *Reg
 	return r, 0, nil
 }
 
+// Readable says whether the region may be read.
+func (r *Region) Readable() bool { return r.Flags&codec.RegionFlagRead != 0 }
+
+// Writable says whether the region may be written.
+func (r *Region) Writable() bool { return r.Flags&codec.RegionFlagWrite != 0 }
+
 // Close releases the region's descriptors. Closing again does nothing.
 func (r *Region) Close() error {
 	r.mu.Lock()
@@ -126,10 +139,10 @@ func (r *Region) Mmap(area int) (*MappedRegion, error) {
 }
 
 func (r *Region) protection() (prot int) {
-	if r.Flags&codec.RegionFlagRead != 0 {
+	if r.Readable() {
 		prot |= unix.PROT_READ
 	}
-	if r.Flags&codec.RegionFlagWrite != 0 {
+	if r.Writable() {
 		prot |= unix.PROT_WRITE
 	}
 	return prot
