@@ -34,21 +34,21 @@ func (s *Session) WriteDMA(ctx context.Context, iova uint64, p []byte) error {
 // the message and its reply are sent whole (see wholeSize).
 const maxDMAMessage = 32 << 10
 
-// access copies page by page where a range is not inside one region.
+// access goes from region to region.
 func (s *Session) access(ctx context.Context, iova uint64, p []byte, prot dma.Prot) error {
-	if len(p) == 0 {
-		return nil
-	}
-	if iova+uint64(len(p))-1 < iova {
+	if uint64(len(p)) > -iova && iova != 0 {
 		return dma.ErrNotMapped
 	}
-	err := s.accessRegion(ctx, iova, p, prot)
-	if !errors.Is(err, dma.ErrNotMapped) {
-		return err
-	}
 	for len(p) > 0 {
-		n := min(len(p), int(pageSize-iova%pageSize))
-		if err := s.accessRegion(ctx, iova, p[:n], prot); err != nil {
+		n, err := s.copyMapped(iova, p, prot)
+		if errors.Is(err, dma.ErrMessage) {
+			n = min(len(p), int(min(s.peer.MaxDataXferSize, maxDMAMessage)))
+			n, err = s.inRegion(iova, n, prot)
+			if err == nil {
+				err = s.message(ctx, iova, p[:n], prot)
+			}
+		}
+		if err != nil {
 			return err
 		}
 		iova, p = iova+uint64(n), p[n:]
@@ -56,24 +56,18 @@ func (s *Session) access(ctx context.Context, iova uint64, p []byte, prot dma.Pr
 	return nil
 }
 
-func (s *Session) accessRegion(ctx context.Context, iova uint64, p []byte, prot dma.Prot) error {
-	err := s.copyMapped(iova, p, prot)
-	if !errors.Is(err, dma.ErrMessage) {
-		return err
+// inRegion shortens n to what lies in the region of iova.
+func (s *Session) inRegion(iova uint64, n int, prot dma.Prot) (int, error) {
+	r, err := s.memory.Lookup(iova, 1, prot)
+	if err != nil {
+		return 0, err
 	}
-	for len(p) > 0 {
-		n := min(len(p), int(min(s.peer.MaxDataXferSize, maxDMAMessage)))
-		if err := s.message(ctx, iova, p[:n], prot); err != nil {
-			return err
-		}
-		iova, p = iova+uint64(n), p[n:]
-	}
-	return nil
+	return int(min(uint64(n), r.Size-(iova-r.IOVA))), nil
 }
 
-// copyMapped copies from or to memory that is mapped here. The client may truncate
-// it at any time, which shows as a fault.
-func (s *Session) copyMapped(iova uint64, p []byte, prot dma.Prot) (err error) {
+// copyMapped copies from or to memory that is mapped here, as far as the region goes.
+// The client may truncate it at any time, which shows as a fault.
+func (s *Session) copyMapped(iova uint64, p []byte, prot dma.Prot) (n int, err error) {
 	r := s.calls.reader()
 	defer s.calls.putReader(r)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -89,16 +83,14 @@ func (s *Session) copyMapped(iova uint64, p []byte, prot dma.Prot) (err error) {
 		}
 	}()
 	r.Enter()
-	b, err := r.Bytes(iova, uint64(len(p)), prot)
+	b, err := r.Span(iova, uint64(len(p)), prot)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if prot == dma.ProtRead {
-		copy(p, b)
-	} else {
-		copy(b, p)
+		return copy(p, b), nil
 	}
-	return nil
+	return copy(b, p), nil
 }
 
 // dmaCalls is the server's own commands that the client has not answered yet.

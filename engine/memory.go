@@ -39,6 +39,10 @@ func (s *Session) serveDMAMap(m *message) error {
 	return nil
 }
 
+// largeUnmap is the size, in bytes, from which on the kernel may take so long to
+// unmap a region that the reactor does not wait for it.
+const largeUnmap = 64 << 20
+
 // startDMAUnmap is VFIO_USER_DMA_UNMAP. Its reply says that nothing refers to the
 // region any more, so it waits for readers and for I/O in flight.
 func (s *Session) startDMAUnmap(m *message) error {
@@ -49,29 +53,42 @@ func (s *Session) startDMAUnmap(m *message) error {
 	if req.Flags&codec.UnmapFlagGetDirtyBitmap != 0 {
 		return fmt.Errorf("DMA_UNMAP asks for dirty pages that are not logged: %w", unix.EINVAL)
 	}
-	var first atomic.Bool // done and the return from Unmap may race: the second one finishes
 	s.backlog.begin(m.Header)
-	done := func() {
+	if req.Flags&codec.UnmapFlagAll != 0 || req.Size >= largeUnmap {
+		go s.unmap(req, func(err error) { s.Post(func() { s.unmapped(req, err) }) })
+		return nil
+	}
+	// Whoever comes second finishes: done, which may run anywhere, or this goroutine,
+	// which can reply at once.
+	var first atomic.Bool
+	var result error
+	s.unmap(req, func(err error) {
+		result = err
 		if first.Swap(true) {
-			s.Post(func() { s.unmapped(req) })
+			s.Post(func() { s.unmapped(req, err) })
 		}
-	}
-	var err error
-	if req.Flags&codec.UnmapFlagAll != 0 {
-		s.memory.UnmapAll(done)
-	} else {
-		err = s.memory.Unmap(req.Addr, req.Size, done)
-	}
-	if err != nil {
-		s.backlog.pending = false
-		return err
-	}
-	s.ep.device.UpdateStatus(s, UpdateMemory)
+	})
 	if first.Swap(true) {
-		s.unmapped(req)
+		s.unmapped(req, result)
 	}
 	return nil
 }
 
+// unmap takes regions out of the table; done is called once, anywhere, when nothing
+// refers to them any more, or with the reason why there is nothing to unmap.
+func (s *Session) unmap(req codec.DMAUnmap, done func(error)) {
+	released := func() { done(nil) }
+	if req.Flags&codec.UnmapFlagAll != 0 {
+		s.memory.UnmapAll(released)
+	} else if err := s.memory.Unmap(req.Addr, req.Size, released); err != nil {
+		done(err)
+	}
+}
+
 // unmapped replies to a DMA_UNMAP with the request's own fields.
-func (s *Session) unmapped(req codec.DMAUnmap) { s.backlog.finish(nil, req.Append) }
+func (s *Session) unmapped(req codec.DMAUnmap, err error) {
+	if err == nil && s.state != stateDropped {
+		s.ep.device.UpdateStatus(s, UpdateMemory)
+	}
+	s.backlog.finish(err, req.Append)
+}

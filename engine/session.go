@@ -168,5 +168,6 @@ func (s *Session) destroy() {
 		s.ep.device.DestroyDevice(s)
 	}
 	s.irqs.Close()
-	s.memory.Close(func() { s.Post(func() { s.ep.ended(s) }) })
+	// The kernel takes its time to unmap a large guest.
+	go s.memory.Close(func() { s.Post(func() { s.ep.ended(s) }) })
 }

@@ -501,6 +501,28 @@ func TestGuestMemoryByMessage(t *testing.T) {
 	}
 }
 
+// A range may begin in one region and end in another, mapped or not.
+func TestGuestMemoryAcrossRegions(t *testing.T) {
+	b := newBed(t, Config{})
+	conn := b.attach()
+	conn.ok(codec.CmdDMAMap, dmaMap(3, 0, 0x100000, 0x1000), memfd(t, 0x1000))
+	conn.ok(codec.CmdDMAMap, dmaMap(3, 0, 0x101000, 0x1000), memfd(t, 0x1000))
+	s := b.device.session()
+	want := bytes.Repeat([]byte("0123456789"), 500)
+	if err := s.WriteDMA(context.Background(), 0x100800, want); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if err := s.ReadDMA(context.Background(), 0x100800, got); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%v, or other data", err)
+	}
+	for _, r := range []struct{ iova, n uint64 }{{0x101ff0, 0x20}, {0xffff0, 0x20}, {^uint64(0) - 3, 8}} {
+		if err := s.ReadDMA(context.Background(), r.iova, make([]byte, r.n)); !errors.Is(err, dma.ErrNotMapped) {
+			t.Errorf("%#x, %d bytes: %v, want ErrNotMapped", r.iova, r.n, err)
+		}
+	}
+}
+
 func TestGuestMemoryByMessageIsBounded(t *testing.T) {
 	b := newBed(t, Config{DMATimeout: 50 * time.Millisecond})
 	conn := b.attach()
