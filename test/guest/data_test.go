@@ -106,7 +106,7 @@ fio --name=endless --filename=$disk --direct=1 --ioengine=libaio --thread --rw=r
 // requests is the number of reads that the guest's kernel has seen completed.
 func requests(t *testing.T, g *Guest, d disk) int {
 	t.Helper()
-	fields := strings.Fields(run(t, g, "cat "+d.sysfs()+"/stat"))
+	fields := strings.Fields(run(t, g, d.script("cat $sysfs/stat")))
 	n, err := strconv.Atoi(fields[0])
 	if err != nil {
 		t.Fatal(err)

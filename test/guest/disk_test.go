@@ -2,27 +2,40 @@ package guest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// disk is a namespace as the guest sees it.
+// disk is a namespace of one of the guest's devices.
 type disk struct {
-	controller string // "nvme0"
-	namespace  int    // 1, 2, ...
-	size       int64  // bytes
+	device int   // index in Config.Sockets
+	nsid   int   // 1, 2, ...
+	size   int64 // bytes
 }
 
-// path is the block device.
-func (d disk) path() string { return fmt.Sprintf("/dev/%sn%d", d.controller, d.namespace) }
-
-// sysfs is the folder of the block device.
-func (d disk) sysfs() string { return fmt.Sprintf("/sys/block/%sn%d", d.controller, d.namespace) }
-
-// script puts the block device and the controller into variables before a script.
+// script puts what the disk is called in the guest before a script: disk=/dev/nvme0n1,
+// ctrl=/dev/nvme0, sysfs=the disk's folder. Linux finds controllers and namespaces in
+// parallel, so their names say nothing; and it may not have found them yet.
 func (d disk) script(script string) string {
-	return fmt.Sprintf("disk=%s ctrl=/dev/%s\n%s", d.path(), d.controller, script)
+	return fmt.Sprintf(`
+for i in $(seq 100); do
+  for sysfs in /sys/bus/pci/devices/0000:00:%02x.0/nvme/nvme*/nvme*n*; do
+    disk=/dev/${sysfs##*/} ctrl=${sysfs%%/*} ctrl=/dev/${ctrl##*/}
+    [ -b "$disk" ] && [ "$(cat "$sysfs/nsid")" = %d ] && break 2
+    disk=
+  done
+  sleep 0.1
+done
+[ "$disk" ] || { echo "namespace %[2]d of device %d does not appear"; exit 1; }
+%s`, firstSlot+d.device, d.nsid, d.device, script)
+}
+
+// name is the disk's name in the guest at this moment.
+func (d disk) name(t *testing.T, g *Guest) string {
+	t.Helper()
+	return strings.TrimSpace(run(t, g, d.script("echo $disk")))
 }
 
 // identity is what `nvme id-ctrl -o json` prints, as far as the tests look at it.
@@ -46,17 +59,17 @@ const (
 	oncsWriteZeroes    = 1 << 3
 )
 
-func identify(t *testing.T, g *Guest, controller string) identity {
+func identify(t *testing.T, g *Guest, d disk) identity {
 	t.Helper()
 	var id identity
-	runJSON(t, g, "nvme id-ctrl /dev/"+controller+" -o json", &id)
+	runJSON(t, g, d.script("nvme id-ctrl $ctrl -o json"), &id)
 	return id
 }
 
 // checkController holds what the controller says of itself to the base specification.
-func checkController(t *testing.T, g *Guest, controller string, namespaces int) {
+func checkController(t *testing.T, g *Guest, d disk, namespaces int) {
 	t.Helper()
-	id := identify(t, g, controller)
+	id := identify(t, g, d)
 	for name, text := range map[string]string{"serial number": id.Serial, "model": id.Model, "firmware": id.Firmware} {
 		if strings.TrimSpace(text) == "" {
 			t.Errorf("id-ctrl: no %s", name)
@@ -96,7 +109,7 @@ func checkNamespace(t *testing.T, g *Guest, d disk) {
 	if id.NCAP != id.NSZE || id.NUSE > id.NCAP {
 		t.Errorf("id-ns: nsze %d, ncap %d, nuse %d", id.NSZE, id.NCAP, id.NUSE)
 	}
-	if got := strings.TrimSpace(run(t, g, "cat "+d.sysfs()+"/size")); got != strconv.FormatInt(d.size/512, 10) {
+	if got := strings.TrimSpace(run(t, g, d.script("cat $sysfs/size"))); got != strconv.FormatInt(d.size/512, 10) {
 		t.Errorf("the kernel sees %s sectors, want %d", got, d.size/512)
 	}
 }
@@ -117,8 +130,8 @@ func checkListed(t *testing.T, g *Guest, disks ...disk) {
 		sizes[entry.DevicePath] = entry.PhysicalSize
 	}
 	for _, d := range disks {
-		if sizes[d.path()] != d.size {
-			t.Errorf("nvme list: %s has %d bytes, want %d", d.path(), sizes[d.path()], d.size)
+		if name := d.name(t, g); sizes[name] != d.size {
+			t.Errorf("nvme list: %s has %d bytes, want %d", name, sizes[name], d.size)
 		}
 	}
 	if len(list.Devices) != len(disks) {
@@ -141,10 +154,10 @@ type health struct {
 }
 
 // checkHealth wants a healthy disk, and returns its SMART log.
-func checkHealth(t *testing.T, g *Guest, controller string) health {
+func checkHealth(t *testing.T, g *Guest, d disk) health {
 	t.Helper()
 	var h health
-	runJSON(t, g, "nvme smart-log /dev/"+controller+" -o json", &h)
+	runJSON(t, g, d.script("nvme smart-log $ctrl -o json"), &h)
 	if h.CriticalWarning != 0 || h.MediaErrors != 0 || h.PercentUsed > 100 || h.Spare < h.SpareThreshold {
 		t.Errorf("smart-log: the disk is ill: %+v", h)
 	}
@@ -157,12 +170,9 @@ func checkHealth(t *testing.T, g *Guest, controller string) health {
 // checkQueues wants one I/O queue, with an interrupt vector, for each processor.
 func checkQueues(t *testing.T, g *Guest, d disk, cpus int) {
 	t.Helper()
-	queues := strings.Fields(run(t, g, "ls "+d.sysfs()+"/mq"))
-	if len(queues) != cpus {
-		t.Errorf("%s has %d hardware queues, want one for each of %d processors", d.path(), len(queues), cpus)
-	}
-	vectors := strings.Count(run(t, g, "cat /proc/interrupts"), d.controller+"q")
-	if vectors != cpus+1 {
-		t.Errorf("%s has %d interrupt vectors, want %d for I/O and one for admin", d.controller, vectors, cpus)
+	got := strings.Fields(run(t, g, d.script("ls $sysfs/mq | wc -l; grep -c ${ctrl#/dev/}q /proc/interrupts")))
+	want := []string{strconv.Itoa(cpus), strconv.Itoa(cpus + 1)} // (one vector is the admin queue's)
+	if !slices.Equal(got, want) {
+		t.Errorf("hardware queues and interrupt vectors: %v, want %v for %d processors", got, want, cpus)
 	}
 }
