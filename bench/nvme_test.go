@@ -104,6 +104,7 @@ func randomIO(b *testing.B, backend string, write bool, depth int) {
 		}
 		next++
 	}
+	before := r.commands(b)
 	b.ReportAllocs()
 	b.ResetTimer()
 	begin := time.Now()
@@ -134,8 +135,21 @@ func randomIO(b *testing.B, backend string, write bool, depth int) {
 	}
 	elapsed := time.Since(begin)
 	b.StopTimer()
+	if n := r.commands(b) - before; n != uint64(b.N) {
+		b.Errorf("the device counts %d commands, the driver %d", n, b.N)
+	}
 	b.ReportMetric(float64(b.N)/elapsed.Seconds()/1e6, "MIOPS")
 	b.ReportMetric(elapsed.Seconds()*1e6*float64(min(depth, b.N))/float64(b.N), "mean-µs")
+}
+
+// commands is how many reads and writes the device has counted.
+func (r *rig) commands(b *testing.B) uint64 {
+	b.Helper()
+	log, err := r.ctrl.Smart(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	return log.HostReads + log.HostWrites
 }
 
 // fill writes the namespace, so that its memory is populated.

@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 4)) // else each engine raises it
 	os.Exit(m.Run())
 }
 
