@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 
 	"vfiouser/devices/nvme/spec"
-	"vfiouser/dma"
 )
 
 // admin is the admin queue pair. The control goroutine serves it with copies, so it
@@ -74,7 +73,7 @@ func (h *host) serveAdmin() bool {
 	}
 	h.deliverEvents()
 	progress := h.postAdmin()
-	tail := dma.Load32(h.c.doorbells.page, a.sq.doorbell)
+	tail := a.sq.look(h.c.doorbells.page)
 	if len(a.unposted) > 0 || tail == a.sq.head {
 		return progress
 	}
@@ -123,6 +122,7 @@ func (h *host) completeAdmin(cid uint16, st spec.Status, dw0 uint32) {
 func (h *host) postAdmin() (progress bool) {
 	a := &h.admin
 	q := a.cq
+	q.consume(q.look(h.c.doorbells.page))
 	for len(a.unposted) > 0 && q.room(1) > 0 {
 		r := a.unposted[0]
 		var b [spec.CompletionEntrySize]byte
@@ -139,7 +139,6 @@ func (h *host) postAdmin() (progress bool) {
 		h.interrupts.signal(q)
 	}
 	if h.interrupts.pinBased() {
-		q.room(q.size)
 		h.interrupts.drive(q)
 	}
 	return progress

@@ -65,7 +65,7 @@ func (g *group) resume() {
 func (g *group) add(q *compQueue) {
 	q.group, q.done = g, &g.done
 	g.cqs = append(g.cqs, q)
-	q.owner.Store(&owner{func(*subQueue) { g.worker.Kick(g) }})
+	q.owner.Store(&owner{kick: func(*subQueue) { g.worker.Kick(g) }})
 }
 
 func (g *group) remove(q *compQueue) {
@@ -262,6 +262,9 @@ func (g *group) Arm() (pending bool) {
 	for _, q := range g.active {
 		tail := dma.Load32(q.door, 0)
 		if q.event != nil {
+			if tail >= q.size {
+				tail = q.head // an invalid one counts for nothing
+			}
 			dma.Store32(q.event, 0, tail)
 			tail = dma.Load32(q.door, 0)
 		}

@@ -48,12 +48,13 @@ func newMessenger(h *host, q *compQueue) *messenger {
 func (m *messenger) start() {
 	ctx, cancel := context.WithCancel(m.h.s.Context())
 	m.cancel = cancel
-	m.feeders = nil
+	m.feeders = nil // a new list: a late kick may still have the old one
 	for _, q := range m.cq.sqs {
 		m.feeders = append(m.feeders, &feeder{m: m, q: q, kicked: make(chan struct{}, 1)})
 	}
-	m.wg.Add(1 + len(m.feeders))
-	for _, f := range m.feeders {
+	feeders := m.feeders
+	m.wg.Add(1 + len(feeders))
+	for _, f := range feeders {
 		go m.run(ctx, f.kicked, f.step)
 	}
 	p := &poster{m: m, reader: m.h.s.Memory().NewReader()}
@@ -61,7 +62,7 @@ func (m *messenger) start() {
 		defer p.reader.Close()
 		m.run(ctx, m.kicked, p.step)
 	}()
-	m.cq.owner.Store(&owner{m.kick})
+	m.cq.owner.Store(&owner{messages: true, kick: func(q *subQueue) { m.kick(feeders, q) }})
 }
 
 // stop ends the goroutines and waits for what is in flight; completions that were not
@@ -91,9 +92,9 @@ func (m *messenger) collect() {
 	}
 }
 
-// kick is a doorbell.
-func (m *messenger) kick(q *subQueue) {
-	for _, f := range m.feeders {
+// kick is a doorbell. Any goroutine.
+func (m *messenger) kick(feeders []*feeder, q *subQueue) {
+	for _, f := range feeders {
 		if q == nil || f.q == q {
 			notify(f.kicked)
 		}
@@ -190,7 +191,7 @@ func (f *feeder) begin(entry []byte) {
 func (m *messenger) peek(q *ring) (uint32, error) {
 	s := m.h.shadow
 	if !s.set {
-		return dma.Load32(m.h.c.doorbells.page, q.doorbell), nil
+		return q.look(m.h.c.doorbells.page), nil
 	}
 	var b [4]byte
 	err := m.h.readDMA(s.doorbell+uint64(q.doorbell), b[:])

@@ -23,6 +23,17 @@ type ring struct {
 	mem   []byte // all of it, nil if it is not in one mapped region
 	door  []byte // 4 bytes: the doorbell, or its shadow in guest memory
 	event []byte // 4 bytes: the event index in guest memory, nil without shadow
+
+	// looked is what the doorbell register said when it was looked at last, for queues
+	// that doorbellWatch looks after.
+	looked atomic.Uint32
+}
+
+// look reads the doorbell register.
+func (r *ring) look(page []byte) uint32 {
+	v := dma.Load32(page, r.doorbell)
+	r.looked.Store(v)
+	return v
 }
 
 // bytes is the size of the ring in bytes.
@@ -148,7 +159,8 @@ type compQueue struct {
 
 // owner is what runs a completion queue and its submission queues.
 type owner struct {
-	kick func(*subQueue) // the doorbell of the queue was rung; nil: that of the completion queue
+	kick     func(*subQueue) // the doorbell of the queue was rung; nil: that of the completion queue
+	messages bool            // it is a messenger
 }
 
 const phaseTag = 1 << 48 // in the upper half of an entry

@@ -37,35 +37,42 @@ func (h *host) unwatchDoorbells() {
 
 // Poll looks at the doorbells of the admin queue, and of queues by message.
 func (w *doorbellWatch) Poll() int {
-	n := 0
-	if w.changed(sqDoorbell(0)) || w.changed(cqDoorbell(0)) {
-		w.h.signal()
-		n++
-	}
-	if w.h.queues.Load() == 0 || w.h.messengers.Load() == 0 {
-		return n
-	}
-	for i := 1; i <= w.h.c.cfg.Queues; i++ {
-		if q := w.h.sqs[i].Load(); q != nil && w.changed(sqDoorbell(q.id)) {
-			q.cq.kick(q)
-			n++
-		}
-		if q := w.h.cqs[i].Load(); q != nil && w.changed(cqDoorbell(q.id)) {
-			q.kick(nil)
-			n++
+	n := w.queue(0)
+	if w.h.messengers.Load() > 0 {
+		for i := 1; i <= w.h.c.cfg.Queues; i++ {
+			n += w.queue(i)
 		}
 	}
 	return n
 }
 
-func (w *doorbellWatch) changed(off int) bool {
-	v := dma.Load32(w.h.c.doorbells.page, off)
-	seen := &w.seen[off/doorbellStride]
-	if v == *seen {
-		return false
+// queue tells whoever serves queue i if a doorbell is not what he saw last, and counts
+// the doorbells that have moved.
+func (w *doorbellWatch) queue(i int) (moved int) {
+	if q := w.h.sqs[i].Load(); q != nil && w.news(&q.ring, &moved) {
+		w.tell(q.cq, q)
 	}
-	*seen = v
-	return true
+	if q := w.h.cqs[i].Load(); q != nil && w.news(&q.ring, &moved) {
+		w.tell(q, nil)
+	}
+	return moved
+}
+
+func (w *doorbellWatch) news(q *ring, moved *int) bool {
+	v := dma.Load32(w.h.c.doorbells.page, q.doorbell)
+	if seen := &w.seen[q.doorbell/doorbellStride]; v != *seen {
+		*seen = v
+		*moved++
+	}
+	return v != q.looked.Load()
+}
+
+func (w *doorbellWatch) tell(cq *compQueue, q *subQueue) {
+	if cq.id == 0 {
+		w.h.signal()
+	} else if o := cq.owner.Load(); o != nil && o.messages {
+		o.kick(q)
+	}
 }
 
 // Arm has nothing to ask for: the doorbells are silent.

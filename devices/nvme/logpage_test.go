@@ -1,0 +1,196 @@
+package nvme
+
+import (
+	"testing"
+
+	"vfiouser/devices/nvme/spec"
+)
+
+// getLog makes a Get Log Page of n bytes from off.
+func getLog(id uint8, n int, off uint64, prp1 uint64) spec.SubmissionEntry {
+	words := uint32(n/4 - 1)
+	return spec.SubmissionEntry{
+		Opcode: spec.AdminGetLogPage, NSID: spec.BroadcastNSID, PRP1: prp1,
+		CDW10: uint32(id) | words<<16, CDW11: words >> 16, CDW12: uint32(off), CDW13: uint32(off >> 32),
+	}
+}
+
+func TestSmartCountsWhatTheHostDid(t *testing.T) {
+	variants(t, func(t *testing.T, r rig) {
+		g, q := started(t, r)
+		data := g.alloc(256)
+		list := g.alloc(1)
+		prp1, prp2 := g.prps(data, 1000*512, list, false)
+		for range 3 {
+			q.status(rw(spec.NVMWrite, 1, 0, 1000, prp1, prp2))
+		}
+		q.status(rw(spec.NVMRead, 1, 0, 1, data, 0))
+		q.status(spec.SubmissionEntry{Opcode: spec.NVMFlush, NSID: 1})
+		page := g.alloc(1)
+		var s spec.Smart
+		// A worker adds what it did after it has posted the completions.
+		g.until("the counters", func() bool {
+			g.must(getLog(spec.LogSmart, spec.SmartSize, 0, page))
+			s.Get(g.bytes(page, spec.SmartSize))
+			return s.HostReads == 1
+		})
+		if s.HostWrites != 3 || s.UnitsWritten != 3 || s.UnitsRead != 1 {
+			t.Errorf("%+v", s)
+		}
+		if s.CriticalWarning != 0 || s.Temperature != temperature || s.AvailableSpare != 100 || s.PowerCycles != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestErrorLogHasTheNewestFirst(t *testing.T) {
+	g, q := started(t, rig{})
+	data, page := g.alloc(1), g.alloc(1)
+	q.status(rw(spec.NVMRead, 1, 1<<40, 8, data, 0))
+	q.status(rw(spec.NVMRead, 5, 3, 8, data, 0))
+	g.must(getLog(spec.LogErrors, 4*spec.ErrorEntrySize, 0, page))
+	var e [3]spec.ErrorEntry
+	for i := range e {
+		e[i].Get(g.bytes(page, pageSize)[i*spec.ErrorEntrySize:])
+	}
+	if e[0].Count != 2 || e[0].SQID != 1 || e[0].NSID != 5 || e[0].Status.Code() != spec.InvalidNamespaceOrFormat {
+		t.Errorf("newest %+v", e[0])
+	}
+	if e[1].Count != 1 || e[1].LBA != 1<<40 || e[1].Status.Code() != spec.LBAOutOfRange {
+		t.Errorf("one before %+v", e[1])
+	}
+	if e[2].Count != 0 {
+		t.Errorf("unused %+v", e[2])
+	}
+}
+
+func TestErrorLogWraps(t *testing.T) {
+	var l errorLog
+	for i := range uint16(3*errorEntries + 5) {
+		l.add(spec.ErrorEntry{CID: i})
+	}
+	b := l.page()
+	for i := range uint64(errorEntries) {
+		var e spec.ErrorEntry
+		e.Get(b[i*spec.ErrorEntrySize:])
+		if want := l.total() - i; e.Count != want || uint64(e.CID) != want-1 {
+			t.Fatalf("entry %d: %+v", i, e)
+		}
+	}
+}
+
+func TestLogPages(t *testing.T) {
+	g, page := adminGuest(t, rig{})
+	g.must(getLog(spec.LogFirmware, spec.FirmwareSize, 0, page))
+	var fw spec.FirmwareLog
+	fw.Get(g.bytes(page, pageSize))
+	if fw.ActiveSlot != 1 || fw.Revisions[0] != defaultFW || fw.Revisions[1] != "" {
+		t.Errorf("firmware %+v", fw)
+	}
+	g.must(getLog(spec.LogEffects, spec.EffectsSize, 0, page))
+	var effects spec.EffectsLog
+	effects.Get(g.bytes(page, pageSize))
+	for _, op := range []int{spec.AdminIdentify, spec.AdminCreateSQ, spec.AdminDoorbellBuffer} {
+		if effects.Admin[op]&spec.EffectSupported == 0 {
+			t.Errorf("admin command %#x is not in the effects log", op)
+		}
+	}
+	if effects.Admin[0x10] != 0 || effects.IO[spec.NVMWrite] != spec.EffectSupported|spec.EffectLogicalBlocks || effects.IO[spec.NVMCompare] != 0 {
+		t.Error("effects log says what is not so")
+	}
+	// A part from an offset; what lies beyond the end reads 0.
+	want := append([]byte(nil), g.bytes(page, pageSize)[1020:1040]...)
+	want = append(want[:20:20], make([]byte, 4)...)
+	g.must(getLog(spec.LogEffects, 20, 1020, page))
+	if got := g.bytes(page, 24); string(got[:20]) != string(want[:20]) {
+		t.Errorf("% x, want % x", got, want)
+	}
+	g.must(getLog(spec.LogFirmware, 16, spec.FirmwareSize-8, page))
+	if got := g.bytes(page+8, 8); string(got) != string(make([]byte, 8)) {
+		t.Errorf("beyond the end: % x", got)
+	}
+}
+
+func TestLogPageRefusals(t *testing.T) {
+	g, page := adminGuest(t, rig{})
+	smartOfNamespace := getLog(spec.LogSmart, spec.SmartSize, 0, page)
+	smartOfNamespace.NSID = 1
+	for _, c := range []struct {
+		name string
+		e    spec.SubmissionEntry
+		want spec.Status
+	}{
+		{"unknown page", getLog(0x70, 4, 0, page), spec.InvalidLogPage},
+		{"offset not a multiple of four", getLog(spec.LogErrors, 4, 2, page), spec.InvalidField},
+		{"offset beyond the end", getLog(spec.LogErrors, 4, 1<<40, page), spec.InvalidField},
+		{"longer than MDTS", getLog(spec.LogErrors, 1<<30, 0, page), spec.InvalidField},
+		{"SMART of a namespace", smartOfNamespace, spec.InvalidField},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if st := g.do(c.e).Status; st != c.want|spec.StatusDNR {
+				t.Errorf("%v, want %v", st, c.want)
+			}
+		})
+	}
+}
+
+func TestAsyncEvents(t *testing.T) {
+	g, page := adminGuest(t, rig{mode: Trap})
+	aer := func() uint16 { return g.admin.submit(spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent}) }
+	done := func(cid uint16) bool {
+		g.must(spec.SubmissionEntry{Opcode: spec.AdminGetFeatures, CDW10: spec.FeatArbitration}) // the events before it are out
+		_, ok := g.admin.completed[cid]
+		return ok
+	}
+	first := aer()
+	g.write32(doorbellOffset+uint64(sqDoorbell(9)), 1) // no such queue
+	if r := spec.AsyncResult(g.admin.result(first).DW0); r != spec.NewAsyncResult(spec.AsyncError, spec.AsyncInvalidDoorbell, spec.LogErrors) {
+		t.Errorf("event %#x", uint32(r))
+	}
+	second := aer()
+	g.write32(doorbellOffset+uint64(sqDoorbell(0)), 999) // no such tail
+	if done(second) {
+		t.Fatal("an event before the log of the last one was read")
+	}
+	keep := getLog(spec.LogErrors, 64, 0, page)
+	keep.CDW10 |= retainEvent
+	g.must(keep)
+	if done(second) {
+		t.Fatal("an event although it was to be retained")
+	}
+	g.must(getLog(spec.LogErrors, 64, 0, page))
+	if r := spec.AsyncResult(g.admin.result(second).DW0); r.Info() != spec.AsyncInvalidTail {
+		t.Errorf("event %#x", uint32(r))
+	}
+	third := aer()
+	g.must(spec.SubmissionEntry{Opcode: spec.AdminSetFeatures, CDW10: spec.FeatAsyncEvents, CDW11: spec.AsyncConfigHealth})
+	g.must(spec.SubmissionEntry{Opcode: spec.AdminSetFeatures, CDW10: spec.FeatTemperature, CDW11: 300})
+	if r := spec.AsyncResult(g.admin.result(third).DW0); r != spec.NewAsyncResult(spec.AsyncHealth, spec.AsyncTemperature, spec.LogSmart) {
+		t.Errorf("event %#x", uint32(r))
+	}
+	g.must(getLog(spec.LogSmart, spec.SmartSize, 0, page))
+	if w := g.bytes(page, 1)[0]; w != warnTemperature {
+		t.Errorf("critical warning %#x", w)
+	}
+}
+
+func TestAsyncEventLimitAndAbort(t *testing.T) {
+	g, _ := adminGuest(t, rig{})
+	var cids []uint16
+	for range maxAsyncEvents {
+		cids = append(cids, g.admin.submit(spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent}))
+	}
+	if st := g.do(spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent}).Status; st != spec.AsyncEventLimitExceeded|spec.StatusDNR {
+		t.Errorf("one more than AERL: %v", st)
+	}
+	abort := spec.SubmissionEntry{Opcode: spec.AdminAbort, CDW10: uint32(cids[1]) << 16}
+	if c := g.must(abort); c.DW0&1 != 0 {
+		t.Error("not aborted")
+	}
+	if st := g.admin.result(cids[1]).Status; st != spec.AbortRequested {
+		t.Errorf("aborted command: %v", st)
+	}
+	if c := g.must(abort); c.DW0&1 != 1 {
+		t.Error("aborted twice")
+	}
+}
