@@ -231,12 +231,10 @@ func (ep *Endpoint) begin(fd int) {
 		return
 	}
 	ep.session = s
-	ep.engine.watch.add(s)
 }
 
 // ended is called when the session has released everything.
-func (ep *Endpoint) ended(s *Session) {
-	ep.engine.watch.remove(s)
+func (ep *Endpoint) ended() {
 	ep.session = nil
 	if ep.closing {
 		ep.finish()

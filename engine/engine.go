@@ -64,7 +64,6 @@ type Engine struct {
 	reactor    *reactor.Reactor
 	ownReactor bool
 	workers    []*Worker
-	watch      watchdog // reactor only
 	rx         receiver // reactor only
 	commands   [codec.NumCommands]command
 
@@ -104,7 +103,6 @@ func New(cfg Config) (*Engine, error) {
 		}
 		e.reactor, e.ownReactor = r, true
 	}
-	e.watch.engine = e
 	return e, nil
 }
 

@@ -58,6 +58,8 @@ var (
 	errUnread      = errors.New("client does not read its replies")
 	errUnanswered  = errors.New("client does not answer DMA messages")
 	errDevicePanic = errors.New("device panicked")
+
+	errStuckInterrupt = errors.New("client blocks its interrupt eventfd")
 )
 
 func newSession(ep *Endpoint, fd int) (*Session, error) {
@@ -65,8 +67,11 @@ func newSession(ep *Endpoint, fd int) (*Session, error) {
 	s := &Session{
 		ep: ep, engine: e, log: ep.log, fd: fd,
 		memory: dma.NewTable(dma.Config{MaxMaps: maxDMAMaps, PageSize: pageSize}),
-		irqs:   irq.NewSet(irq.Config{Counts: ep.desc.IRQs}),
 	}
+	s.irqs = irq.NewSet(irq.Config{
+		Counts:  ep.desc.IRQs,
+		OnStuck: func() { s.Fail(errStuckInterrupt) },
+	})
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.peer.Defaults()
 	s.path.session = s
@@ -169,5 +174,5 @@ func (s *Session) destroy() {
 	}
 	s.irqs.Close()
 	// The kernel takes its time to unmap a large guest.
-	go s.memory.Close(func() { s.Post(func() { s.ep.ended(s) }) })
+	go s.memory.Close(func() { s.Post(func() { s.ep.ended() }) })
 }

@@ -32,9 +32,13 @@ func (i Index) String() string {
 	return "Index(" + strconv.Itoa(int(i)) + ")"
 }
 
-// Config says how many vectors each index has.
+// Config describes a set.
 type Config struct {
+	// Counts is how many vectors each index has.
 	Counts [NumIndexes]int
+	// OnStuck, if set, is called once, from a goroutine of the set's own, when its
+	// client was found to block a writer: the session is to be dropped.
+	OnStuck func()
 }
 
 // Set holds the interrupts of one session. Its methods may be called from any
@@ -46,6 +50,7 @@ type Set struct {
 	enabled [NumIndexes]bool
 	closed  bool
 	stuck   bool
+	onStuck func()   // nil once it was called
 	leaving []*event // closed while somebody used them
 
 	watched atomic.Bool
@@ -58,7 +63,7 @@ const watchPeriod = 50 * time.Millisecond
 
 // NewSet makes a set without any eventfd. Close it.
 func NewSet(cfg Config) *Set {
-	s := &Set{period: watchPeriod}
+	s := &Set{period: watchPeriod, onStuck: cfg.OnStuck}
 	for i, n := range cfg.Counts {
 		s.vectors[i] = make([]Vector, max(n, 0))
 		for k := range s.vectors[i] {

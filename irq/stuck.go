@@ -16,9 +16,9 @@ import (
 // has no timer. Nobody else is needed, so the reactor may write as well, and a
 // writer is let go also after Close.
 
-// CheckStuck looks for writers that their client has blocked and lets them go. It
-// returns true from then on: the client is hostile, all vectors are closed, and the
-// session is to be dropped. It never blocks.
+// CheckStuck looks for writers that their client has blocked and lets them go, as the
+// set does by itself from time to time. It returns true from then on: the client is
+// hostile, all vectors are closed, and the session is to be dropped. It never blocks.
 func (s *Set) CheckStuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,9 +39,18 @@ func (s *Set) expire() {
 	s.watched.Store(false)
 	s.mu.Lock()
 	busy := s.check()
+	tell := s.onStuck
+	if !s.stuck {
+		tell = nil
+	} else {
+		s.onStuck = nil
+	}
 	s.mu.Unlock()
 	if busy {
 		s.watch()
+	}
+	if tell != nil {
+		tell()
 	}
 }
 

@@ -213,3 +213,19 @@ func TestFullNonblockingEventfdCountsAsSignalled(t *testing.T) {
 		t.Errorf("counter is %#x", got)
 	}
 }
+
+func TestOnStuckIsToldOnce(t *testing.T) {
+	checkFDs(t)
+	told := make(chan struct{}, 10)
+	s := newSet(t, Config{Counts: [NumIndexes]int{MSIX: 1}, OnStuck: func() { told <- struct{}{} }})
+	s.period = time.Millisecond
+	mine := newEventfd(t)
+	must(t, s.SetEventfds(MSIX, 0, []int{dup(t, mine)}))
+	fill(t, mine, 0xfffffffffffffffe)
+	must(t, s.Vector(MSIX, 0).Trigger())
+	<-told
+	s.expire()
+	if len(told) != 0 {
+		t.Error("told again")
+	}
+}
