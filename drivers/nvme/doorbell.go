@@ -40,7 +40,13 @@ func (c *Controller) ring(b *doorbell, v uint32) error {
 		b.register.Store(v)
 		return nil
 	}
-	return c.dev.PostRegion32(c.ctx, bar0, b.off, v)
+	err := c.dev.PostRegion32(c.ctx, bar0, b.off, v)
+	if err != nil {
+		if lost := c.Err(); lost != nil {
+			return lost
+		}
+	}
+	return err
 }
 
 // passed says whether a doorbell that moves from old to v passes the event index (Base 2.0, 5.8, and Annex B.5): all are

@@ -92,10 +92,12 @@ func newDisk(t testing.TB, cfg device.Config) *disk {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.dev.Close() })
-	if d.mem, err = client.NewMemory(32 << 20); err != nil {
+	mem, err := client.NewMemory(32 << 20)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.mem.Close() })
+	t.Cleanup(func() { mem.Close() })
+	d.mem = mem
 	return d
 }
 

@@ -1,0 +1,450 @@
+package nvme
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"vfiouser/client"
+	device "vfiouser/devices/nvme"
+	"vfiouser/devices/nvme/spec"
+)
+
+func TestDoorbellModes(t *testing.T) {
+	for _, test := range []struct {
+		device device.DoorbellMode
+		ask    DoorbellMode
+		want   DoorbellMode
+		err    error
+	}{
+		{device.Auto, Auto, Shadow, nil},
+		{device.Shadow, Auto, Shadow, nil},
+		{device.Shadow, Trap, Trap, nil},
+		{device.Shadow, Mapped, 0, ErrUnsupported},
+		{device.Trap, Auto, Trap, nil},
+		{device.Trap, Shadow, 0, ErrUnsupported},
+		{device.Mmap, Auto, Mapped, nil},
+		{device.Mmap, Mapped, Mapped, nil},
+		{device.Mmap, Trap, Trap, nil},
+	} {
+		for _, byMessage := range []bool{false, true} {
+			name := fmt.Sprintf("device %v, driver %v", test.device, test.ask)
+			if byMessage {
+				name += ", memory by message"
+			}
+			t.Run(name, func(t *testing.T) {
+				checkLeaks(t)
+				d := newDisk(t, device.Config{Doorbells: test.device})
+				if byMessage {
+					if err := d.dev.MapDMA(testContext(t), d.mem.At(1<<20).ByMessage()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				c, err := Open(testContext(t), d.dev, d.mem, WithDoorbells(test.ask))
+				if !errors.Is(err, test.err) {
+					t.Fatal(err)
+				}
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				if c.Doorbells() != test.want {
+					t.Errorf("driver chose %v", c.Doorbells())
+				}
+				p, q := make([]byte, 200<<10), make([]byte, 200<<10)
+				pattern(p, 1)
+				if _, err := c.Namespace(1).WriteAt(p, 4096); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.Namespace(1).ReadAt(q, 4096); err != nil || !bytes.Equal(p, q) {
+					t.Error("data differs:", err)
+				}
+			})
+		}
+	}
+}
+
+// run has a queue write, then read and compare, count transfers of blocks blocks.
+func run(t *testing.T, q *Queue, n *Namespace, count int, blocks uint32) {
+	t.Helper()
+	ctx := testContext(t)
+	done := make([]Completion, q.Depth())
+	size := int(blocks) * n.BlockSize()
+	for _, write := range []bool{true, false} {
+		at := make([]int, q.Depth()) // which transfer a tag carries
+		next, finished := 0, 0
+		submit := func(tag uint16) {
+			if next == count {
+				return
+			}
+			at[tag] = next
+			op := q.Read
+			if write {
+				op = q.Write
+				pattern(q.Buffer(tag)[:size], uint64(next))
+			} else {
+				clear(q.Buffer(tag)[:size])
+			}
+			if err := op(tag, n, uint64(next)*uint64(blocks), blocks); err != nil {
+				t.Fatal(err)
+			}
+			next++
+		}
+		for tag := range uint16(q.Depth()) {
+			submit(tag)
+		}
+		want := make([]byte, size)
+		for finished < count {
+			if err := q.Ring(); err != nil {
+				t.Fatal(err)
+			}
+			k, err := q.Poll(done)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if k == 0 && q.Interrupts() {
+				if err := q.Wait(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("%d of %d finished", finished, count)
+			}
+			for _, c := range done[:k] {
+				if c.Err() != nil {
+					t.Fatal(c.Err())
+				}
+				if pattern(want, uint64(at[c.Tag])); !write && !bytes.Equal(want, q.Buffer(c.Tag)[:size]) {
+					t.Fatalf("transfer %d differs", at[c.Tag])
+				}
+				finished++
+				submit(c.Tag)
+			}
+		}
+	}
+}
+
+func TestQueues(t *testing.T) {
+	for _, mode := range []device.DoorbellMode{device.Trap, device.Shadow, device.Mmap} {
+		for _, test := range []struct {
+			cfg    QueueConfig
+			count  int
+			blocks uint32
+		}{
+			{QueueConfig{}, 1000, 8},
+			{QueueConfig{Depth: 1}, 50, 1},
+			{QueueConfig{Depth: 1024}, 3000, 8},
+			{QueueConfig{Depth: 16, BufferSize: 128 << 10}, 100, 256},
+			{QueueConfig{Depth: 16, BufferSize: 64 << 10}, 100, 17},
+			{QueueConfig{Depth: 4, BufferSize: 1 << 20}, 20, 2048},
+			{QueueConfig{Interrupts: true}, 1000, 8},
+			{QueueConfig{Depth: 1, Interrupts: true}, 100, 8},
+		} {
+			t.Run(fmt.Sprintf("%v %+v", mode, test.cfg), func(t *testing.T) {
+				checkLeaks(t)
+				c := newDisk(t, device.Config{Doorbells: mode}).open(t)
+				q, err := c.NewQueue(testContext(t), test.cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				run(t, q, c.Namespace(1), test.count, test.blocks)
+				if err := errors.Join(q.Close(), q.Close()); err != nil {
+					t.Error(err)
+				}
+				if err := q.Ring(); !errors.Is(err, ErrClosed) {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+func TestQueuesRunBesideEachOther(t *testing.T) {
+	checkLeaks(t)
+	c := newDisk(t, device.Config{Queues: 4}).open(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 5 {
+				q, err := c.NewQueue(testContext(t), QueueConfig{Depth: 8, Interrupts: true})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				done := make([]Completion, 8)
+				for i := range uint64(200) {
+					if err := errors.Join(q.Read(0, c.Namespace(1), i, 1), q.Ring()); err != nil {
+						t.Error(err)
+					}
+					for {
+						if k, err := q.Poll(done); k > 0 || err != nil {
+							break
+						}
+						if err := q.Wait(testContext(t)); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				}
+				if err := q.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestQueueLimits(t *testing.T) {
+	checkLeaks(t)
+	c := newDisk(t, device.Config{Queues: 3, QueueEntries: 64, MaxTransfer: 64 << 10}).open(t, WithQueues(2))
+	ctx := testContext(t)
+	if c.Queues() != 2 || c.MaxTransfer() != 64<<10 {
+		t.Errorf("%d queues, %d bytes", c.Queues(), c.MaxTransfer())
+	}
+	for _, cfg := range []QueueConfig{
+		{Depth: -1}, {Depth: 64}, {Depth: 1025}, {BufferSize: 1}, {BufferSize: 5000}, {BufferSize: 128 << 10}, {BufferSize: 4 << 20},
+	} {
+		if _, err := c.NewQueue(ctx, cfg); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+	var queues []*Queue
+	for range 2 {
+		q, err := c.NewQueue(ctx, QueueConfig{Depth: 63})
+		if err != nil {
+			t.Fatal(err)
+		}
+		queues = append(queues, q)
+	}
+	if _, err := c.NewQueue(ctx, QueueConfig{}); !errors.Is(err, ErrNoQueue) {
+		t.Error(err)
+	}
+	queues[0].Close()
+	q, err := c.NewQueue(ctx, QueueConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, q, c.Namespace(1), 100, 8)
+}
+
+func TestAdminCommands(t *testing.T) {
+	checkLeaks(t)
+	c := newDisk(t, device.Config{Serial: "SN-42", Model: "a model"}).open(t)
+	ctx := testContext(t)
+	if id := c.Identify(); id.Serial != "SN-42" || id.Model != "a model" {
+		t.Errorf("%q %q", id.Serial, id.Model)
+	}
+	if smart, err := c.Smart(ctx); err != nil || smart.Temperature < 250 || smart.Temperature > 400 {
+		t.Errorf("%+v, %v", smart, err)
+	}
+	effects := make([]byte, spec.EffectsSize+0)
+	if err := c.GetLogPage(ctx, spec.LogEffects, 0, 0, effects); err != nil {
+		t.Error(err)
+	}
+	var log spec.EffectsLog
+	if log.Get(effects); log.IO[spec.NVMRead]&spec.EffectSupported == 0 {
+		t.Error("read is not supported")
+	}
+	if err := c.GetLogPage(ctx, spec.LogEffects, 0, 0, make([]byte, 3)); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+	if _, err := c.SetFeature(ctx, spec.FeatTemperature, 0, 333, nil); err != nil {
+		t.Error(err)
+	}
+	if v, err := c.GetFeature(ctx, spec.FeatTemperature, spec.SelectCurrent, 0, nil); err != nil || v != 333 {
+		t.Error(v, err)
+	}
+	if _, err := c.Admin(ctx, &spec.SubmissionEntry{Opcode: 0x7f}, nil); !errors.Is(err, spec.InvalidOpcode) {
+		t.Error(err)
+	}
+	if _, err := c.Admin(ctx, &spec.SubmissionEntry{Opcode: spec.AdminIdentify}, make([]byte, 4097)); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+	// More at a time than the admin queue has room for; the last kind never ends by itself.
+	var wg sync.WaitGroup
+	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+	defer cancel()
+	for i := range 3 * adminDepth {
+		wg.Go(func() {
+			if i%adminDepth == 0 {
+				if _, err := c.Admin(short, &spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent}, nil); !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+			} else if _, err := c.IdentifyData(ctx, spec.CNSController, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestOpenAgain(t *testing.T) {
+	checkLeaks(t)
+	d := newDisk(t, device.Config{})
+	for i := range 3 {
+		c, err := Open(testContext(t), d.dev, d.mem)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := []byte{byte(i)}
+		if _, err := c.Namespace(1).ReadAt(p, 0); err != nil || i > 0 && p[0] != byte(i) {
+			t.Error(p, err)
+		}
+		if _, err := c.Namespace(1).WriteAt([]byte{byte(i + 1)}, 0); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(c.Close(), c.Close()); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Namespace(1).ReadAt(p, 0); !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+		if _, err := c.NewQueue(testContext(t), QueueConfig{}); !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+		if _, err := c.Smart(testContext(t)); !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+		if whole, err := d.mem.Alloc(d.mem.Size(), 0); err != nil {
+			t.Error("memory was not given back:", err)
+		} else {
+			d.mem.Free(whole)
+		}
+		if _, mapped := d.dev.MappingOf(d.mem); mapped {
+			t.Error("the memory is still mapped")
+		}
+	}
+	// A controller that somebody left running is reset.
+	first := d.open(t)
+	second, err := Open(testContext(t), d.dev, d.mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Namespace(1).WriteAt([]byte{7}, 0); err != nil {
+		t.Error(err)
+	}
+	second.Close()
+	_ = first
+}
+
+func TestTwoControllersShareMemory(t *testing.T) {
+	checkLeaks(t)
+	a, b := newDisk(t, device.Config{}), newDisk(t, device.Config{})
+	b.mem = a.mem
+	ca, cb := a.open(t), b.open(t, WithIOVA(1<<40))
+	var wg sync.WaitGroup
+	for i, c := range []*Controller{ca, cb} {
+		wg.Go(func() {
+			q, err := c.NewQueue(testContext(t), QueueConfig{Interrupts: true})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			run(t, q, c.Namespace(1), 500+i, 8)
+		})
+	}
+	wg.Wait()
+}
+
+func TestSessionLoss(t *testing.T) {
+	for name, use := range map[string]func(t *testing.T, c *Controller, lose func()) error{
+		"while polling": func(t *testing.T, c *Controller, lose func()) error {
+			q, err := c.NewQueue(testContext(t), QueueConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			lose()
+			for done := make([]Completion, 1); ; {
+				if _, err := q.Poll(done); err != nil {
+					return err
+				}
+			}
+		},
+		"while waiting for an interrupt": func(t *testing.T, c *Controller, lose func()) error {
+			q, err := c.NewQueue(testContext(t), QueueConfig{Interrupts: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			lose()
+			return q.Wait(context.Background())
+		},
+		"while reading": func(t *testing.T, c *Controller, lose func()) error {
+			lose()
+			for p := make([]byte, 100_000); ; {
+				if _, err := c.Namespace(1).ReadAt(p, 0); err != nil {
+					return err
+				}
+			}
+		},
+		"in an admin command": func(t *testing.T, c *Controller, lose func()) error {
+			lose()
+			_, err := c.Admin(context.Background(), &spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent}, nil)
+			return err
+		},
+	} {
+		for _, mode := range []device.DoorbellMode{device.Trap, device.Shadow, device.Mmap} {
+			t.Run(fmt.Sprintf("%s, %v", name, mode), func(t *testing.T) {
+				checkLeaks(t)
+				d := newDisk(t, device.Config{Doorbells: mode})
+				c := d.open(t)
+				var wg sync.WaitGroup
+				err := use(t, c, func() { wg.Go(func() { d.endpoint.Close() }) })
+				wg.Wait()
+				if !errors.Is(err, client.ErrDisconnected) {
+					t.Error(err)
+				}
+				if _, err := c.Namespace(1).ReadAt(make([]byte, 1), 0); !errors.Is(err, client.ErrDisconnected) {
+					t.Error(err)
+				}
+				if _, err := c.NewQueue(testContext(t), QueueConfig{}); !errors.Is(err, client.ErrDisconnected) {
+					t.Error(err)
+				}
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+				if whole, err := d.mem.Alloc(d.mem.Size(), 0); err != nil {
+					t.Error("memory was not given back:", err)
+				} else {
+					d.mem.Free(whole)
+				}
+			})
+		}
+	}
+}
+
+func TestCloseWhileNamespacesAreUsed(t *testing.T) {
+	checkLeaks(t)
+	d := newDisk(t, device.Config{})
+	c := d.open(t)
+	var started, wg sync.WaitGroup
+	for i := range int64(4) {
+		started.Add(1)
+		wg.Go(func() {
+			p := make([]byte, 300_000)
+			for round := 0; ; round++ {
+				_, err := c.Namespace(1).WriteAt(p, i*1_000_000)
+				if round == 0 {
+					started.Done()
+				}
+				if err != nil {
+					if !errors.Is(err, ErrClosed) {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+	}
+	started.Wait()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	d.dev.Close()
+	d.mem.Close() // nobody touches it any more
+	wg.Wait()
+}
