@@ -82,3 +82,26 @@ func BenchmarkRandomRead4K(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkDriverSide is what the driver itself costs per command, without a device: to submit, ring once for a batch and
+// take the completion.
+func BenchmarkDriverSide(b *testing.B) {
+	const batch = 32
+	q, n := loneQueue(b, QueueConfig{Depth: 128, BufferSize: 4096})
+	d := newLoneDevice(q)
+	done := make([]Completion, batch)
+	b.ReportAllocs()
+	for b.Loop() {
+		for tag := range uint16(batch) {
+			if err := q.Read(tag, n, uint64(tag)*8, 8); err != nil {
+				b.Fatal(err)
+			}
+		}
+		_ = q.Ring()
+		d.complete(0)
+		if k, err := q.Poll(done); k != batch || err != nil {
+			b.Fatal(k, err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*batch), "ns/command")
+}

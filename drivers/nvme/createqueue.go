@@ -24,6 +24,10 @@ const (
 	MaxDepth      = 1024
 	defaultDepth  = 128
 	defaultBuffer = 4096
+	// shadowEntries is the least size of a submission queue with a shadow doorbell. While the device is awake its event
+	// index stays where it was, and the doorbell passes it once in each round: a message that a long queue makes
+	// rare. At depth 32 on 33 entries it cost more than all the rest.
+	shadowEntries = 1024
 )
 
 func (c *Controller) checkQueue(cfg *QueueConfig) error {
@@ -61,8 +65,17 @@ func (c *Controller) NewQueue(ctx context.Context, cfg QueueConfig) (*Queue, err
 		return nil, ErrNoQueue
 	}
 	q := &Queue{c: c, id: uint16(id)}
-	// A completion queue twice as long as the submission queue need not be given back entry by entry.
-	if err := q.prepare(cfg, cfg.Depth+1, min(2*(cfg.Depth+1), c.maxEntries)); err != nil {
+	// Twice the completion entries that are needed: they need not be given back one by one.
+	sq, cq := cfg.Depth+1, min(2*(cfg.Depth+1), c.maxEntries)
+	err := ErrNoQueue
+	if c.bells.mode == Shadow && sq < shadowEntries {
+		err = q.prepare(cfg, min(shadowEntries, c.maxEntries), cq)
+	}
+	if err != nil {
+		q.release()
+		err = q.prepare(cfg, sq, cq)
+	}
+	if err != nil {
 		q.release()
 		return nil, err
 	}
@@ -95,11 +108,9 @@ func (q *Queue) prepare(cfg QueueConfig, sqEntriesN, cqEntriesN int) error {
 	stride := q.c.bells.stride
 	q.sqBell = q.c.doorbell(spec.SQTailDoorbell(q.id, stride), q.id == 0)
 	q.cqBell = q.c.doorbell(spec.CQHeadDoorbell(q.id, stride), q.id == 0)
-	q.ackAt = 1
-	if !q.cqBell.silent() {
-		// Each ring is a message: put it off as long as there is room for all commands that may be under way.
-		q.ackAt = uint32(max(1, cqEntriesN-1-cfg.Depth))
-	}
+	// To ring is a message, or a cache line that the device reads: put it off while there is room for all commands that
+	// may be under way.
+	q.ackAt = uint32(max(1, cqEntriesN-1-cfg.Depth))
 	return nil
 }
 

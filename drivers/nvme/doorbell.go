@@ -21,9 +21,6 @@ type doorbell struct {
 	value    uint32         // last value
 }
 
-// silent says whether ringing costs no system call.
-func (b *doorbell) silent() bool { return b.register != nil || b.shadow != nil }
-
 // ring writes v. Everything stored before is visible to who sees it.
 func (c *Controller) ring(b *doorbell, v uint32) error {
 	old := b.value

@@ -26,7 +26,6 @@ func loneQueue(t testing.TB, cfg QueueConfig) (*Queue, *Namespace) {
 		t.Fatal(err)
 	}
 	q.sqBell.register, q.cqBell.register = new(atomic.Uint32), new(atomic.Uint32)
-	q.ackAt = 1
 	return q, &Namespace{c: c, id: 7, shift: 9}
 }
 
@@ -99,8 +98,10 @@ func TestQueueGoesRoundManyTimes(t *testing.T) {
 		if k, err := q.Poll(done); k != 0 || err != nil {
 			t.Fatal(k, err)
 		}
-		if q.cqBell.register.Load() != q.head || q.head != d.tail {
-			t.Fatalf("completion doorbell %d, head %d, device at %d", q.cqBell.register.Load(), q.head, d.tail)
+		// Taken entries are given back late, but never so late that the device runs out of free ones.
+		taken := (d.tail + uint32(len(q.cq)) - q.cqBell.register.Load()) % uint32(len(q.cq))
+		if q.head != d.tail || int(taken)+q.Depth() >= len(q.cq) {
+			t.Fatalf("head %d, device at %d, %d entries not given back", q.head, d.tail, taken)
 		}
 	}
 }
