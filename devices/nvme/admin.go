@@ -55,6 +55,7 @@ func (h *host) openAdmin(a adminConfig) bool {
 	if !ok {
 		return false
 	}
+	h.c.doorbells.zero()
 	cq := newCompQueue(h, 0, uint32(a.aqa.ACQS())+1, a.acq)
 	h.interrupts.bind(cq, 0, true)
 	sq := newSubQueue(h, 0, uint32(a.aqa.ASQS())+1, a.asq, cq)

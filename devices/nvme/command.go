@@ -103,6 +103,13 @@ func (l *waitList) add(c *command) {
 	l.tail = c
 }
 
+func (l *waitList) len() (n int) {
+	for c := l.head; c != nil; c = c.next {
+		n++
+	}
+	return n
+}
+
 func (l *waitList) remove() *command {
 	c := l.head
 	l.head, c.next = c.next, nil

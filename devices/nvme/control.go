@@ -180,7 +180,6 @@ func (h *host) reset() {
 	h.aer.reset()
 	h.events.Store(0)
 	h.features.reset(h.c)
-	h.c.doorbells.zero()
 	h.interrupts.reset()
 	h.c.regs.mu.Lock()
 	h.c.regs.csts, h.c.regs.intms = 0, 0

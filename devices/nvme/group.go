@@ -65,15 +65,14 @@ func (g *group) resume() {
 func (g *group) add(q *compQueue) {
 	q.group, q.done = g, &g.done
 	g.cqs = append(g.cqs, q)
+	g.waiting += q.waiting.len()
 	q.owner.Store(&owner{kick: func(*subQueue) { g.worker.Kick(g) }})
 }
 
 func (g *group) remove(q *compQueue) {
 	g.cqs = slices.DeleteFunc(g.cqs, func(x *compQueue) bool { return x == q })
 	g.posted = slices.DeleteFunc(g.posted, func(x *compQueue) bool { return x == q })
-	for c := q.waiting.head; c != nil; c = c.next {
-		g.waiting--
-	}
+	g.waiting -= q.waiting.len()
 	q.owner.Store(nil)
 	q.group = nil
 	g.active = nil

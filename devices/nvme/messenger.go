@@ -53,16 +53,16 @@ func (m *messenger) start() {
 		m.feeders = append(m.feeders, &feeder{m: m, q: q, kicked: make(chan struct{}, 1)})
 	}
 	feeders := m.feeders
-	m.wg.Add(1 + len(feeders))
+	// Before anybody looks and then waits for a kick.
+	m.cq.owner.Store(&owner{messages: true, kick: func(q *subQueue) { m.kick(feeders, q) }})
 	for _, f := range feeders {
-		go m.run(ctx, f.kicked, f.step)
+		m.wg.Go(func() { m.run(ctx, f.kicked, f.step) })
 	}
 	p := &poster{m: m, reader: m.h.s.Memory().NewReader()}
-	go func() {
+	m.wg.Go(func() {
 		defer p.reader.Close()
 		m.run(ctx, m.kicked, p.step)
-	}()
-	m.cq.owner.Store(&owner{messages: true, kick: func(q *subQueue) { m.kick(feeders, q) }})
+	})
 }
 
 // stop ends the goroutines and waits for what is in flight; completions that were not
@@ -104,7 +104,6 @@ func (m *messenger) kick(feeders []*feeder, q *subQueue) {
 
 // run calls step until it says that there is nothing to do, then waits for a kick.
 func (m *messenger) run(ctx context.Context, kicked <-chan struct{}, step func() bool) {
-	defer m.wg.Done()
 	defer func() {
 		if v := recover(); v != nil {
 			m.h.fault(v, debug.Stack())
