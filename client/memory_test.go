@@ -1,10 +1,98 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
 )
+
+func newMemory(t *testing.T, size uint64) *Memory {
+	t.Helper()
+	m, err := NewMemory(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// unmapped answers a DMA_UNMAP and returns its address.
+
+func TestMemory(t *testing.T) {
+	checkLeaks(t)
+	m, err := NewMemory(5000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Size() != 8192 || len(m.Bytes()) != 8192 {
+		t.Errorf("size %d", m.Size())
+	}
+	if err := unix.Ftruncate(m.FD(), 4096); err != unix.EPERM {
+		t.Errorf("sealed memory shrinks: %v", err)
+	}
+	if err := unix.Ftruncate(m.FD(), 1<<20); err != unix.EPERM {
+		t.Errorf("sealed memory grows: %v", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(m.FD()), unix.F_ADD_SEALS, unix.F_SEAL_WRITE); err != unix.EPERM {
+		t.Errorf("memory takes another seal: %v", err)
+	}
+	if at := m.At(0x1000); at.FD != m.FD() || at.IOVA != 0x1000 || at.Size != 8192 {
+		t.Errorf("%+v", at)
+	}
+	if err := errors.Join(m.Close(), m.Close()); err != nil {
+		t.Error(err)
+	}
+	if m.FD() != -1 {
+		t.Error("closed memory has a descriptor")
+	}
+	if _, err := NewMemory(0); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+	p, err := NewMemory(1<<20, WithPopulate())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(p.FD(), &st); err != nil || st.Blocks != 2048 {
+		t.Errorf("populated memory has %d blocks (%v)", st.Blocks, err)
+	}
+	p.Close()
+	if h, err := NewMemory(2<<20, WithHugepages()); err == nil {
+		h.Close()
+	} else if !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
+		t.Errorf("hugepages: %v", err)
+	}
+}
+
+func TestClosedMemoryStaysUntilItIsUnmapped(t *testing.T) {
+	done := make(chan struct{})
+	d := attach(t, func(s *server) {
+		s.reply(s.want(codec.CmdDMAMap), nil)
+		s.want(codec.CmdReset)
+		m := s.ask(codec.CmdDMARead, 1, (&codec.DMAAccess{Addr: 0x10000, Count: 1}).AppendHead(nil))
+		if m.IsError() || m.payload[16] != 42 {
+			t.Errorf("answer %+v %x", m.Header, m.payload)
+		}
+		close(done)
+	})
+	mem := newMemory(t, 4096)
+	mem.Bytes()[0] = 42
+	if err := d.MapDMA(testContext(t), mem.At(0x10000)); err != nil {
+		t.Fatal(err)
+	}
+	mem.Close()
+	ctx, cancel := context.WithCancel(testContext(t))
+	go func() { <-done; cancel() }()
+	_ = d.Reset(ctx)
+	if err := d.MapDMA(testContext(t), mem.At(0x20000)); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}
 
 func TestAlloc(t *testing.T) {
 	m := newMemory(t, 64<<10)

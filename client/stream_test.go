@@ -1,0 +1,175 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
+)
+
+func TestUninvitedDescriptorsAreClosed(t *testing.T) {
+	// The leak check of attach does the rest.
+	file, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(file)
+	t.Run("with a reply", func(t *testing.T) {
+		d := attach(t, func(s *server) {
+			s.raw(replyTo(s.want(codec.CmdRegionRead), func(*codec.Header, *codec.RegionAccess) {}), file, file)
+		})
+		if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("with a command", func(t *testing.T) {
+		done := make(chan struct{})
+		attach(t, func(s *server) {
+			h := codec.Header{ID: 3, Command: codec.CmdDMARead, Size: 16}
+			s.raw(h.Append(nil), file)
+			s.want(codec.CmdDMARead)
+			close(done)
+		})
+		<-done
+	})
+	t.Run("with the beginning of a message that never ends", func(t *testing.T) {
+		d := attach(t, func(s *server) {
+			h := codec.Header{ID: 3, Command: codec.CmdDMAWrite, Size: 100}
+			for range 5 {
+				s.raw(h.Append(nil), file)
+			}
+			s.close()
+		})
+		ended(t, d, ErrDisconnected)
+	})
+	t.Run("with the reply to a call given up", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		d := attach(t, func(s *server) {
+			m := s.want(codec.CmdGetRegionInfo)
+			cancel()
+			again := s.want(codec.CmdRegionRead)
+			s.reply(m, (&codec.RegionInfo{Size: 4096, Flags: 7}).AppendReply(nil, 1000), file)
+			s.access(again)
+		})
+		if _, err := d.Region(ctx, 0); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTooManyDescriptorsEndTheSession(t *testing.T) {
+	file, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(file)
+	t.Run("in one segment", func(t *testing.T) {
+		d := attach(t, func(s *server) { s.raw([]byte{0}, slices.Repeat([]int{file}, maxFDs+1)...) })
+		ended(t, d, ErrProtocol)
+	})
+	t.Run("in many segments of one message", func(t *testing.T) {
+		d := attach(t, func(s *server) {
+			s.raw(codec.Header{Command: codec.CmdDMAWrite, Size: 4096}.Append(nil))
+			for range maxFDs/16 + 1 {
+				s.raw([]byte{0}, slices.Repeat([]int{file}, 16)...)
+			}
+		})
+		ended(t, d, ErrProtocol)
+	})
+}
+
+func TestMessagesArriveInPieces(t *testing.T) {
+	d := attach(t, func(s *server) {
+		first, second := s.want(codec.CmdRegionRead), s.want(codec.CmdRegionRead)
+		stream := replyTo(first, func(h *codec.Header, _ *codec.RegionAccess) {})
+		ask := codec.Header{ID: 77, Command: codec.CmdDMARead, Size: 32}
+		stream = append(stream, (&codec.DMAAccess{Addr: 5, Count: 5}).AppendHead(ask.Append(nil))...)
+		stream = append(stream, replyTo(second, func(h *codec.Header, _ *codec.RegionAccess) {})...)
+		for _, b := range stream {
+			s.raw([]byte{b})
+		}
+		if m := s.want(codec.CmdDMARead); m.ID != 77 || !m.IsError() {
+			t.Errorf("answer %+v", m.Header)
+		}
+	})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if v, err := d.ReadRegion32(testContext(t), 0, 0); err != nil || v != 0x04030201 {
+				t.Errorf("%#x, %v", v, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestServerThatDoesNotReadHoldsUpPosts(t *testing.T) {
+	goOn := make(chan struct{})
+	var posted int
+	d := attach(t, func(s *server) {
+		<-goOn
+		for range posted {
+			m := s.want(codec.CmdRegionWrite)
+			if want := bytes.Repeat([]byte{0x5a}, 8000); !m.NoReply() || !bytes.Equal(m.payload[codec.RegionAccessSize:], want) {
+				t.Error("a posted write came damaged")
+			}
+		}
+		s.serveAccesses()
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	p := bytes.Repeat([]byte{0x5a}, 8000)
+	for {
+		err := d.PostRegion(ctx, 0, 0, p)
+		if err != nil {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			break
+		}
+		posted++
+	}
+	close(goOn)
+	if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServerThatDoesNotReadItsAnswersIsGivenUp(t *testing.T) {
+	d := attach(t, func(s *server) {
+		ask := codec.Header{Command: codec.CmdDMARead, Size: 32}
+		b := bytes.Repeat((&codec.DMAAccess{Addr: 0x1000, Count: 1 << 20}).AppendHead(ask.Append(nil)), 100)
+		s.want(codec.CmdDMAMap)
+		s.raw(b)
+	})
+	mem, err := NewMemory(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	if err := d.MapDMA(testContext(t), mem.At(0x1000).ByMessage()); !errors.Is(err, ErrUnread) {
+		t.Error(err)
+	}
+	ended(t, d, ErrUnread)
+}
+
+func TestBadDescriptorFailsTheCallOnly(t *testing.T) {
+	d := attach(t, (*server).serveAccesses)
+	var refused *SendError
+	if err := d.EnableIRQ(testContext(t), IRQMSIX, 0, 1<<20); !errors.Is(err, unix.EBADF) || !errors.As(err, &refused) {
+		t.Error(err)
+	}
+	if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
+		t.Error(err)
+	}
+}
