@@ -61,7 +61,6 @@ func TestOpenAgain(t *testing.T) {
 	_ = first
 }
 
-
 func TestTwoControllersShareMemory(t *testing.T) {
 	checkLeaks(t)
 	a, b := newDisk(t, device.Config{}), newDisk(t, device.Config{})
@@ -80,7 +79,6 @@ func TestTwoControllersShareMemory(t *testing.T) {
 	}
 	wg.Wait()
 }
-
 
 func TestSessionLoss(t *testing.T) {
 	for name, use := range map[string]func(t *testing.T, c *Controller, lose func()) error{
@@ -147,7 +145,6 @@ func TestSessionLoss(t *testing.T) {
 		}
 	}
 }
-
 
 func TestCloseWhileNamespacesAreUsed(t *testing.T) {
 	checkLeaks(t)
