@@ -152,14 +152,19 @@ func (f *FD) Remove() error {
 
 // dispatch is the callback of every descriptor. Its error ends the poller's loop.
 func (r *Reactor) dispatch(fd int, ev netpoll.IOEvent, _ netpoll.IOFlags) error {
-	r.state.Or(awake)
-	r.yield = true
-	r.handle(fd, ev)
-	r.settle()
-	if r.stopping {
-		return gneterrors.ErrEngineShutdown
+	for range maxHot {
+		r.state.Or(awake)
+		r.yield = true
+		r.handle(fd, ev)
+		r.settle()
+		if r.stopping {
+			return gneterrors.ErrEngineShutdown
+		}
+		if !r.idle(fd) {
+			return nil
+		}
+		ev = netpoll.ReadEvents
 	}
-	r.idle()
 	return nil
 }
 

@@ -18,6 +18,10 @@ import (
 // still has them on its ready list, and the poll returns at once. The only edge-triggered descriptor is the loop's own
 // eventfd, and while its event is on the way the state says signalled.
 
+// maxHot is how often in a row the descriptor that was served last is served without asking the poller for others: the
+// client of a request is the one to be heard of next, and with nobody else around that saves a system call each time.
+const maxHot = 16
+
 // maxUnspun is how many sleeps in a row begin without a spin, when spinning has been in vain.
 const maxUnspun = 255
 
@@ -26,6 +30,7 @@ type idler struct {
 	epoll int // netpoll's descriptor; -1: unknown, leave the waiting to netpoll
 	spin  time.Duration
 
+	fds    [2]unix.PollFd
 	unspun int // sleeps begun without a spin after the last spin in vain
 	skip   int // sleeps still to begin without a spin
 }
@@ -40,23 +45,31 @@ func epollFD(p *netpoll.Poller) int {
 }
 
 // idle waits until something may be ready, or returns at once if that is likely the case anyway. A return too early costs
-// no more than netpoll's own way to wait.
-func (r *Reactor) idle() {
+// no more than netpoll's own way to wait. It is true if fd, which was served last, is readable again.
+func (r *Reactor) idle(fd int) (hot bool) {
 	w := &r.idler
 	if w.epoll < 0 || r.state.Load() != 0 {
-		return
+		return false
 	}
-	if rawReadable(w.epoll) {
-		return
-	}
-	if r.yield {
-		runtime.Gosched()
-	}
-	if w.spin > 0 && r.spinning() {
-		return
+	if r.yield || w.spin > 0 {
+		if rawReadable(w.epoll) {
+			return false
+		}
+		if r.yield {
+			runtime.Gosched()
+		}
+		if w.spin > 0 && r.spinning() {
+			return false
+		}
 	}
 	r.stats.Sleeps++
-	_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(w.epoll), Events: unix.POLLIN}}, nil, nil)
+	w.fds[0] = unix.PollFd{Fd: int32(w.epoll), Events: unix.POLLIN}
+	w.fds[1] = unix.PollFd{Fd: -1}
+	if f := r.slots[fd].current; !r.yield && f != nil && f.events&Readable != 0 {
+		w.fds[1] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	}
+	_, err := unix.Ppoll(w.fds[:], nil, nil)
+	return err == nil && w.fds[1].Revents != 0
 }
 
 // Quiet says that the calling handler has made no goroutine runnable: it answered on a socket, or rang an eventfd. The

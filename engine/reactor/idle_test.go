@@ -87,3 +87,30 @@ func echoes(t *testing.T, r *Reactor) {
 		wait(t, back, "the echo")
 	}
 }
+
+// A descriptor that is always ready again, and whose handler is quiet, is served many times in a row, but not for ever.
+func TestHotDescriptorLetsOthersThrough(t *testing.T) {
+	checkLeaks(t)
+	r := newReactor(t, Config{})
+	hot, hotPeer := socketPair(t)
+	other, otherPeer := socketPair(t)
+	mustSend(t, hotPeer, []byte("x"))
+	calls := 0
+	addFD(t, r, hot, Readable, handlerFunc(func(Events) { calls++; r.Quiet() }))
+	served := make(chan struct{}, 1)
+	addFD(t, r, other, Readable, &reader{fd: other})
+	addFD(t, r, otherPeer, Readable, handlerFunc(func(Events) {
+		var b [1]byte
+		_, _, _ = RecvMsg(otherPeer, nil, b[:])
+		served <- struct{}{}
+	}))
+	for range 100 {
+		mustSend(t, other, []byte("y"))
+		wait(t, served, "the other descriptor")
+	}
+	on(t, r, func() {
+		if calls == 0 {
+			t.Error("the hot descriptor was not served")
+		}
+	})
+}
