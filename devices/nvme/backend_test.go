@@ -10,12 +10,18 @@ import (
 // slowBackend is an asynchronous backend whose requests end when the test says so.
 type slowBackend struct {
 	block.Backend
-	hold    bool // requests wait for release
+	hold    atomic.Bool // requests wait for release
 	fail    func(*block.Request) error
 	flushes atomic.Int32
 
 	mu      sync.Mutex
 	waiting []*block.Request
+}
+
+func holding(of block.Backend) *slowBackend {
+	b := &slowBackend{Backend: of}
+	b.hold.Store(true)
+	return b
 }
 
 func (b *slowBackend) Info() block.Info {
@@ -31,7 +37,7 @@ func (b *slowBackend) Submit(r *block.Request) (bool, error) {
 			return true, err
 		}
 	}
-	if !b.hold {
+	if !b.hold.Load() {
 		return b.Backend.Submit(r)
 	}
 	b.mu.Lock()

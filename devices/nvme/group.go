@@ -243,7 +243,7 @@ func (g *group) Arm() (pending bool) {
 	defer g.reader.Exit()
 	pin := g.h.interrupts.pinBased()
 	for _, q := range g.cqs {
-		if q.waiting.head == nil && !pin && q.used < q.size-1 {
+		if q.waiting.head == nil && !pin && q.room(1) > 0 {
 			q.blocked.Store(false)
 			continue
 		}

@@ -113,6 +113,7 @@ type guest struct {
 	shadow  uint64 // doorbell page; the event indexes are in the next one
 	admin   *testQueue
 	cidLast uint16
+	idle    func() int // called while waiting, if set
 }
 
 // testQueue is a queue pair as the driver sees it.
@@ -280,6 +281,9 @@ func (g *guest) until(what string, ok func() bool) {
 	for !ok() {
 		if time.Now().After(deadline) {
 			g.t.Fatalf("no end of waiting for %s", what)
+		}
+		if g.idle != nil {
+			g.idle()
 		}
 		runtime.Gosched()
 	}
