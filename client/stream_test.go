@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -171,5 +173,42 @@ func TestBadDescriptorFailsTheCallOnly(t *testing.T) {
 	}
 	if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestRandomStreamsNeitherHangNorLeak(t *testing.T) {
+	file, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(file)
+	for seed := range uint64(200) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			d := attach(t, func(s *server) {
+				r := rand.New(rand.NewPCG(seed, 0))
+				request := s.want(codec.CmdRegionRead)
+				for range 1 + r.IntN(4) {
+					b := replyTo(request, func(h *codec.Header, a *codec.RegionAccess) {
+						h.Command = codec.Command(r.IntN(codec.NumCommands))
+						h.Flags = codec.Flags(r.IntN(64))
+						if r.IntN(3) == 0 {
+							h.Command, h.Flags = codec.CmdDMARead, 0
+						}
+					})
+					for range r.IntN(4) {
+						b[r.IntN(len(b))] = byte(r.Uint32())
+					}
+					if r.IntN(4) == 0 {
+						s.raw(b[:1+r.IntN(len(b)-1)], file)
+					} else {
+						s.raw(b)
+					}
+				}
+				s.close()
+			})
+			if _, err := d.ReadRegion32(testContext(t), 0, 0); errors.Is(err, context.DeadlineExceeded) {
+				t.Error("the call hangs")
+			}
+		})
 	}
 }
