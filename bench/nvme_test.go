@@ -73,14 +73,25 @@ func BenchmarkNVMe(b *testing.B) {
 		for _, op := range []string{"read", "write"} {
 			for _, depth := range []int{1, 32, 128} {
 				name := fmt.Sprintf("%s/%s/depth=%d", backend[:4], op, depth)
-				b.Run(name, func(b *testing.B) { randomIO(b, backend, op == "write", depth) })
+				b.Run(name, func(b *testing.B) { randomIO(b, device.Mmap, backend, op == "write", depth) })
 			}
 		}
 	}
 }
 
-func randomIO(b *testing.B, backend string, write bool, depth int) {
-	r := newRig(b, backend, device.Mmap)
+// BenchmarkNVMeDoorbells measures random 4 KiB reads in each way to ring a doorbell.
+func BenchmarkNVMeDoorbells(b *testing.B) {
+	for _, mode := range []device.DoorbellMode{device.Mmap, device.Shadow, device.Trap} {
+		for _, depth := range []int{1, 32} {
+			b.Run(fmt.Sprintf("%s/depth=%d", mode, depth), func(b *testing.B) {
+				randomIO(b, mode, "mem:1G", false, depth)
+			})
+		}
+	}
+}
+
+func randomIO(b *testing.B, mode device.DoorbellMode, backend string, write bool, depth int) {
+	r := newRig(b, backend, mode)
 	pin(b, 1)
 	q, err := r.ctrl.NewQueue(context.Background(), driver.QueueConfig{Depth: depth, BufferSize: 4096})
 	if err != nil {

@@ -57,7 +57,8 @@ const (
 	kickRounds   = 4                     // batches that a kick serves before it wakes the worker
 	firstPause   = 20 * time.Microsecond // first pause of a worker with silent sources
 	idleRounds   = 32                    // empty rounds between two looks at the clock
-	spinShrink   = 8                     // the spin time may shrink and grow by this factor
+	spinRange    = 8                     // the spin time may shrink and grow by this factor
+	shortSleep   = 4                     // a sleep of fewer configured spin times should have been a spin
 	detachPause  = 10 * time.Microsecond
 	foreverSleep = time.Duration(-1)
 )
