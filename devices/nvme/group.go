@@ -167,6 +167,9 @@ func (g *group) serve(q *subQueue, tail uint32) int {
 		}
 		cq.post(to, q, cmd.entry.CID, st)
 	}
+	if q.event != nil && q.distance(q.eventAt, q.head) >= q.size/2 {
+		q.hush(q.head) // no trapped doorbell while we look at the queue anyway
+	}
 	return int(n)
 }
 
@@ -264,6 +267,7 @@ func (g *group) Arm() (pending bool) {
 			if tail >= q.size {
 				tail = q.head // an invalid one counts for nothing
 			}
+			q.eventAt = tail
 			dma.Store32(q.event, 0, tail)
 			tail = dma.Load32(q.door, 0)
 		}

@@ -23,6 +23,8 @@ type ring struct {
 	mem   []byte // all of it, nil if it is not in one mapped region
 	door  []byte // 4 bytes: the doorbell, or its shadow in guest memory
 	event []byte // 4 bytes: the event index in guest memory, nil without shadow
+	// eventAt is where the host was when the event index was moved last.
+	eventAt uint32
 
 	// looked is what the doorbell register said when it was looked at last, for queues
 	// that doorbellWatch looks after.
@@ -52,6 +54,16 @@ func (r *ring) distance(a, b uint32) uint32 {
 		return b - a
 	}
 	return b + r.size - a
+}
+
+// hush moves the event index to just behind position i, where the host is: it then
+// rings the register only after a whole round of the queue.
+func (r *ring) hush(i uint32) {
+	r.eventAt = i
+	if i == 0 {
+		i = r.size
+	}
+	dma.StoreRelease32(r.event, 0, i-1)
 }
 
 // entry is the memory of entry i, nil if it cannot be reached. Use it inside a
@@ -189,6 +201,10 @@ func (q *compQueue) room(n uint32) uint32 {
 		return r
 	}
 	q.consume(dma.Load32(q.door, 0))
+	if q.event != nil && !q.blocked.Load() {
+		// The head cannot pass this before the next look, see ring.hush.
+		q.hush(q.head)
+	}
 	return q.size - 1 - q.used
 }
 
