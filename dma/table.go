@@ -15,6 +15,9 @@ type Config struct {
 	PageSize uint64 // bytes, a power of two: regions are multiples of it; 0: 4,096
 	MaxMmaps int    // mmaps behind the regions, which share them file by file; 0: 1,024
 	MaxBytes uint64 // address space behind the regions, bytes; 0: 8 TiB
+	// CloseFD closes a descriptor that is refused. It may be of any kind, and closing it
+	// may take as long as the client wants. nil: close(2).
+	CloseFD func(fd int)
 }
 
 // Table is the guest memory of one session.
@@ -53,6 +56,9 @@ func NewTable(cfg Config) *Table {
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = 8 << 40
 	}
+	if cfg.CloseFD == nil {
+		cfg.CloseFD = func(fd int) { _ = unix.Close(fd) }
+	}
 	t := &Table{cfg: cfg, files: make(map[mappingKey][]*mapping)}
 	t.snap.Store(&snapshot{gen: 1})
 	return t
@@ -62,9 +68,18 @@ func NewTable(cfg Config) *Table {
 // it on every path: the mapping keeps the file. Errors are ErrExists, ErrInvalid,
 // ErrTooMany, ErrClosed, or what the kernel said; all carry an errno.
 func (t *Table) Map(m Mapping) error {
-	if m.FD >= 0 {
-		defer unix.Close(m.FD)
+	err := t.add(m)
+	switch {
+	case m.FD < 0:
+	case err != nil:
+		t.cfg.CloseFD(m.FD)
+	default:
+		_ = unix.Close(m.FD) // the file is a regular one and has another user
 	}
+	return err
+}
+
+func (t *Table) add(m Mapping) error {
 	if err := t.validate(m); err != nil {
 		return err
 	}

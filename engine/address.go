@@ -120,13 +120,18 @@ func (a address) removeStale(name unix.Sockaddr) error {
 	}
 }
 
-// close stops listening and removes the socket file if it still is this one.
+// close stops listening and removes the socket file.
 func (l listener) close() {
+	l.unlink()
+	_ = unix.Close(l.fd)
+}
+
+// unlink removes the socket file if it still is this one.
+func (l listener) unlink() {
 	var st unix.Stat_t
 	if l.path != "" && unix.Lstat(l.path, &st) == nil && st.Dev == l.dev && st.Ino == l.ino {
 		_ = unix.Unlink(l.path)
 	}
-	_ = unix.Close(l.fd)
 }
 
 // explain adds what the errno alone does not say.

@@ -4,12 +4,14 @@ import (
 	"slices"
 
 	"vfiouser/codec"
-	"vfiouser/engine/reactor"
 )
 
-// maxBacklog bounds the bytes of commands that wait; beyond it the session is not
-// read, which is what makes its client wait.
-const maxBacklog = 2 << 20
+// maxBacklog bounds the bytes of commands that wait, and maxBacklogFDs their
+// descriptors; beyond them the session is not read, which is what makes its client wait.
+const (
+	maxBacklog    = 2 << 20
+	maxBacklogFDs = 256
+)
 
 // backlog holds back the commands of a session while an earlier one is not finished
 // (an unmap that waits for I/O in flight, a reset) or the client does not read its
@@ -20,13 +22,16 @@ type backlog struct {
 	pending bool         // a command is not finished
 	header  codec.Header // of that command
 	waiting []message
-	size    int
+	size    int // bytes
+	fds     int
 	running bool
 }
 
 func (b *backlog) blocked() bool { return b.pending || b.session.out.unsent() > maxUnsent }
 
-func (b *backlog) full() bool { return b.size > maxBacklog }
+func (b *backlog) full() bool {
+	return b.size > maxBacklog || b.fds > maxBacklogFDs || b.session.ep.foreign.full()
+}
 
 // add stores a command; it takes the message's descriptors.
 func (b *backlog) add(m *message) {
@@ -35,6 +40,7 @@ func (b *backlog) add(m *message) {
 	kept.fds = slices.Clone(m.takeFDs())
 	b.waiting = append(b.waiting, kept)
 	b.size += codec.HeaderSize + len(m.payload)
+	b.fds += len(kept.fds)
 	if b.full() {
 		b.session.watch()
 	}
@@ -51,8 +57,9 @@ func (b *backlog) run() {
 		m := b.waiting[0]
 		b.waiting = slices.Delete(b.waiting, 0, 1)
 		b.size -= codec.HeaderSize + len(m.payload)
+		b.fds -= len(m.fds)
 		s.dispatch(&m)
-		reactor.CloseFDs(m.fds)
+		s.ep.foreign.close(m.fds...)
 	}
 	b.running = false
 	if s.state != stateDropped {
@@ -62,9 +69,9 @@ func (b *backlog) run() {
 
 func (b *backlog) close() {
 	for i := range b.waiting {
-		reactor.CloseFDs(b.waiting[i].fds)
+		b.session.ep.foreign.close(b.waiting[i].fds...)
 	}
-	b.waiting, b.size = nil, 0
+	b.waiting, b.size, b.fds = nil, 0, 0
 }
 
 // begin makes a command the pending one.

@@ -17,6 +17,15 @@ import (
 // of descriptors: the poller is level-triggered and would spin otherwise.
 const acceptPause = 100 * time.Millisecond
 
+const (
+	// acceptRounds bounds how many connections one event accepts: somebody may connect
+	// as quickly as that.
+	acceptRounds = 64
+	// closeTimeout is how long Close waits at most for descriptors to be closed that
+	// the client makes slow to close.
+	closeTimeout = time.Second
+)
+
 // Endpoint is one device on one socket. A device has one client at a time: a second
 // one is accepted and its connection closed at once. After a client is gone the next
 // one may come.
@@ -38,6 +47,11 @@ type Endpoint struct {
 	session  *Session
 	waiting  int // a connection that came while the last client's session was being released, or -1
 	closing  bool
+	late     *reactor.Timer // limits how long Close waits for descriptors; nil before
+	hurry    bool           // that time is over
+	finished bool           // Close returns
+	foreign  foreign
+	full     bool // no connection is accepted until foreign is idle
 	// resetAsked: a function level reset was asked for through the configuration space.
 	resetAsked bool
 }
@@ -70,6 +84,7 @@ func (e *Engine) register(a address, d Device) (*Endpoint, error) {
 		done:    make(chan struct{}),
 		waiting: -1,
 	}
+	ep.foreign = foreign{reactor: e.reactor, idle: ep.settle}
 	if err := ep.complete(); err != nil {
 		return nil, fmt.Errorf("engine: device for %s: %w", a, err)
 	}
@@ -150,26 +165,31 @@ func (ep *Endpoint) Close() error {
 // close runs on the reactor.
 func (ep *Endpoint) close() {
 	ep.closing = true
+	ep.late = ep.engine.reactor.AfterFunc(closeTimeout, func() {
+		ep.hurry = true
+		ep.settle()
+	})
 	if ep.poll != nil {
 		ep.poll.Remove()
-		ep.listener.close()
+		ep.listener.unlink()
+		ep.foreign.close(ep.listener.fd)
 	}
 	ep.dropWaiting()
 	if ep.session != nil {
 		ep.session.drop(ErrClosed)
-		return
 	}
-	ep.finish()
+	ep.settle()
 }
 
 func (ep *Endpoint) finish() {
+	ep.finished = true
 	ep.engine.remove(ep)
 	close(ep.done)
 }
 
 func (ep *Endpoint) dropWaiting() {
 	if ep.waiting >= 0 {
-		_ = unix.Close(ep.waiting)
+		ep.foreign.hangUp(ep.waiting)
 		ep.waiting = -1
 	}
 }
@@ -180,7 +200,12 @@ type acceptor Endpoint
 // HandleEvents accepts what is in the backlog.
 func (a *acceptor) HandleEvents(reactor.Events) {
 	ep := (*Endpoint)(a)
-	for {
+	for range acceptRounds {
+		if ep.foreign.full() {
+			ep.full = true
+			ep.listen(0)
+			return
+		}
 		fd, _, err := unix.Accept4(ep.listener.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		switch {
 		case err == nil:
@@ -197,15 +222,18 @@ func (a *acceptor) HandleEvents(reactor.Events) {
 
 func (ep *Endpoint) pauseAccept(err error) {
 	ep.log.Error("cannot accept a client", "err", err)
-	if err := ep.poll.Modify(0); err != nil {
-		ep.log.Error("cannot pause listening", "err", err)
+	ep.listen(0)
+	ep.engine.reactor.AfterFunc(acceptPause, func() { ep.listen(reactor.Readable) })
+}
+
+// listen accepts connections (Readable) or leaves them in the backlog (0).
+func (ep *Endpoint) listen(ev reactor.Events) {
+	if ep.poll == nil || ep.closing {
 		return
 	}
-	ep.engine.reactor.AfterFunc(acceptPause, func() {
-		if !ep.closing {
-			_ = ep.poll.Modify(reactor.Readable)
-		}
-	})
+	if err := ep.poll.Modify(ev); err != nil {
+		ep.log.Error("cannot change whether connections are accepted", "err", err)
+	}
 }
 
 // admit decides what becomes of a new connection.
@@ -219,7 +247,7 @@ func (ep *Endpoint) admit(fd int) {
 		ep.waiting = fd
 	default:
 		ep.log.Warn("refused a second client")
-		_ = unix.Close(fd)
+		ep.foreign.hangUp(fd)
 	}
 }
 
@@ -227,22 +255,45 @@ func (ep *Endpoint) begin(fd int) {
 	s, err := newSession(ep, fd)
 	if err != nil {
 		ep.log.Error("cannot begin a session", "err", err)
-		_ = unix.Close(fd)
+		ep.foreign.hangUp(fd)
 		return
 	}
 	ep.session = s
 }
 
-// ended is called when the session has released everything.
-func (ep *Endpoint) ended() {
-	ep.session = nil
-	if ep.closing {
-		ep.finish()
+// settle is called when something may have come to its end: the session's memory is
+// released, or the client's descriptors are closed. When both are, the next client may
+// come. Without that wait a client could leave behind one goroutine that cannot close
+// its descriptors, connect again, and leave the next.
+func (ep *Endpoint) settle() {
+	if !ep.foreign.full() {
+		ep.goOn()
+	}
+	switch s := ep.session; {
+	case ep.finished, s != nil && !s.released:
+		return
+	case ep.foreign.busy() && !ep.hurry:
 		return
 	}
-	if fd := ep.waiting; fd >= 0 {
+	ep.session = nil
+	switch fd := ep.waiting; {
+	case ep.closing:
+		ep.late.Stop()
+		ep.finish()
+	case fd >= 0:
 		ep.waiting = -1
 		ep.begin(fd)
+	}
+}
+
+// goOn takes from clients again what they sent meanwhile.
+func (ep *Endpoint) goOn() {
+	if ep.full {
+		ep.full = false
+		ep.listen(reactor.Readable)
+	}
+	if s := ep.session; s != nil && s.state != stateDropped {
+		s.watch()
 	}
 }
 

@@ -56,7 +56,7 @@ func (m *message) takeFDs() []int {
 // receiver is what the sessions of an engine share to receive, one after the other.
 type receiver struct {
 	scratch [scratchSize]byte
-	fds     [maxMsgFDs]int
+	fds     [reactor.MaxFDs]int // the kernel would close at once what does not fit
 }
 
 // input cuts the byte stream of a session into messages.
@@ -78,11 +78,8 @@ type arrivedFD struct {
 
 const tooManyFDs = -1
 
-func (in *input) close() {
-	for _, a := range in.fds {
-		reactor.CloseFDs([]int{a.fd})
-	}
-	in.fds = nil
+func (in *input) close(f *foreign) {
+	in.dropFDs(0, f)
 	if in.partial != nil {
 		bytebufferpool.Put(in.partial)
 		in.partial = nil
@@ -90,7 +87,7 @@ func (in *input) close() {
 }
 
 // read receives once and returns everything that is there of messages not cut yet.
-func (in *input) read(fd int, rx *receiver) (data []byte, err error) {
+func (in *input) read(fd int, rx *receiver, f *foreign) (data []byte, err error) {
 	buf, have := rx.scratch[:], 0
 	if in.partial != nil {
 		have = len(in.partial.B)
@@ -106,16 +103,37 @@ func (in *input) read(fd int, rx *receiver) (data []byte, err error) {
 	if in.partial != nil {
 		in.partial.B = data
 	}
-	if flooded {
-		rx.fds[0], nfds = tooManyFDs, 1
-	}
-	if nfds > 0 {
-		owner := in.next + in.begun(data) - 1
-		for _, f := range rx.fds[:nfds] {
-			in.fds = append(in.fds, arrivedFD{owner, f})
-		}
+	if nfds > 0 || flooded {
+		in.arrived(in.next+in.begun(data)-1, rx.fds[:nfds], flooded, f)
 	}
 	return data, nil
+}
+
+// arrived stores descriptors until their message is complete. It keeps no more of them
+// than a message may carry: the rest of the message may never come.
+func (in *input) arrived(message uint64, fds []int, flooded bool, f *foreign) {
+	first := len(in.fds)
+	for first > 0 && in.fds[first-1].message == message {
+		first--
+	}
+	flooded = flooded || len(in.fds) > first && in.fds[first].fd == tooManyFDs
+	if flooded || len(in.fds)-first+len(fds) > maxMsgFDs {
+		in.dropFDs(first, f)
+		f.close(fds...)
+		in.fds = append(in.fds, arrivedFD{message, tooManyFDs})
+		return
+	}
+	for _, fd := range fds {
+		in.fds = append(in.fds, arrivedFD{message, fd})
+	}
+}
+
+// dropFDs closes what arrived from the given place on.
+func (in *input) dropFDs(first int, f *foreign) {
+	for _, a := range in.fds[first:] {
+		f.close(a.fd)
+	}
+	in.fds = in.fds[:first]
 }
 
 // missing is the room that the rest of the incomplete message needs.
@@ -163,7 +181,7 @@ func (in *input) cut(data []byte, m *message) (rest []byte, ok bool, err error) 
 		in.taken = in.taken[:0]
 		n := 0
 		for ; n < len(in.fds) && in.fds[n].message == in.next; n++ {
-			m.flooded = m.flooded || in.fds[n].fd == tooManyFDs || n >= maxMsgFDs
+			m.flooded = m.flooded || in.fds[n].fd == tooManyFDs
 			in.taken = append(in.taken, in.fds[n].fd)
 		}
 		in.fds = slices.Delete(in.fds, 0, n)
@@ -195,7 +213,7 @@ func (s *Session) receive() {
 		if s.state == stateDropped || s.backlog.full() {
 			return
 		}
-		data, err := s.in.read(s.fd, &s.engine.rx)
+		data, err := s.in.read(s.fd, &s.engine.rx, &s.ep.foreign)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return
@@ -238,7 +256,7 @@ func (s *Session) consume(data []byte) bool {
 			return true
 		}
 		s.accept(m)
-		reactor.CloseFDs(m.fds)
+		s.ep.foreign.close(m.fds...)
 		if s.state == stateDropped {
 			return false
 		}

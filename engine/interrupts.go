@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
-	"vfiouser/engine/reactor"
 	"vfiouser/irq"
 )
 
@@ -81,7 +80,7 @@ func (s *Session) setIRQs(req *codec.SetIRQs, m *message) error {
 // what was assigned away.
 func (s *Session) setEventfds(action codec.IRQSetFlags, index irq.Index, start, count int, fds []int) error {
 	if len(fds) != 0 && len(fds) != count {
-		reactor.CloseFDs(fds)
+		s.ep.foreign.close(fds...)
 		return fmt.Errorf("%d descriptors for %d interrupts: %w", len(fds), count, unix.EINVAL)
 	}
 	switch {

@@ -27,20 +27,21 @@ type Session struct {
 	ctx    context.Context // ends with the session
 	cancel context.CancelCauseFunc
 
-	fd      int
-	poll    *reactor.FD
-	in      input
-	current message // the one being served
-	out     output
-	peer    codec.Capabilities // what was negotiated, with defaults filled in
-	calls   dmaCalls
-	path    dataPath
-	backlog backlog
-	state   sessionState
-	serving bool // HandleEvents is running, and flushes at its end
-	quiet   bool // nothing served in this event can have made a goroutine runnable
-	created bool // NewDevice was called and accepted
-	silence *reactor.Timer
+	fd       int
+	poll     *reactor.FD
+	in       input
+	current  message // the one being served
+	out      output
+	peer     codec.Capabilities // what was negotiated, with defaults filled in
+	calls    dmaCalls
+	path     dataPath
+	backlog  backlog
+	state    sessionState
+	serving  bool // HandleEvents is running, and flushes at its end
+	quiet    bool // nothing served in this event can have made a goroutine runnable
+	created  bool // NewDevice was called and accepted
+	released bool // dropped, and at most descriptors are left to be closed
+	silence  *reactor.Timer
 }
 
 type sessionState uint8
@@ -66,11 +67,15 @@ func newSession(ep *Endpoint, fd int) (*Session, error) {
 	e := ep.engine
 	s := &Session{
 		ep: ep, engine: e, log: ep.log, fd: fd,
-		memory: dma.NewTable(dma.Config{MaxMaps: maxDMAMaps, PageSize: pageSize}),
 	}
+	s.memory = dma.NewTable(dma.Config{
+		MaxMaps: maxDMAMaps, PageSize: pageSize,
+		CloseFD: func(fd int) { ep.foreign.close(fd) },
+	})
 	s.irqs = irq.NewSet(irq.Config{
 		Counts:  ep.desc.IRQs,
 		OnStuck: func() { s.Fail(errStuckInterrupt) },
+		CloseFD: func(fd int) { ep.foreign.close(fd) },
 	})
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.peer.Defaults()
@@ -158,8 +163,8 @@ func (s *Session) drop(cause error) {
 	s.log.Log(context.Background(), level, "session ends", "cause", cause)
 	s.silence.Stop()
 	s.poll.Remove()
-	_ = unix.Close(s.fd)
-	s.in.close()
+	s.ep.foreign.hangUp(s.fd)
+	s.in.close(&s.ep.foreign)
 	s.out.close()
 	s.backlog.close()
 	s.cancel(cause)
@@ -174,5 +179,10 @@ func (s *Session) destroy() {
 	}
 	s.irqs.Close()
 	// The kernel takes its time to unmap a large guest.
-	go s.memory.Close(func() { s.Post(func() { s.ep.ended() }) })
+	go s.memory.Close(func() {
+		s.Post(func() {
+			s.released = true
+			s.ep.settle()
+		})
+	})
 }

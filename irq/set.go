@@ -39,6 +39,9 @@ type Config struct {
 	// OnStuck, if set, is called once, from a goroutine of the set's own, when its
 	// client was found to block a writer: the session is to be dropped.
 	OnStuck func()
+	// CloseFD closes a descriptor that is refused. It may be of any kind, and closing it
+	// may take as long as the client wants. nil: close(2).
+	CloseFD func(fd int)
 }
 
 // Set holds the interrupts of one session. Its methods may be called from any
@@ -50,7 +53,8 @@ type Set struct {
 	enabled [NumIndexes]bool
 	closed  bool
 	stuck   bool
-	onStuck func()   // nil once it was called
+	onStuck func() // nil once it was called
+	closeFD func(int)
 	leaving []*event // closed while somebody used them
 
 	watched atomic.Bool
@@ -63,7 +67,10 @@ const watchPeriod = 50 * time.Millisecond
 
 // NewSet makes a set without any eventfd. Close it.
 func NewSet(cfg Config) *Set {
-	s := &Set{period: watchPeriod, onStuck: cfg.OnStuck}
+	s := &Set{period: watchPeriod, onStuck: cfg.OnStuck, closeFD: cfg.CloseFD}
+	if s.closeFD == nil {
+		s.closeFD = func(fd int) { _ = unix.Close(fd) }
+	}
 	for i, n := range cfg.Counts {
 		s.vectors[i] = make([]Vector, max(n, 0))
 		for k := range s.vectors[i] {
@@ -172,7 +179,7 @@ func (s *Set) assign(i Index, start int, fds []int, of role) error {
 	if err != nil {
 		for _, fd := range fds {
 			if fd >= 0 {
-				_ = unix.Close(fd)
+				s.closeFD(fd)
 			}
 		}
 	}
