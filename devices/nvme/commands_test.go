@@ -269,9 +269,9 @@ func TestResetWhileADeletionWaitsForRoom(t *testing.T) {
 	g.until("the first request", func() bool { return b.held() >= 1 })
 	b.release()
 	g.until("its completion", func() bool { return q.posted(0) })
+	g.idle = func() int { b.release(); return 0 } // a reset waits for the storage, but not for the host
 	g.admin.submit(spec.SubmissionEntry{Opcode: spec.AdminDeleteSQ, CDW10: 2})
 	g.disable()
-	b.release()
 	g.enable()
 }
 
