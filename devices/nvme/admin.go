@@ -103,7 +103,7 @@ func (h *host) executeAdmin(e *spec.SubmissionEntry) (st spec.Status, dw0 uint32
 	switch {
 	case command == nil:
 		st = spec.InvalidOpcode | spec.StatusDNR
-	case e.Flags&notOffered != 0:
+	case e.Flags&notOfferedAdmin != 0:
 		st = spec.InvalidField | spec.StatusDNR
 	default:
 		st, dw0 = command(h, e)

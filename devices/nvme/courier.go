@@ -82,7 +82,7 @@ func (p *couriers) work() {
 // courier is one of the goroutines. Guest memory is copied through its own.
 type courier struct {
 	h      *host
-	prp    prpWalker
+	data   dataWalker
 	bounce []byte
 	ended  chan error // a request's result
 }
@@ -187,10 +187,10 @@ func (c *courier) toHost(e *spec.SubmissionEntry, p []byte) spec.Status {
 }
 
 func (c *courier) access(e *spec.SubmissionEntry, p []byte, move func(uint64, []byte) error) spec.Status {
-	if st := c.prp.walk(e.PRP1, e.PRP2, uint64(len(p)), c); st != spec.Success {
+	if st := c.data.walk(e, uint64(len(p)), c); st != spec.Success {
 		return st
 	}
-	for _, run := range c.prp.runs {
+	for _, run := range c.data.runs {
 		if err := move(run.iova, p[:run.n]); err != nil {
 			return spec.DataTransferError | spec.StatusDNR
 		}
@@ -199,7 +199,7 @@ func (c *courier) access(e *spec.SubmissionEntry, p []byte, move func(uint64, []
 	return spec.Success
 }
 
-// readList reads a piece of a PRP list for the walker.
+// readList reads a piece of a PRP list or an SGL segment for the walker.
 func (c *courier) readList(iova uint64, p []byte) spec.Status {
 	if err := c.h.readDMA(iova, p); err != nil {
 		return spec.DataTransferError | spec.StatusDNR

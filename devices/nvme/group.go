@@ -24,7 +24,7 @@ type group struct {
 	gen    uint64 // of the memory table that the queues were translated for
 	failed bool   // guest memory has gone, or a defect: do nothing any more
 	done   doneList
-	prp    prpWalker
+	data   dataWalker
 
 	cqs      []*compQueue
 	active   []*subQueue // those whose memory can be reached

@@ -83,6 +83,7 @@ func (c *Controller) identifyController() *spec.IdentifyController {
 		Namespaces:        uint32(len(c.namespaces)),
 		ONCS:              spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures | spec.ONCSTimestamp,
 		VWC:               spec.VWCFlushBroadcast,
+		SGLS:              spec.SGLSSupported | spec.SGLSLongerThanData,
 		SubNQN:            nqn(c.cfg.Serial),
 	}
 	id.PowerStates[0].MaxPower = 2500 // 25 W

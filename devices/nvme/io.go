@@ -17,9 +17,12 @@ const (
 	planSlow               // several requests, or data that is not the blocks: see courier
 )
 
-// notOffered are the flags of what Identify Controller does not offer: fused commands
-// (FUSES) and SGLs (SGLS, PSDT).
-const notOffered = 0xc3
+// Flags of what is not offered: fused commands (Identify Controller, FUSES), and SGLs
+// in admin commands, which have PRPs on PCIe (Base 1.4, 4.2).
+const (
+	notOfferedIO    = 0x03
+	notOfferedAdmin = 0xc3
+)
 
 // prepare checks an I/O command and makes its request. The same command gets the same
 // status whatever kind of memory it is in.
@@ -38,13 +41,13 @@ func (c *Controller) prepare(cmd *command) (plan, spec.Status) {
 		r.FUA = e.CDW12&spec.RWForceUnit != 0 || c.writeThrough.Load()
 		r.Deallocate = e.CDW12&spec.RWDeallocate != 0
 	case spec.NVMFlush, spec.NVMDatasetManagement:
-		if e.Flags&notOffered == 0 {
+		if e.Flags&notOfferedIO == 0 && e.PSDT() <= spec.PSDTSGLSegment {
 			return c.prepareOther(cmd)
 		}
 	default:
 		return 0, spec.InvalidOpcode | spec.StatusDNR
 	}
-	if e.Flags&notOffered != 0 {
+	if e.Flags&notOfferedIO != 0 || e.PSDT() > spec.PSDTSGLSegment {
 		return 0, spec.InvalidField | spec.StatusDNR
 	}
 	ns := c.namespace(e.NSID)
@@ -157,7 +160,7 @@ func (g *group) gather(cmd *command, prot dma.Prot) spec.Status {
 	r := &cmd.request
 	n := uint64(r.Length)
 	prp1 := cmd.entry.PRP1
-	if n <= pageSize-prp1%pageSize && prp1&3 == 0 && !cmd.ns.info.Async {
+	if n <= pageSize-prp1%pageSize && prp1&3 == 0 && cmd.entry.PSDT() == spec.PSDTPRP && !cmd.ns.info.Async {
 		b, err := g.reader.Bytes(prp1, n, prot)
 		if err != nil {
 			return memoryStatus(err)
@@ -166,10 +169,10 @@ func (g *group) gather(cmd *command, prot dma.Prot) spec.Status {
 		return spec.Success
 	}
 	r.Buffers = r.Buffers[:0]
-	if st := g.prp.walk(prp1, cmd.entry.PRP2, n, g); st != spec.Success {
+	if st := g.data.walk(&cmd.entry, n, g); st != spec.Success {
 		return st
 	}
-	for _, run := range g.prp.runs {
+	for _, run := range g.data.runs {
 		for run.n > 0 {
 			b, err := g.reader.Span(run.iova, run.n, prot)
 			if err == nil && cmd.ns.info.Async {
@@ -189,7 +192,7 @@ func (g *group) gather(cmd *command, prot dma.Prot) spec.Status {
 	return spec.Success
 }
 
-// readList reads a piece of a PRP list for the walker.
+// readList reads a piece of a PRP list or an SGL segment for the walker.
 func (g *group) readList(iova uint64, p []byte) spec.Status {
 	for len(p) > 0 {
 		b, err := g.reader.Span(iova, uint64(len(p)), dma.ProtRead)

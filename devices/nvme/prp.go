@@ -6,28 +6,11 @@ import (
 	"vfiouser/devices/nvme/spec"
 )
 
-// prpWalker turns the PRP entries of a command into runs of contiguous addresses
-// (Base 1.4, 4.3). Its memory is used again, and holds copies: what the guest writes
-// into a list after it was read has no effect.
-type prpWalker struct {
-	runs []run
-	list [pageSize]byte
-}
-
-// run is a range of guest addresses.
-type run struct{ iova, n uint64 }
-
-// listReader reads a piece of a PRP list, which lies in one page.
-type listReader interface {
-	readList(iova uint64, p []byte) spec.Status
-}
-
 const prpSize = 8
 
-// walk fills runs for n bytes, n > 0. It reads no more entries than n bytes need, so
-// a list that leads to itself ends.
-func (w *prpWalker) walk(prp1, prp2, n uint64, from listReader) spec.Status {
-	w.runs = w.runs[:0]
+// prps walks PRP entries (Base 1.4, 4.3). It reads no more of them than n bytes need,
+// so a list that leads to itself ends.
+func (w *dataWalker) prps(prp1, prp2, n uint64, from listReader) spec.Status {
 	if prp1&3 != 0 {
 		return spec.InvalidPRPOffset | spec.StatusDNR
 	}
@@ -74,18 +57,10 @@ func (w *prpWalker) walk(prp1, prp2, n uint64, from listReader) spec.Status {
 }
 
 // page adds a page that is not the first: its offset must be zero.
-func (w *prpWalker) page(iova, n uint64) spec.Status {
+func (w *dataWalker) page(iova, n uint64) spec.Status {
 	if iova%pageSize != 0 {
 		return spec.InvalidPRPOffset | spec.StatusDNR
 	}
 	w.add(iova, n)
 	return spec.Success
-}
-
-func (w *prpWalker) add(iova, n uint64) {
-	if k := len(w.runs); k > 0 && w.runs[k-1].iova+w.runs[k-1].n == iova {
-		w.runs[k-1].n += n
-		return
-	}
-	w.runs = append(w.runs, run{iova, n})
 }

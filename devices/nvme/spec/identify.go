@@ -54,6 +54,12 @@ const (
 	LPAExtendedData      = 1 << 2
 )
 
+// Bits of IdentifyController.SGLS.
+const (
+	SGLSSupported      = 1 << 0  // in I/O commands, without alignment
+	SGLSLongerThanData = 1 << 18 // an SGL may describe more than the data
+)
+
 // IdentifyController is what Identify with CNS 01h returns, as far as it has
 // a meaning for an I/O controller without firmware, sanitize or namespace
 // management (Base 2.0, figure 275; offsets stand in Put).

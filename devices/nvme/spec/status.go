@@ -29,27 +29,31 @@ const (
 
 // Generic status codes.
 const (
-	Success                  Status = 0x00
-	InvalidOpcode            Status = 0x01
-	InvalidField             Status = 0x02
-	CommandIDConflict        Status = 0x03
-	DataTransferError        Status = 0x04
-	PowerLossAbort           Status = 0x05
-	InternalError            Status = 0x06
-	AbortRequested           Status = 0x07
-	AbortSQDeletion          Status = 0x08
-	AbortFailedFused         Status = 0x09
-	AbortMissingFused        Status = 0x0a
-	InvalidNamespaceOrFormat Status = 0x0b
-	CommandSequenceError     Status = 0x0c
-	InvalidSGLSegment        Status = 0x0d
-	InvalidPRPOffset         Status = 0x13
-	OperationDenied          Status = 0x15
-	NamespaceWriteProtected  Status = 0x20
-	TransientTransport       Status = 0x22
-	LBAOutOfRange            Status = 0x80
-	CapacityExceeded         Status = 0x81
-	NamespaceNotReady        Status = 0x82
+	Success                       Status = 0x00
+	InvalidOpcode                 Status = 0x01
+	InvalidField                  Status = 0x02
+	CommandIDConflict             Status = 0x03
+	DataTransferError             Status = 0x04
+	PowerLossAbort                Status = 0x05
+	InternalError                 Status = 0x06
+	AbortRequested                Status = 0x07
+	AbortSQDeletion               Status = 0x08
+	AbortFailedFused              Status = 0x09
+	AbortMissingFused             Status = 0x0a
+	InvalidNamespaceOrFormat      Status = 0x0b
+	CommandSequenceError          Status = 0x0c
+	InvalidSGLSegment             Status = 0x0d
+	InvalidNumberOfSGLDescriptors Status = 0x0e
+	DataSGLLengthInvalid          Status = 0x0f
+	MetadataSGLLengthInvalid      Status = 0x10
+	SGLDescriptorTypeInvalid      Status = 0x11
+	InvalidPRPOffset              Status = 0x13
+	OperationDenied               Status = 0x15
+	NamespaceWriteProtected       Status = 0x20
+	TransientTransport            Status = 0x22
+	LBAOutOfRange                 Status = 0x80
+	CapacityExceeded              Status = 0x81
+	NamespaceNotReady             Status = 0x82
 )
 
 // Command specific status codes.
@@ -123,47 +127,51 @@ func (s Status) Error() string {
 }
 
 var statusNames = map[Status]string{
-	Success:                   "success",
-	InvalidOpcode:             "invalid command opcode",
-	InvalidField:              "invalid field in command",
-	CommandIDConflict:         "command id conflict",
-	DataTransferError:         "data transfer error",
-	PowerLossAbort:            "aborted by power loss",
-	InternalError:             "internal error",
-	AbortRequested:            "abort requested",
-	AbortSQDeletion:           "aborted by deletion of the submission queue",
-	AbortFailedFused:          "aborted, fused command failed",
-	AbortMissingFused:         "aborted, fused command missing",
-	InvalidNamespaceOrFormat:  "invalid namespace or format",
-	CommandSequenceError:      "command sequence error",
-	InvalidSGLSegment:         "invalid SGL segment descriptor",
-	InvalidPRPOffset:          "invalid PRP offset",
-	OperationDenied:           "operation denied",
-	NamespaceWriteProtected:   "namespace is write protected",
-	TransientTransport:        "transient transport error",
-	LBAOutOfRange:             "LBA out of range",
-	CapacityExceeded:          "capacity exceeded",
-	NamespaceNotReady:         "namespace not ready",
-	CompletionQueueInvalid:    "completion queue invalid",
-	InvalidQueueID:            "invalid queue identifier",
-	InvalidQueueSize:          "invalid queue size",
-	AbortLimitExceeded:        "abort command limit exceeded",
-	AsyncEventLimitExceeded:   "asynchronous event request limit exceeded",
-	InvalidFirmwareSlot:       "invalid firmware slot",
-	InvalidInterruptVector:    "invalid interrupt vector",
-	InvalidLogPage:            "invalid log page",
-	InvalidQueueDeletion:      "invalid queue deletion",
-	FeatureNotSaveable:        "feature identifier not saveable",
-	FeatureNotChangeable:      "feature not changeable",
-	FeatureNotNamespace:       "feature not namespace specific",
-	InvalidControllerID:       "invalid controller identifier",
-	ConflictingAttributes:     "conflicting attributes",
-	InvalidProtectionInfo:     "invalid protection information",
-	WriteToReadOnly:           "attempted write to read only range",
-	CommandSizeLimitsExceeded: "command size limits exceeded",
-	WriteFault:                "write fault",
-	UnrecoveredRead:           "unrecovered read error",
-	CompareFailure:            "compare failure",
-	AccessDenied:              "access denied",
-	DeallocatedOrUnread:       "deallocated or unwritten logical block",
+	Success:                       "success",
+	InvalidOpcode:                 "invalid command opcode",
+	InvalidField:                  "invalid field in command",
+	CommandIDConflict:             "command id conflict",
+	DataTransferError:             "data transfer error",
+	PowerLossAbort:                "aborted by power loss",
+	InternalError:                 "internal error",
+	AbortRequested:                "abort requested",
+	AbortSQDeletion:               "aborted by deletion of the submission queue",
+	AbortFailedFused:              "aborted, fused command failed",
+	AbortMissingFused:             "aborted, fused command missing",
+	InvalidNamespaceOrFormat:      "invalid namespace or format",
+	CommandSequenceError:          "command sequence error",
+	InvalidSGLSegment:             "invalid SGL segment descriptor",
+	InvalidNumberOfSGLDescriptors: "invalid number of SGL descriptors",
+	DataSGLLengthInvalid:          "data SGL length invalid",
+	MetadataSGLLengthInvalid:      "metadata SGL length invalid",
+	SGLDescriptorTypeInvalid:      "SGL descriptor type invalid",
+	InvalidPRPOffset:              "invalid PRP offset",
+	OperationDenied:               "operation denied",
+	NamespaceWriteProtected:       "namespace is write protected",
+	TransientTransport:            "transient transport error",
+	LBAOutOfRange:                 "LBA out of range",
+	CapacityExceeded:              "capacity exceeded",
+	NamespaceNotReady:             "namespace not ready",
+	CompletionQueueInvalid:        "completion queue invalid",
+	InvalidQueueID:                "invalid queue identifier",
+	InvalidQueueSize:              "invalid queue size",
+	AbortLimitExceeded:            "abort command limit exceeded",
+	AsyncEventLimitExceeded:       "asynchronous event request limit exceeded",
+	InvalidFirmwareSlot:           "invalid firmware slot",
+	InvalidInterruptVector:        "invalid interrupt vector",
+	InvalidLogPage:                "invalid log page",
+	InvalidQueueDeletion:          "invalid queue deletion",
+	FeatureNotSaveable:            "feature identifier not saveable",
+	FeatureNotChangeable:          "feature not changeable",
+	FeatureNotNamespace:           "feature not namespace specific",
+	InvalidControllerID:           "invalid controller identifier",
+	ConflictingAttributes:         "conflicting attributes",
+	InvalidProtectionInfo:         "invalid protection information",
+	WriteToReadOnly:               "attempted write to read only range",
+	CommandSizeLimitsExceeded:     "command size limits exceeded",
+	WriteFault:                    "write fault",
+	UnrecoveredRead:               "unrecovered read error",
+	CompareFailure:                "compare failure",
+	AccessDenied:                  "access denied",
+	DeallocatedOrUnread:           "deallocated or unwritten logical block",
 }
