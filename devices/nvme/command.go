@@ -64,13 +64,12 @@ func (l *doneList) push(c *command) {
 	l.wake()
 }
 
-// take empties the list, oldest first.
-func (l *doneList) take() *command {
-	var out *command
-	for c := l.head.Swap(nil); c != nil; {
-		c.next, c, out = out, c.next, c
+// take empties the list: its n commands, oldest first.
+func (l *doneList) take() (first *command, n uint32) {
+	for c := l.head.Swap(nil); c != nil; n++ {
+		c.next, c, first = first, c.next, c
 	}
-	return out
+	return first, n
 }
 
 // wait blocks until the list holds something.

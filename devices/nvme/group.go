@@ -192,10 +192,12 @@ func (g *group) servable(q *subQueue, tail uint32) uint32 {
 
 // reap takes the commands that completed elsewhere.
 func (g *group) reap() int {
-	n := 0
-	for c := g.done.take(); c != nil; n++ {
+	c, n := g.done.take()
+	// At once: memory may be gone where they are to be posted, and then nobody must wait
+	// for those that are left over.
+	g.inflight -= n
+	for c != nil {
 		next := c.next
-		g.inflight--
 		cq := c.queue.cq
 		if cq.waiting.head == nil && cq.room(1) > 0 && g.postOne(cq, c) {
 			c.queue.end(c)
@@ -205,7 +207,7 @@ func (g *group) reap() int {
 		}
 		c = next
 	}
-	return n
+	return int(n)
 }
 
 // postWaiting posts what has found no room so far.
@@ -303,9 +305,8 @@ func (g *group) collect() {
 		}
 	}()
 	if g.failed {
-		for c := g.done.take(); c != nil; c = c.next {
-			g.inflight--
-		}
+		_, n := g.done.take()
+		g.inflight -= n
 		return
 	}
 	g.enter()

@@ -84,7 +84,7 @@ func (m *messenger) stop() {
 
 // collect moves completions to the list of those that wait to be posted.
 func (m *messenger) collect() {
-	for c := m.done.take(); c != nil; {
+	for c, _ := m.done.take(); c != nil; {
 		next := c.next
 		m.cq.waiting.add(c)
 		m.inflight.Add(-1)
