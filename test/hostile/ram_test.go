@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -88,3 +89,6 @@ func mapping(iova, size, offset uint64, flags codec.DMAFlags) []byte {
 func unmapping(iova, size uint64) []byte {
 	return (&codec.DMAUnmap{ArgSz: codec.DMAUnmapSize, Addr: iova, Size: size}).Append(nil)
 }
+
+// path is a name to open the file by.
+func (m *ram) path() string { return fmt.Sprintf("/proc/self/fd/%d", m.fd) }

@@ -110,6 +110,9 @@ func (c *raw) message(cmd codec.Command, flags codec.Flags, payload []byte) []by
 func (c *raw) fill(flags int) error {
 	buf, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(reactor.MaxFDs*4))
 	n, noob, _, _, err := unix.Recvmsg(c.fd, buf, oob, flags|unix.MSG_CMSG_CLOEXEC)
+	for err == unix.EINTR { // which a time-out of the socket does not let the kernel repeat
+		n, noob, _, _, err = unix.Recvmsg(c.fd, buf, oob, flags|unix.MSG_CMSG_CLOEXEC)
+	}
 	if err != nil {
 		return err
 	}
