@@ -97,9 +97,8 @@ var (
 	complaint = regexp.MustCompile(`^qemu-system` +
 		`|^\[ *\d+\.\d+\].*(nvme|pci|vfio|irq \d+: nobody|DMA|I/O error|EXT4|JBD2` +
 		`|BUG|WARNING|Oops|Call Trace|hung|blocked for more|[Tt]ime-?out|timed out)`)
-	// Of those, what announces something that the test did, and what nvme-cli's own
-	// commands cause on any controller that does without scatter gather lists.
-	harmless = regexp.MustCompile(`nvme nvme\d+: (resetting controller|using unchecked data buffer)`)
+	// Of those, what announces something that the test did.
+	harmless = regexp.MustCompile(`nvme nvme\d+: resetting controller`)
 )
 
 // complaints picks out of a console what is wrong with a disk.
