@@ -66,9 +66,17 @@ func (g *rig) start() {
 	g.enable(g.newPair(0, 64))
 	if g.a.lab.mode == nvme.Shadow {
 		g.shadows, g.events = g.ram.alloc(pageSize), g.ram.alloc(pageSize)
-		g.do(spec.SubmissionEntry{Opcode: spec.AdminDoorbellBuffer, PRP1: ramBase + g.shadows, PRP2: ramBase + g.events})
-		g.shadow = true
+		g.shadowDoorbells()
 	}
+}
+
+// shadowDoorbells is Doorbell Buffer Config.
+func (g *rig) shadowDoorbells() {
+	g.a.Helper()
+	g.ram.write(g.shadows, make([]byte, pageSize))
+	g.ram.write(g.events, make([]byte, pageSize))
+	g.do(spec.SubmissionEntry{Opcode: spec.AdminDoorbellBuffer, PRP1: ramBase + g.shadows, PRP2: ramBase + g.events})
+	g.shadow = true
 }
 
 // mapDoorbells asks for the descriptor of the doorbell page. Writing to it is what
@@ -101,6 +109,20 @@ func (g *rig) disable() {
 	g.a.Helper()
 	g.write32(spec.RegCC, 0)
 	g.until("the controller is down", func() bool { return !g.csts().RDY() })
+}
+
+// restart resets the controller and brings it up again, without I/O queues.
+func (g *rig) restart() {
+	g.a.Helper()
+	g.disable()
+	p := g.admin
+	p.tail, p.head, p.phase = 0, 0, true
+	g.ram.write(p.cq, make([]byte, p.size*spec.CompletionEntrySize))
+	g.enable(p)
+	if g.shadow {
+		g.shadow = false
+		g.shadowDoorbells()
+	}
 }
 
 // until polls for a condition and serves the server's commands meanwhile.
@@ -190,11 +212,12 @@ func (g *rig) newPair(id uint16, entries uint32) *pair {
 func (g *rig) pair(id uint16, entries uint32) *pair {
 	g.a.Helper()
 	p := g.newPair(id, entries)
-	g.do(createCQ(id, entries, ramBase+p.cq, id))
-	g.do(createSQ(id, entries, ramBase+p.sq, id))
+	g.ram.write(p.cq, make([]byte, entries*spec.CompletionEntrySize))
 	if g.shadow {
 		g.ram.write64(g.shadows+bell(id, false), 0)
 	}
+	g.do(createCQ(id, entries, ramBase+p.cq, id))
+	g.do(createSQ(id, entries, ramBase+p.sq, id))
 	return p
 }
 
