@@ -28,18 +28,18 @@ func newRig(b *testing.B, backend string, mode device.DoorbellMode) *rig {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { store.Close() })
-	e, err := engine.New(engine.Config{Workers: 1, WorkerCPUs: []int{0}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { e.Close() })
 	disk, err := device.New(device.Config{
 		Namespaces: []device.Namespace{{Backend: store, BlockSize: 4096}}, Doorbells: mode,
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
+	b.Cleanup(func() { disk.Close() })
+	e, err := engine.New(engine.Config{Workers: 1, WorkerCPUs: []int{0}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { e.Close() })
 	ep, err := e.Register(filepath.Join(b.TempDir(), "nvme"), disk)
 	if err != nil {
 		b.Fatal(err)

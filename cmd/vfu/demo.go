@@ -74,18 +74,18 @@ func serveDemo(socket string, size int64) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := engine.New(engine.Config{Workers: 1})
-	if err != nil {
-		return nil, errors.Join(err, backend.Close())
-	}
-	stop = func() error { return errors.Join(e.Close(), backend.Close()) }
 	disk, err := device.New(device.Config{
 		Namespaces: []device.Namespace{{Backend: backend}},
 		Doorbells:  device.Mmap,
 	})
 	if err != nil {
-		return nil, errors.Join(err, stop())
+		return nil, errors.Join(err, backend.Close())
 	}
+	e, err := engine.New(engine.Config{Workers: 1})
+	if err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
+	stop = func() error { return errors.Join(e.Close(), disk.Close()) }
 	ep, err := e.Register(socket, disk)
 	if err == nil {
 		err = ep.Start()

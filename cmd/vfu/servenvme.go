@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"vfiouser/block"
 	"vfiouser/devices/nvme"
+	"vfiouser/engine"
 )
 
 const serveNVMeLong = `Serve NVMe controllers.
@@ -126,6 +128,14 @@ func (c *controllers) flags(f *pflag.FlagSet) {
 		c.config.Doorbells, err = nvme.ParseDoorbellMode(s)
 		return err
 	})}, "doorbells", "auto, trap, shadow or mmap (default auto)")
+	f.Var(option{"DURATION", own(func(c *controller, s string) error {
+		d, err := time.ParseDuration(s)
+		if err != nil || d <= 0 {
+			return errors.New("must be a time such as 500us or 10ms")
+		}
+		c.config.IdlePoll = d
+		return nil
+	})}, "idle-poll", fmt.Sprintf("longest pause between two looks at idle mapped doorbells (default %v)", engine.DefaultMaxSleep))
 	f.Var(option{"TEXT", own(func(c *controller, s string) error {
 		c.config.Serial = s
 		return nil
@@ -158,29 +168,23 @@ func (c *controller) open() (d served, err error) {
 	if len(c.namespaces) == 0 {
 		return d, usageError{fmt.Errorf("%s: no --namespace: what should be on the disk?", c.place)}
 	}
-	var backends []block.Backend
-	closeAll := func() (err error) {
-		for _, b := range backends {
-			err = errors.Join(err, b.Close())
-		}
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, closeAll())
-		}
-	}()
 	for _, ns := range c.namespaces {
-		b, err := block.Open(ns.backend)
-		if err != nil {
-			return d, err
+		b, openErr := block.Open(ns.backend)
+		if openErr != nil {
+			err = openErr
+			break
 		}
-		backends = append(backends, b)
 		c.config.Namespaces = append(c.config.Namespaces, nvme.Namespace{Backend: b, BlockSize: ns.blockSize})
 	}
-	ctrl, err := nvme.New(c.config)
-	if err != nil {
-		return d, fmt.Errorf("%s: %w", c.place, err)
+	var ctrl *nvme.Controller
+	if err == nil {
+		if ctrl, err = nvme.New(c.config); err == nil {
+			return served{place: c.place, device: ctrl, close: ctrl.Close}, nil
+		}
+		err = fmt.Errorf("%s: %w", c.place, err)
 	}
-	return served{place: c.place, device: ctrl, close: closeAll}, nil
+	for _, ns := range c.config.Namespaces {
+		err = errors.Join(err, ns.Backend.Close())
+	}
+	return d, err
 }

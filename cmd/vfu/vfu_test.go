@@ -95,7 +95,7 @@ func TestServeUntilSIGTERM(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := command(t, "serve", "nvme", "--socket", a, "--namespace", "mem:2M",
-		"--socket", b, "--namespace", "file:"+img, "--block-size", "4096", "--queues", "2", "--doorbells", "trap")
+		"--socket", b, "--namespace", "file:"+img, "--block-size", "4096", "--queues", "2", "--doorbells", "mmap", "--idle-poll", "5ms", "--serial", "B1")
 	if ready := serve(t, cmd); !strings.Contains(ready, a) || !strings.Contains(ready, b) {
 		t.Errorf("ready line %q names not all sockets", ready)
 	}
@@ -171,6 +171,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"missing folder", "serve nvme --socket " + dir + "/no/s --namespace mem:1M", 1, "does not exist"},
 		{"too many queues", "serve nvme --socket " + s + " --namespace mem:1M --queues 65", 2, "from 1 to 64"},
 		{"unknown doorbell mode", "serve nvme --socket " + s + " --namespace mem:1M --doorbells loud", 2, "loud"},
+		{"bad pause", "serve nvme --socket " + s + " --namespace mem:1M --idle-poll soon", 2, "must be a time"},
 		{"descriptor that is not open", "serve nvme --fd 77 --namespace mem:1M", 1, "descriptor 77"},
 		{"bad log level", "serve nvme --log-level loud --socket " + s + " --namespace mem:1M", 2, "loud"},
 		{"unknown option", "serve nvme --sockets " + s, 2, "--sockets"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"time"
 
 	"vfiouser/block"
 )
@@ -66,6 +67,9 @@ type Config struct {
 	QueueEntries int
 	// Doorbells is how queues are noticed.
 	Doorbells DoorbellMode
+	// IdlePoll is the longest pause between two looks at the doorbells of an idle
+	// controller in mode Mmap. 0 means engine.DefaultMaxSleep.
+	IdlePoll time.Duration
 	// Serial identifies the drive; the identifiers of its namespaces and its NQN
 	// follow from it, so a drive that is to keep its name across restarts needs one.
 	// Up to 20 printable ASCII characters; empty means a random one.
@@ -96,7 +100,7 @@ func configError(format string, args ...any) error {
 }
 
 const (
-	defaultVendor  = 0x5646 // not assigned by the PCI-SIG
+	defaultVendor  = 0x7666 // not assigned by the PCI-SIG
 	defaultDevice  = 0x0001
 	defaultQueues  = 63
 	defaultEntries = 4096
@@ -130,6 +134,8 @@ func (c *Config) complete() error {
 		return configError("queues of %d entries: not a power of two from 2 to 4096", c.QueueEntries)
 	case c.MaxTransfer < pageSize || c.MaxTransfer > maxMDTS || bits.OnesCount(uint(c.MaxTransfer)) != 1:
 		return configError("largest transfer of %d bytes: not a power of two from %d to %d", c.MaxTransfer, pageSize, maxMDTS)
+	case c.IdlePoll < 0:
+		return configError("a pause of %v between two looks at the doorbells", c.IdlePoll)
 	case c.Doorbells > Mmap:
 		return configError("doorbell mode %v", c.Doorbells)
 	case len(c.Namespaces) > MaxNamespaces:

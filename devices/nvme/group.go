@@ -57,7 +57,7 @@ func (g *group) resume() {
 	g.gen = 0 // queues may have come or gone
 	if !g.h.held && (len(g.cqs) > 0 || g.inflight > 0) {
 		g.attached = true
-		g.worker.Attach(g, engine.SourceOptions{Silent: g.h.c.cfg.Doorbells == Mmap})
+		g.worker.Attach(g, engine.SourceOptions{Silent: g.h.c.cfg.Doorbells == Mmap, MaxSleep: g.h.c.cfg.IdlePoll})
 	}
 }
 

@@ -80,4 +80,3 @@ func (s *fakeSession) access(ctx context.Context, iova uint64, p []byte, prot dm
 	}
 	return nil
 }
-

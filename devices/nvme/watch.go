@@ -24,7 +24,7 @@ func (h *host) watchDoorbells() {
 	}
 	if !h.watch.attached {
 		h.watch.attached = true
-		h.watch.worker.Attach(h.watch, engine.SourceOptions{Silent: true})
+		h.watch.worker.Attach(h.watch, engine.SourceOptions{Silent: true, MaxSleep: h.c.cfg.IdlePoll})
 	}
 }
 
