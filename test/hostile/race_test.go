@@ -1,0 +1,7 @@
+//go:build race
+
+package hostile
+
+// manyDoorbells is how many doorbells are written in a row. The race detector makes each
+// five times as slow.
+const manyDoorbells = 200_000
