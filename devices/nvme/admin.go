@@ -140,7 +140,7 @@ func (h *host) postAdmin() (progress bool) {
 		h.interrupts.signal(q)
 	}
 	if h.interrupts.pinBased() {
-		h.interrupts.drive(q)
+		h.interrupts.follow(q, true)
 	}
 	return progress
 }

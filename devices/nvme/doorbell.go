@@ -105,10 +105,13 @@ func (h *host) ringCQ(id uint16, v uint32) {
 		return
 	}
 	dma.Store32(h.c.doorbells.page, cqDoorbell(id), v)
+	if h.interrupts.pinBased() {
+		h.interrupts.follow(q, false)
+	}
 	switch {
 	case id == 0:
 		h.signal()
-	case q.blocked.Load() || h.interrupts.pinBased():
+	case q.blocked.Load():
 		q.kick(nil)
 	}
 }

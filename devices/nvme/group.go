@@ -124,7 +124,7 @@ func (g *group) Poll() int {
 	}
 	if pin {
 		for _, q := range g.cqs {
-			g.h.interrupts.drive(q)
+			g.h.interrupts.follow(q, true)
 		}
 	}
 	return n
@@ -246,7 +246,8 @@ func (g *group) Arm() (pending bool) {
 	}
 	g.enter()
 	defer g.reader.Exit()
-	pin := g.h.interrupts.pinBased()
+	// The pin is lowered when the doorbell comes, so with shadow doorbells it has to.
+	pin := g.h.interrupts.pinBased() && g.h.shadow.set
 	for _, q := range g.cqs {
 		if q.waiting.head == nil && !pin && q.room(1) > 0 {
 			q.blocked.Store(false)

@@ -9,7 +9,7 @@ import (
 // identify is the Identify command (Base 1.4, 5.15).
 func (h *host) identify(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	var b [spec.IdentifySize]byte
-	st := h.c.identifyPage(b[:], uint8(e.CDW10), e.NSID, uint8(e.CDW11>>24))
+	st := h.identifyPage(b[:], uint8(e.CDW10), e.NSID, uint8(e.CDW11>>24))
 	if st.OK() {
 		st = h.data.toHost(e, b[:])
 	}
@@ -18,8 +18,9 @@ func (h *host) identify(e *spec.SubmissionEntry) (spec.Status, uint32) {
 
 // identifyPage fills b for a CNS value. csi is the command set, for the values that
 // version 2.0 added; hosts ask for them whatever the version.
-func (c *Controller) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) spec.Status {
+func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) spec.Status {
 	const badNamespace = spec.InvalidNamespaceOrFormat | spec.StatusDNR
+	c := h.c
 	ns := c.namespace(nsid)
 	switch cns {
 	case spec.CNSNamespace, spec.CNSDescriptors, spec.CNSCommandSetNamespace, spec.CNSIndependentNamespace:
@@ -35,7 +36,7 @@ func (c *Controller) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) s
 	case spec.CNSNamespace:
 		ns.identify().Put(b)
 	case spec.CNSController:
-		c.identifyController().Put(b)
+		h.identifyController().Put(b)
 	case spec.CNSActiveNamespaces:
 		var ids []uint32
 		for _, ns := range c.namespaces {
@@ -60,7 +61,8 @@ func (c *Controller) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) s
 }
 
 // identifyController is CNS 01h.
-func (c *Controller) identifyController() *spec.IdentifyController {
+func (h *host) identifyController() *spec.IdentifyController {
+	c := h.c
 	id := &spec.IdentifyController{
 		VendorID:          c.cfg.VendorID,
 		SubsystemVendorID: c.cfg.VendorID,
@@ -87,7 +89,7 @@ func (c *Controller) identifyController() *spec.IdentifyController {
 		SubNQN:            nqn(c.cfg.Serial),
 	}
 	id.PowerStates[0].MaxPower = 2500 // 25 W
-	if c.cfg.Doorbells == Shadow {
+	if h.offersShadow() {
 		id.OACS |= spec.OACSDoorbellBuffer
 	}
 	if c.volatileCache() {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"vfiouser/dma"
 	"vfiouser/irq"
 )
 
@@ -53,7 +54,7 @@ func (i *interrupts) signal(q *compQueue) {
 	case uint32(irq.MSI):
 		i.signalMSI(q)
 	case uint32(irq.INTx):
-		i.drive(q)
+		i.follow(q, true)
 	}
 }
 
@@ -70,26 +71,54 @@ func (i *interrupts) signalMSI(q *compQueue) {
 	}
 }
 
-// drive makes the pin follow a queue: it is raised while there are entries that the
-// host has not consumed. The queue's owner calls it.
-func (i *interrupts) drive(q *compQueue) {
-	want := q.interrupt && q.used > 0
-	if want == q.raised {
+// pinState is what decides whether a queue wants the pin raised. It is under
+// interrupts.mu.
+type pinState struct {
+	left int64  // entries posted and not consumed; the host may be ahead of its owner
+	head uint32 // doorbell up to which left counts
+}
+
+// follow makes the pin follow a queue: it is raised while there are entries that the
+// host has not consumed. The owner of the queue calls it after it has posted, and the
+// reactor at once when the doorbell was trapped: the client unmasks the pin right after,
+// and a pin that was still raised then would interrupt the guest for nothing, which
+// has no reason to touch the device and so never lowers it.
+func (i *interrupts) follow(q *compQueue, owner bool) {
+	if !q.interrupt {
 		return
 	}
-	q.raised = want
-	i.setBusy(q.id, want)
+	i.mu.Lock()
+	p := &q.pin
+	head := dma.Load32(q.h.c.doorbells.page, q.doorbell)
+	if owner && q.h.shadow.set && q.id != 0 {
+		head = q.head
+	}
+	if head < q.size {
+		p.left -= int64(q.distance(p.head, head))
+		p.head = head
+	}
+	if owner {
+		p.left = int64(q.distance(p.head, q.tail))
+	}
+	i.setBusy(q.id, p.left > 0)
+	i.mu.Unlock()
+	i.drivePin()
+}
+
+// forget is for a queue that is gone.
+func (i *interrupts) forget(q *compQueue) {
+	i.mu.Lock()
+	i.setBusy(q.id, false)
+	i.mu.Unlock()
+	i.drivePin()
 }
 
 func (i *interrupts) setBusy(id uint16, busy bool) {
-	i.mu.Lock()
 	if busy {
 		i.busy[id/64] |= 1 << (id % 64)
 	} else {
 		i.busy[id/64] &^= 1 << (id % 64)
 	}
-	i.mu.Unlock()
-	i.drivePin()
 }
 
 func (i *interrupts) drivePin() {

@@ -216,6 +216,10 @@ func (p *poster) step() bool {
 	m, q := p.m, p.m.cq
 	m.collect()
 	pin := m.h.interrupts.pinBased()
+	if pin {
+		m.h.interrupts.follow(q, true)
+		pin = m.h.shadow.set // then the doorbell that lowers the pin has to be asked for
+	}
 	if q.waiting.head == nil && !pin {
 		q.blocked.Store(false)
 		return false
@@ -258,7 +262,7 @@ func (p *poster) await(pin bool) bool {
 		return false
 	}
 	if pin {
-		p.m.h.interrupts.drive(q)
+		p.m.h.interrupts.follow(q, true)
 	}
 	return q.used != before
 }

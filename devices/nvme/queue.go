@@ -156,9 +156,9 @@ type compQueue struct {
 
 	sqs     []*subQueue // of the control goroutine, and the owner while it runs
 	waiting waitList    // completed commands that found no room
+	pin     pinState
 	badHead uint32
 	posted  bool // something was posted since the last interrupt
-	raised  bool // what the interrupt pin was told
 
 	// blocked: the owner waits for the host to make room; the doorbell then wakes it.
 	blocked atomic.Bool

@@ -128,15 +128,22 @@ func (h *host) deleteCQ(e *spec.SubmissionEntry) (spec.Status, uint32) {
 		return spec.InvalidQueueDeletion | spec.StatusDNR, 0
 	}
 	h.removeCQ(q)
-	h.interrupts.setBusy(id, false)
+	h.interrupts.forget(q)
 	return spec.Success, 0
+}
+
+// offersShadow says whether the host may configure shadow doorbells. A client lowers the
+// interrupt pin when its guest touches the device, so with a pin doorbells must not be
+// silent.
+func (h *host) offersShadow() bool {
+	return h.c.cfg.Doorbells == Shadow && !h.interrupts.pinBased()
 }
 
 // doorbellBufferConfig is Doorbell Buffer Config (Base 1.4, 5.7): from now on the
 // doorbells of I/O queues are in guest memory.
 func (h *host) doorbellBufferConfig(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	switch {
-	case h.c.cfg.Doorbells != Shadow:
+	case !h.offersShadow():
 		return spec.InvalidOpcode | spec.StatusDNR, 0
 	case e.PRP1%pageSize != 0, e.PRP2%pageSize != 0:
 		return spec.InvalidField | spec.StatusDNR, 0
