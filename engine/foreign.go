@@ -19,7 +19,7 @@ type foreign struct {
 	reactor *reactor.Reactor
 	idle    func() // called on the reactor when all is done
 
-	pending atomic.Int32 // descriptors and calls not done
+	pending atomic.Int32 // descriptors not closed
 	mu      sync.Mutex
 	queue   []func()
 	running bool
@@ -54,9 +54,6 @@ func (f *foreign) hangUp(fd int) {
 	_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 	f.close(fd)
 }
-
-// do calls fn on the goroutine.
-func (f *foreign) do(fn func()) { f.add(1, fn) }
 
 func (f *foreign) add(n int, fn func()) {
 	f.pending.Add(int32(n))

@@ -152,17 +152,6 @@ func (a *attack) over() {
 	}
 }
 
-// eventually waits for a condition that nobody signals.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("in vain: %s", what)
-		}
-		time.Sleep(100 * time.Microsecond) // polls
-	}
-}
-
 // strict is a log handler that takes an error in the engine's log for a failure: a
 // contained panic is a defect, too.
 type strict struct{ t *testing.T }
