@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"vfiouser/codec"
+	"vfiouser/engine/reactor"
 )
 
 // maxBacklog bounds the bytes of commands that wait, and maxBacklogFDs their
@@ -14,20 +15,25 @@ const (
 )
 
 // backlog holds back the commands of a session while an earlier one is not finished
-// (an unmap that waits for I/O in flight, a reset) or the client does not read its
-// replies. Replies of the client pass: what the earlier command waits for may well
-// depend on them.
+// (an unmap that waits for I/O in flight, a reset), while the client does not read its
+// replies, or until the session has its next turn. Replies of the client pass: what the
+// earlier command waits for may well depend on them.
 type backlog struct {
-	session *Session
-	pending bool         // a command is not finished
-	header  codec.Header // of that command
-	waiting []message
-	size    int // bytes
-	fds     int
-	running bool
+	session  *Session
+	pending  bool         // a command is not finished
+	header   codec.Header // of that command
+	waiting  []message    // from first on
+	first    int
+	size     int // bytes
+	fds      int
+	running  bool
+	resuming bool // the next turn is asked for
+	timer    *reactor.Timer
 }
 
 func (b *backlog) blocked() bool { return b.pending || b.session.out.unsent() > maxUnsent }
+
+func (b *backlog) empty() bool { return b.first == len(b.waiting) }
 
 func (b *backlog) full() bool {
 	return b.size > maxBacklog || b.fds > maxBacklogFDs || b.session.ep.foreign.full()
@@ -38,6 +44,11 @@ func (b *backlog) add(m *message) {
 	kept := *m
 	kept.payload = slices.Clone(m.payload)
 	kept.fds = slices.Clone(m.takeFDs())
+	if b.first > len(b.waiting)/2 {
+		n := copy(b.waiting, b.waiting[b.first:])
+		clear(b.waiting[n:])
+		b.waiting, b.first = b.waiting[:n], 0
+	}
 	b.waiting = append(b.waiting, kept)
 	b.size += codec.HeaderSize + len(m.payload)
 	b.fds += len(kept.fds)
@@ -46,18 +57,31 @@ func (b *backlog) add(m *message) {
 	}
 }
 
+// take removes the next command.
+func (b *backlog) take() message {
+	m := b.waiting[b.first]
+	b.waiting[b.first] = message{}
+	if b.first++; b.empty() {
+		b.waiting, b.first = nil, 0
+	}
+	b.size -= codec.HeaderSize + len(m.payload)
+	b.fds -= len(m.fds)
+	return m
+}
+
 // run serves what waits, as far as that is possible.
 func (b *backlog) run() {
 	s := b.session
-	if b.running || len(b.waiting) == 0 {
+	if b.running || b.empty() {
 		return
 	}
 	b.running = true
-	for len(b.waiting) > 0 && !b.blocked() && s.state != stateDropped {
-		m := b.waiting[0]
-		b.waiting = slices.Delete(b.waiting, 0, 1)
-		b.size -= codec.HeaderSize + len(m.payload)
-		b.fds -= len(m.fds)
+	for !b.empty() && !b.blocked() && s.state != stateDropped {
+		if s.turn.over() {
+			b.resume()
+			break
+		}
+		m := b.take()
 		s.dispatch(&m)
 		s.ep.foreign.close(m.fds...)
 	}
@@ -67,11 +91,38 @@ func (b *backlog) run() {
 	}
 }
 
+// resume asks for the session's next turn. It is a timer that expires at once: that
+// comes after other sessions' descriptors, which a task would not.
+func (b *backlog) resume() {
+	switch {
+	case b.resuming:
+		return
+	case b.timer == nil:
+		b.timer = b.session.engine.reactor.AfterFunc(0, b.nextTurn)
+	default:
+		b.timer.Reset(0)
+	}
+	b.resuming = true
+}
+
+func (b *backlog) nextTurn() {
+	b.resuming = false
+	s := b.session
+	s.serving, s.quiet = true, false
+	defer s.served()
+	s.turn = turn{}
+	b.run()
+	s.flush()
+}
+
 func (b *backlog) close() {
 	for i := range b.waiting {
 		b.session.ep.foreign.close(b.waiting[i].fds...)
 	}
-	b.waiting, b.size, b.fds = nil, 0, 0
+	b.waiting, b.first, b.size, b.fds = nil, 0, 0, 0
+	if b.timer != nil {
+		b.timer.Stop()
+	}
 }
 
 // begin makes a command the pending one.

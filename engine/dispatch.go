@@ -15,7 +15,8 @@ const (
 	maxMsgFDs     = 16      // QEMU refuses more
 	maxDataXfer   = 1 << 20 // bytes of data in one message
 	maxDMAMaps    = 65535
-	pageSize      = 4096 // the granularity of DMA maps, bytes
+	maxVersion    = 64 << 10 // bytes of VERSION; more JSON takes too long to read
+	pageSize      = 4096     // the granularity of DMA maps, bytes
 )
 
 // errPending says that the command was given to s.backlog.begin.
@@ -59,8 +60,11 @@ func (s *Session) accept(m *message) {
 	switch {
 	case m.IsReply():
 		s.calls.answer(m)
-	case s.backlog.blocked() || len(s.backlog.waiting) > 0:
+	case s.backlog.blocked() || !s.backlog.empty():
 		s.backlog.add(m)
+	case s.turn.over():
+		s.backlog.add(m)
+		s.backlog.resume()
 	default:
 		s.dispatch(m)
 	}

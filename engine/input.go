@@ -210,7 +210,7 @@ func (in *input) keep(rest []byte) {
 // between and sent its next command already.
 func (s *Session) receive() {
 	for range receiveRounds {
-		if s.state == stateDropped || s.backlog.full() {
+		if s.state == stateDropped || s.backlog.full() || s.backlog.resuming {
 			return
 		}
 		data, err := s.in.read(s.fd, &s.engine.rx, &s.ep.foreign)

@@ -11,6 +11,9 @@ import (
 // serveVersion is VFIO_USER_VERSION, the first command of a client. Without it, or
 // after a refusal, the client is dropped when its time is over.
 func (s *Session) serveVersion(m *message) error {
+	if len(m.payload) > maxVersion {
+		return fmt.Errorf("VERSION of %d bytes: %w", len(m.payload), unix.EINVAL)
+	}
 	var v codec.VersionMsg
 	if err := v.Decode(m.payload); err != nil {
 		return err
