@@ -29,6 +29,17 @@ var remote = map[int64]string{
 	unix.AFS_SUPER_MAGIC:  "afs",
 	unix.AFS_FS_MAGIC:     "afs",
 	unix.CODA_SUPER_MAGIC: "coda",
+	// Stacked on another one, which may be any of the above.
+	unix.OVERLAYFS_SUPER_MAGIC: "overlay",
+	unix.ECRYPTFS_SUPER_MAGIC:  "ecryptfs",
+}
+
+// Prompt tells whether Map answers at once for a descriptor, as it does for memfds and
+// files on tmpfs and hugetlbfs. For another one it may have to wait for whoever serves the
+// file, which can be the client itself. Prompt never waits.
+func Prompt(fd int) bool {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0) // EINVAL for all others
+	return err == nil
 }
 
 // inspect checks that fd can stand behind a region.
@@ -174,12 +185,13 @@ func (t *Table) unreserve(n uint64) {
 	t.bytes -= n
 }
 
-// drop gives one reference back; the last one unmaps.
-func (t *Table) drop(m *mapping) {
+// drop gives one reference back. It was the last one if it returns true: then the mapping
+// is to be unmapped.
+func (t *Table) drop(m *mapping) bool {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if m.refs--; m.refs > 0 {
-		t.mu.Unlock()
-		return
+		return false
 	}
 	list := t.files[m.key]
 	for i := range list {
@@ -195,7 +207,10 @@ func (t *Table) drop(m *mapping) {
 	} else {
 		t.files[m.key] = list
 	}
-	t.mu.Unlock()
+	return true
+}
+
+func (t *Table) unmap(m *mapping) {
 	if err := unmapFile(m.mem); err != nil {
 		// Cannot be: the range was mapped here and is nobody else's.
 		panic(errors.Join(errors.New("dma: munmap"), err))

@@ -70,21 +70,46 @@ func (t *Table) passed() []*retirement {
 // Pin.Release. No reader can pin them any more.
 func drain(list []*retirement) {
 	for _, w := range list {
+		var free []*region
 		for _, r := range w.regions {
 			r.owner = w
 			if r.pins.Add(draining) == draining {
-				w.regionGone(r)
+				free = append(free, r)
 			}
 		}
+		w.release(free...)
 		w.gone()
 	}
 }
 
-func (w *retirement) regionGone(r *region) {
-	if r.file != nil {
-		w.t.drop(r.file)
+// largeUnmap is the size, in bytes, from which on munmap(2) may take long.
+const largeUnmap = 64 << 20
+
+// release runs on whoever let go of regions last, a worker perhaps: the kernel may take
+// its time to give their pages back, and a goroutine waits for that.
+func (w *retirement) release(regions ...*region) {
+	var last []*mapping
+	size := uint64(0)
+	for _, r := range regions {
+		if r.file == nil || !w.t.drop(r.file) {
+			w.gone()
+			continue
+		}
+		last = append(last, r.file)
+		size += r.file.span.len()
 	}
-	w.gone()
+	if size >= largeUnmap {
+		go w.unmap(last)
+	} else {
+		w.unmap(last)
+	}
+}
+
+func (w *retirement) unmap(mappings []*mapping) {
+	for _, m := range mappings {
+		w.t.unmap(m)
+		w.gone()
+	}
 }
 
 func (w *retirement) gone() {

@@ -70,7 +70,7 @@ func (p Pin) Release() {
 	}
 	switch n := p.r.pins.Add(-1); {
 	case n == draining:
-		p.r.owner.regionGone(p.r)
+		p.r.owner.release(p.r)
 	case n < 0:
 		panic("dma: pin released twice")
 	}

@@ -129,7 +129,8 @@ func (t *Table) validate(m Mapping) error {
 // from now on do not see it. done (may be nil) is called once, when every reader
 // that could see it has left its section, all pins are released and the memory is
 // unmapped, unless another region uses the same part of the file: before Unmap
-// returns if nothing stands in the way, else by the goroutine that releases last.
+// returns if nothing stands in the way, else by the goroutine that releases last, or
+// by one of its own if the file is large.
 func (t *Table) Unmap(iova, size uint64, done func()) error {
 	t.change.Lock()
 	old := t.snap.Load()

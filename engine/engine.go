@@ -143,6 +143,21 @@ func (e *Engine) PickWorker() *Worker {
 	})
 }
 
+// The kernel lets a process have 65,530 mappings (vm.max_map_count), and the Go runtime
+// dies when it can have no more. Half of them are for clients, in equal shares.
+const (
+	clientMmaps = 32 << 10
+	maxMmaps    = 1024 // a client needs a few
+	minMmaps    = 16
+)
+
+// mmapShare is how many files, or parts of files, one client may have mapped here.
+func (e *Engine) mmapShare() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return max(minMmaps, min(maxMmaps, clientMmaps/max(1, len(e.endpoints))))
+}
+
 func (e *Engine) remove(ep *Endpoint) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

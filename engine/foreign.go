@@ -55,6 +55,9 @@ func (f *foreign) hangUp(fd int) {
 	f.close(fd)
 }
 
+// do calls fn on the goroutine.
+func (f *foreign) do(fn func()) { f.add(1, fn) }
+
 func (f *foreign) add(n int, fn func()) {
 	f.pending.Add(int32(n))
 	f.mu.Lock()

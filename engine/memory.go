@@ -29,19 +29,29 @@ func (s *Session) serveDMAMap(m *message) error {
 	if req.Flags&(codec.DMAFlagMmap|codec.DMAFlagFileIO) != 0 && len(m.fds) == 0 {
 		return fmt.Errorf("DMA_MAP of a file without descriptor: %w", unix.EINVAL)
 	}
-	err := s.memory.Map(dma.Mapping{
-		IOVA: req.Addr, Size: req.Size, Prot: prot, FD: m.takeFD(), Offset: req.Offset,
-	})
-	if err != nil {
+	region := dma.Mapping{IOVA: req.Addr, Size: req.Size, Prot: prot, FD: m.takeFD(), Offset: req.Offset}
+	if region.FD >= 0 && !dma.Prompt(region.FD) {
+		s.backlog.begin(m.Header)
+		s.ep.foreign.do(func() {
+			err := s.memory.Map(region)
+			s.Post(func() { s.mapped(err) })
+		})
+		return errPending
+	}
+	if err := s.memory.Map(region); err != nil {
 		return err
 	}
 	s.ep.device.UpdateStatus(s, UpdateMemory)
 	return nil
 }
 
-// largeUnmap is the size, in bytes, from which on the kernel may take so long to
-// unmap a region that the reactor does not wait for it.
-const largeUnmap = 64 << 20
+// mapped replies to a DMA_MAP that took its time.
+func (s *Session) mapped(err error) {
+	if err == nil && s.state != stateDropped {
+		s.ep.device.UpdateStatus(s, UpdateMemory)
+	}
+	s.backlog.finish(err, nil)
+}
 
 // startDMAUnmap is VFIO_USER_DMA_UNMAP. Its reply says that nothing refers to the
 // region any more, so it waits for readers and for I/O in flight.
@@ -54,7 +64,7 @@ func (s *Session) startDMAUnmap(m *message) error {
 		return fmt.Errorf("DMA_UNMAP asks for dirty pages that are not logged: %w", unix.EINVAL)
 	}
 	s.backlog.begin(m.Header)
-	if req.Flags&codec.UnmapFlagAll != 0 || req.Size >= largeUnmap {
+	if req.Flags&codec.UnmapFlagAll != 0 { // there may be many
 		go s.unmap(req, func(err error) { s.Post(func() { s.unmapped(req, err) }) })
 		return nil
 	}

@@ -37,6 +37,7 @@ type Session struct {
 	path     dataPath
 	backlog  backlog
 	state    sessionState
+	turn     turn
 	serving  bool // HandleEvents is running, and flushes at its end
 	quiet    bool // nothing served in this event can have made a goroutine runnable
 	created  bool // NewDevice was called and accepted
@@ -69,7 +70,7 @@ func newSession(ep *Endpoint, fd int) (*Session, error) {
 		ep: ep, engine: e, log: ep.log, fd: fd,
 	}
 	s.memory = dma.NewTable(dma.Config{
-		MaxMaps: maxDMAMaps, PageSize: pageSize,
+		MaxMaps: maxDMAMaps, PageSize: pageSize, MaxMmaps: e.mmapShare(),
 		CloseFD: func(fd int) { ep.foreign.close(fd) },
 	})
 	s.irqs = irq.NewSet(irq.Config{
@@ -131,7 +132,7 @@ func (s *Session) HandleEvents(reactor.Events) {
 	if s.state == stateDropped {
 		return
 	}
-	s.serving, s.quiet = true, true
+	s.serving, s.quiet, s.turn = true, true, turn{}
 	defer s.served()
 	s.flush()
 	s.receive()
