@@ -26,6 +26,7 @@ func TestDispatchAllocatesNothing(t *testing.T) {
 			err := b.engine.reactor.Do(func() {
 				s := b.ep.session
 				n = testing.AllocsPerRun(1000, func() {
+					s.turn = turn{}
 					s.consume(c.frame)
 					s.out.release()
 				})
