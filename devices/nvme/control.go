@@ -31,6 +31,7 @@ type host struct {
 	cqs        [MaxQueues + 1]atomic.Pointer[compQueue]
 	interrupts interrupts
 	couriers   couriers
+	dropping   atomic.Bool // the queues are to be forgotten
 
 	admin    admin
 	features features
@@ -222,6 +223,10 @@ func (h *host) leave() {
 	h.couriers.close()
 	h.reader.Close()
 }
+
+// abandoned says whether nobody will see the completions of commands any more: what
+// has not begun is not worth beginning.
+func (h *host) abandoned() bool { return h.dropping.Load() || h.s.Context().Err() != nil }
 
 // fatal ends the client and shows it in CSTS.
 func (h *host) fatal(err error) {

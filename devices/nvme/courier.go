@@ -110,6 +110,9 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 			st = spec.InternalError
 		}
 	}()
+	if c.h.abandoned() {
+		return spec.AbortSQDeletion
+	}
 	switch cmd.entry.Opcode {
 	case spec.NVMRead, spec.NVMWrite:
 		return c.transfer(cmd)
@@ -167,6 +170,9 @@ func (c *courier) datasetManagement(cmd *command) spec.Status {
 	for _, r := range ranges {
 		if r.Blocks == 0 {
 			continue
+		}
+		if c.h.abandoned() {
+			return spec.AbortSQDeletion
 		}
 		st := c.submit(ns, block.Request{Op: block.Discard, Offset: int64(r.LBA << ns.shift), Length: int64(r.Blocks) << ns.shift})
 		if !st.OK() {

@@ -13,6 +13,11 @@ const (
 	// that its neighbours and other devices have their turn.
 	maxBatch      = 32
 	maxBatchBytes = 1 << 20
+	// maxRoundBytes bounds a round over all queues, as a worker has other devices too.
+	maxRoundBytes = 4 << 20
+	// maxInflight bounds the commands that a backend has at one time: a reset waits for
+	// all of them.
+	maxInflight = 512
 )
 
 // group is the queues of one client that one worker polls: an engine.Source. The
@@ -28,6 +33,8 @@ type group struct {
 
 	cqs      []*compQueue
 	active   []*subQueue // those whose memory can be reached
+	first    int         // the one that is served first in the next round
+	left     int64       // bytes that may still be moved in this round
 	posted   []*compQueue
 	inflight uint32 // commands in flight of all queues
 	waiting  int    // completed commands that found no room
@@ -75,7 +82,7 @@ func (g *group) remove(q *compQueue) {
 	g.waiting -= q.waiting.len()
 	q.owner.Store(nil)
 	q.group = nil
-	g.active = nil
+	g.active, g.first = nil, 0
 	g.gen = 0
 }
 
@@ -100,11 +107,7 @@ func (g *group) Poll() int {
 	if g.waiting > 0 {
 		n += g.postWaiting()
 	}
-	for _, q := range g.active {
-		if tail := dma.Load32(q.door, 0); tail != q.head {
-			n += g.serve(q, tail)
-		}
-	}
+	n += g.serveAll()
 	pin := g.h.interrupts.pinBased()
 	if pin {
 		for _, q := range g.cqs {
@@ -139,6 +142,31 @@ func (g *group) enter() {
 	}
 }
 
+// serveAll looks at all queues, beginning with the one whose turn it is.
+func (g *group) serveAll() (n int) {
+	g.left = maxRoundBytes
+	for range g.active {
+		q := g.active[g.first]
+		if tail := dma.Load32(q.door, 0); tail != q.head {
+			if g.left <= 0 {
+				return n
+			}
+			n += g.serve(q, tail)
+		}
+		g.turn()
+	}
+	if g.inflight >= maxInflight {
+		g.turn() // the same queue must not have every place that becomes free
+	}
+	return n
+}
+
+func (g *group) turn() {
+	if g.first++; g.first >= len(g.active) {
+		g.first = 0
+	}
+}
+
 // serve fetches and executes commands of a queue.
 func (g *group) serve(q *subQueue, tail uint32) int {
 	n := g.servable(q, tail)
@@ -154,6 +182,7 @@ func (g *group) serve(q *subQueue, tail uint32) int {
 		q.head = q.next(q.head)
 		st, done := g.execute(q, cmd)
 		left -= cmd.request.Length
+		g.left -= cmd.request.Length
 		if !done {
 			// Its completion may already have come, and may need the room; the loop
 			// posts one entry for each command at most, so there is always enough.
@@ -187,7 +216,7 @@ func (g *group) servable(q *subQueue, tail uint32) uint32 {
 		return 0 // what completed earlier comes first
 	}
 	n := min(q.distance(q.head, tail), maxBatch)
-	return min(n, q.cq.room(n), q.size-min(q.inflight, q.size))
+	return min(n, q.cq.room(n), q.size-min(q.inflight, q.size), maxInflight-min(g.inflight, maxInflight))
 }
 
 // reap takes the commands that completed elsewhere.
@@ -322,7 +351,7 @@ func (g *group) collect() {
 
 // translate finds the memory of all queues anew.
 func (g *group) translate() {
-	g.active = g.active[:0]
+	g.active, g.first = g.active[:0], 0
 	t := translator{r: g.reader, shadow: g.h.shadow, page: g.h.c.doorbells.page}
 	for _, cq := range g.cqs {
 		ok := t.translate(&cq.ring)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 
+	"vfiouser/block"
 	"vfiouser/devices/nvme/spec"
 	"vfiouser/dma"
 	"vfiouser/engine"
@@ -211,6 +212,76 @@ func TestFairShareOfARound(t *testing.T) {
 	q.ringTail(old)
 	if n := w.poll(); n != 2 {
 		t.Errorf("%d commands of 512 KiB in one round", n)
+	}
+}
+
+func TestRoundIsBoundedAndEveryQueueHasItsTurn(t *testing.T) {
+	w := &manualWorker{}
+	g := newGuest(t, rig{mode: Trap, workers: func() worker { return w }})
+	g.enable()
+	data, list := g.alloc(256), g.alloc(1)
+	prp1, prp2 := g.prps(data, 1<<20, list, false)
+	var queues []*testQueue
+	for id := range uint16(10) {
+		q := g.createQueue(id+1, 16)
+		for range 2 {
+			q.put(rw(spec.NVMRead, 1, 0, 2048, prp1, prp2))
+		}
+		q.ringTail(0)
+		queues = append(queues, q)
+	}
+	for _, want := range []int{4, 4, 4, 4, 4, 0} {
+		if n := w.poll(); n != want {
+			t.Errorf("%d commands of 1 MiB in a round, want %d", n, want)
+		}
+	}
+	for _, q := range queues {
+		q.reap()
+		if len(q.completed) != 2 {
+			t.Errorf("queue %d has %d completions", q.id, len(q.completed))
+		}
+	}
+}
+
+func TestCommandsInFlightAreBounded(t *testing.T) {
+	w := &manualWorker{}
+	b := holding(memory(t, 1<<20))
+	g := newGuest(t, rig{mode: Trap, backends: []block.Backend{b}, workers: func() worker { return w }})
+	g.enable()
+	data := g.alloc(1)
+	var queues [3]*testQueue
+	for i := range queues {
+		q := g.createQueue(uint16(i+1), 1024)
+		for range 1000 {
+			q.put(rw(spec.NVMRead, 1, 0, 8, data, 0))
+		}
+		q.ringTail(0)
+		queues[i] = q
+	}
+	completed := 0
+	for completed < 3000 {
+		for range 40 {
+			w.poll()
+		}
+		if n := b.held(); n > maxInflight || completed < 2000 && n < maxInflight {
+			t.Fatalf("%d commands in flight", n)
+		}
+		if w.arm() {
+			t.Fatal("pending although nothing can be fetched")
+		}
+		b.release()
+		w.poll()
+		completed = 0
+		least, most := 1000, 0
+		for _, q := range queues {
+			q.reap()
+			n := len(q.completed)
+			least, most = min(least, n), max(most, n)
+			completed += n
+		}
+		if most-least > maxInflight {
+			t.Fatalf("one queue has %d completions, another one %d", most, least)
+		}
 	}
 }
 

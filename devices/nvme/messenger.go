@@ -27,6 +27,10 @@ type messenger struct {
 	wg       sync.WaitGroup
 }
 
+// maxFetched bounds the commands of one queue that are fetched and not completed: a
+// reset waits for all of them.
+const maxFetched = 128
+
 // feeder is the goroutine of one submission queue.
 type feeder struct {
 	m      *messenger
@@ -162,7 +166,8 @@ func (f *feeder) step() bool {
 func (f *feeder) room() uint32 {
 	f.q.mu.Lock()
 	defer f.q.mu.Unlock()
-	return f.q.size - min(f.q.inflight, f.q.size)
+	limit := min(f.q.size, maxFetched)
+	return limit - min(f.q.inflight, limit)
 }
 
 // begin takes one command on its way.

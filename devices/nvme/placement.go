@@ -136,6 +136,8 @@ func (h *host) eachMessenger(f func(*messenger)) {
 
 // dropQueues forgets all I/O queues, after what is in flight has ended.
 func (h *host) dropQueues() {
+	h.dropping.Store(true)
+	defer h.dropping.Store(false)
 	h.stopQueues()
 	for i := 1; i < len(h.cqs); i++ {
 		h.sqs[i].Store(nil)
