@@ -83,6 +83,60 @@ func repeat(v uint64, n int) []uint64 {
 	return s
 }
 
+func TestScatterGatherLists(t *testing.T) {
+	l := newLab(t, nvme.Trap)
+	const data, list = ramBase + 8<<20, ramBase + 9<<20
+	d := spec.NewSGLDescriptor
+	for _, c := range []struct {
+		name   string
+		first  spec.SGLDescriptor
+		list   []spec.SGLDescriptor // at list, as often as 64 KiB have room
+		status spec.Status
+	}{
+		{"nowhere", d(spec.SGLDataBlock, nowhere, pageSize), nil, spec.DataTransferError},
+		{"at the end of the address space", d(spec.SGLDataBlock, 1<<64-8, pageSize), nil, spec.DataTransferError},
+		{"too short", d(spec.SGLDataBlock, data, 511), nil, spec.DataSGLLengthInvalid},
+		{"no length", d(spec.SGLDataBlock, data, 0), nil, spec.DataSGLLengthInvalid},
+		{"4 GiB", d(spec.SGLDataBlock, data, 1<<32-1), nil, spec.Success},
+		{"unknown type", d(0x7, data, pageSize), nil, spec.SGLDescriptorTypeInvalid},
+		{"bit bucket", d(spec.SGLBitBucket, data, pageSize), nil, spec.SGLDescriptorTypeInvalid},
+		{"unknown sub type", spec.SGLDescriptor{Address: data, Word: 0xf<<56 | pageSize}, nil, spec.SGLDescriptorTypeInvalid},
+		{"segment nowhere", d(spec.SGLSegment, nowhere, pageSize), nil, spec.DataTransferError},
+		{"segment at the end of the address space", d(spec.SGLSegment, 1<<64-16, pageSize), nil, spec.DataTransferError},
+		{"empty segment", d(spec.SGLLastSegment, list, 0), nil, spec.InvalidSGLSegment},
+		{"half a descriptor", d(spec.SGLLastSegment, list, 8), nil, spec.InvalidSGLSegment},
+		{"segment of 4 GiB", d(spec.SGLSegment, list, 1<<32-16), nil, spec.InvalidNumberOfSGLDescriptors},
+		{"segment that leads to itself", d(spec.SGLSegment, list, 16), []spec.SGLDescriptor{d(spec.SGLSegment, list, 16)}, spec.InvalidNumberOfSGLDescriptors},
+		{"segment in the middle", d(spec.SGLSegment, list, 64), []spec.SGLDescriptor{d(spec.SGLSegment, list, 16)}, spec.InvalidSGLSegment},
+		{"last segment that leads on", d(spec.SGLLastSegment, list, 16), []spec.SGLDescriptor{d(spec.SGLSegment, list, 16)}, spec.InvalidSGLSegment},
+		{"blocks without length", d(spec.SGLLastSegment, list, 64<<10), []spec.SGLDescriptor{d(spec.SGLDataBlock, data, 0)}, spec.DataSGLLengthInvalid},
+		{"blocks of a byte", d(spec.SGLLastSegment, list, 64<<10), []spec.SGLDescriptor{d(spec.SGLDataBlock, data+1, 1), d(spec.SGLDataBlock, data, 1)}, spec.Success},
+		{"blocks nowhere", d(spec.SGLLastSegment, list, 64<<10), []spec.SGLDescriptor{d(spec.SGLDataBlock, nowhere, 1)}, spec.DataTransferError},
+	} {
+		l.attack(t, c.name, func(a *attack) {
+			g, p := a.started(64)
+			if c.list != nil {
+				var b []byte
+				for i := 0; len(b) < 64<<10; i++ {
+					b = append(b, make([]byte, spec.SGLDescriptorSize)...)
+					c.list[i%len(c.list)].Put(b[len(b)-spec.SGLDescriptorSize:])
+				}
+				g.ram.write(list-ramBase, b)
+			}
+			for i := range uint32(20) {
+				e := transfer([]uint8{spec.NVMRead, spec.NVMWrite}[i%2], memNS+i/2%2, 0, 1, c.first.Address, c.first.Word)
+				e.Flags = spec.PSDTSGL << 6
+				if e.Opcode == spec.NVMRead && c.list != nil && c.status == spec.Success {
+					continue // it might read into its own list
+				}
+				if st := p.status(e); st&^spec.StatusDNR != c.status {
+					a.Errorf("%v, want %v", st, c.status)
+				}
+			}
+		})
+	}
+}
+
 // TestGarbageInIOQueues has every entry random, or random but for what brings it past the
 // first checks.
 func TestGarbageInIOQueues(t *testing.T) {
@@ -90,6 +144,7 @@ func TestGarbageInIOQueues(t *testing.T) {
 		l.attack(t, "34,000 entries", func(a *attack) { // in each mode
 			r := a.random()
 			g, p := a.started(1024)
+			g.scatterDescriptors(r)
 			const batch = 1000
 			for range 34 {
 				for range batch {
@@ -121,12 +176,33 @@ func randomIO(r *rand.Rand) spec.SubmissionEntry {
 	e.Opcode = []uint8{spec.NVMRead, spec.NVMWrite, spec.NVMFlush, spec.NVMWriteZeroes, spec.NVMDatasetManagement}[r.IntN(5)]
 	e.NSID = []uint32{memNS, fileNS, fileNS, e.NSID}[r.IntN(4)]
 	if r.IntN(8) > 0 {
-		e.Flags = 0
+		e.Flags = uint8(r.IntN(3)/2) << 6 // a third of them have an SGL
 	}
 	e.SetLBA(r.Uint64N(diskSize / blockSize))
 	e.CDW12 = r.Uint32N(1 << r.IntN(17))
 	e.PRP1, e.PRP2 = randomAddress(r), randomAddress(r)
+	if e.Flags != 0 {
+		e.PRP2 = randomDescriptor(r).Word
+	}
 	return e
+}
+
+// randomDescriptor is an SGL descriptor, often one of a known type and a small length.
+func randomDescriptor(r *rand.Rand) spec.SGLDescriptor {
+	if r.IntN(8) == 0 {
+		return spec.SGLDescriptor{Address: randomAddress(r), Word: r.Uint64()}
+	}
+	return spec.NewSGLDescriptor(uint8(r.IntN(4)), randomAddress(r), r.Uint32N(512)*16)
+}
+
+// scatterDescriptors fills the part of a rig's memory in which random addresses often
+// lie with random descriptors.
+func (g *rig) scatterDescriptors(r *rand.Rand) {
+	b := make([]byte, 1<<20)
+	for i := 0; i < len(b); i += spec.SGLDescriptorSize {
+		randomDescriptor(r).Put(b[i:])
+	}
+	g.ram.write(8<<20, b)
 }
 
 // randomAddress is often one inside the memory of a rig, or near its ends.
@@ -138,10 +214,9 @@ func randomAddress(r *rand.Rand) uint64 {
 		return ramBase + 16<<20 - r.Uint64N(2*pageSize)
 	case 2:
 		return ramBase - r.Uint64N(2*pageSize)
-	case 3:
-		return ramBase + r.Uint64N(16<<20)
+	case 3: // not the queues: the attack would end by itself
+		return ramBase + 1<<20 + r.Uint64N(15<<20)
 	default:
-		// Not the queues: the attack would end by itself.
 		return ramBase + 8<<20 + r.Uint64N(1<<11)*pageSize
 	}
 }
