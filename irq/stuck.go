@@ -1,7 +1,9 @@
 package irq
 
 import (
+	"os"
 	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,9 +101,12 @@ func (s *Set) inspect(e *event) (busy bool) {
 	return true
 }
 
-// relieve reads the counter until the writers are gone or the client, which may fill
-// it again at once, has won too often; then the next check goes on. The caller is
-// a user.
+// relieve lets the writers go, or gives up when the client, which may fill the counter
+// again at once, has won too often; then the next check goes on. The caller is a user.
+//
+// Reading the counter wakes a writer, which may find it full again. So the description
+// is made non-blocking too, and the threads of the process get the signal that the Go
+// runtime uses for itself: it makes the kernel begin the write anew, and that returns.
 func (e *event) relieve() {
 	const attempts = 64
 	var buf [8]byte
@@ -113,7 +118,21 @@ func (e *event) relieve() {
 		if e.word.Load()&eventUsers == eventUser {
 			return
 		}
+		_ = unix.SetNonblock(e.fd, true)
+		interruptThreads()
 		runtime.Gosched()
+	}
+}
+
+// interruptThreads interrupts the system calls of all threads that can be interrupted;
+// they are begun anew.
+func interruptThreads() {
+	tasks, _ := os.ReadDir("/proc/self/task")
+	pid := os.Getpid()
+	for _, task := range tasks {
+		if tid, err := strconv.Atoi(task.Name()); err == nil {
+			_ = unix.Tgkill(pid, tid, unix.SIGURG)
+		}
 	}
 }
 
