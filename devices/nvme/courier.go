@@ -28,6 +28,10 @@ type couriers struct {
 	running int
 	closed  bool
 	wg      sync.WaitGroup
+
+	// discarding is held by the one that gives storage back, which for memory is nothing
+	// but processor time: 32 at a time would leave none to other devices.
+	discarding sync.Mutex
 }
 
 func (p *couriers) init(h *host) {
@@ -167,6 +171,8 @@ func (c *courier) datasetManagement(cmd *command) spec.Status {
 			return spec.LBAOutOfRange | spec.StatusDNR
 		}
 	}
+	c.h.couriers.discarding.Lock()
+	defer c.h.couriers.discarding.Unlock()
 	for _, r := range ranges {
 		if r.Blocks == 0 {
 			continue
