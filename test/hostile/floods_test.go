@@ -83,12 +83,8 @@ func TestFloodsOfIO(t *testing.T) {
 			// command is what all queues are full of.
 			command func(data, list uint64) spec.SubmissionEntry
 		}{
-			{"mem, 1 MiB each", func(data, list uint64) spec.SubmissionEntry {
-				return transfer(spec.NVMRead, memNS, 0, 2048, data, list)
-			}},
-			{"file, 1 MiB each", func(data, list uint64) spec.SubmissionEntry {
-				return transfer(spec.NVMRead, fileNS, 0, 2048, data, list)
-			}},
+			{"mem, 1 MiB each", reads(memNS)},
+			{"file, 1 MiB each", reads(fileNS)},
 			{"mem, zeroes", func(_, _ uint64) spec.SubmissionEntry {
 				return transfer(spec.NVMWriteZeroes, memNS, 0, diskSize/blockSize, 0, 0)
 			}},
@@ -106,12 +102,14 @@ func TestFloodsOfIO(t *testing.T) {
 			}},
 		} {
 			l.attack(t, c.name+", and disconnect", func(a *attack) {
-				g := a.fullQueues(c.command)
+				g := a.newRig(16 << 20)
+				g.fillQueues(c.command)
 				l.healthy.goesOn(a.T, l.healthy.mark())
 				g.close()
 			})
 			l.attack(t, c.name+", and reset", func(a *attack) {
-				g := a.fullQueues(c.command)
+				g := a.newRig(16 << 20)
+				g.fillQueues(c.command)
 				l.healthy.goesOn(a.T, l.healthy.mark())
 				g.disable()
 			})
@@ -119,9 +117,8 @@ func TestFloodsOfIO(t *testing.T) {
 		l.attack(t, "more than the storage can have in flight", func(a *attack) {
 			l.gate.shut()
 			defer l.gate.open()
-			g := a.fullQueues(func(data, list uint64) spec.SubmissionEntry {
-				return transfer(spec.NVMRead, fileNS, 0, 2048, data, list)
-			})
+			g := a.newRig(16 << 20)
+			g.fillQueues(reads(fileNS))
 			l.healthy.goesOn(a.T, l.healthy.mark())
 			if n := l.gate.waiting(); n == 0 || n > 1024 {
 				a.Errorf("%d commands are in flight", n)
@@ -131,12 +128,44 @@ func TestFloodsOfIO(t *testing.T) {
 	})
 }
 
-// fullQueues is a rig with as many queues as there can be, full of one command. The
-// queues share their memory.
-func (a *attack) fullQueues(command func(data, list uint64) spec.SubmissionEntry) *rig {
-	a.Helper()
+// reads is a command of 1 MiB, scattered over the same page.
+func reads(ns uint32) func(data, list uint64) spec.SubmissionEntry {
+	return func(data, list uint64) spec.SubmissionEntry {
+		return transfer(spec.NVMRead, ns, 0, 2048, data, list)
+	}
+}
+
+func TestFloodsOfMessages(t *testing.T) {
+	l := newLab(t, nvme.Trap)
+	serve := func(g *rig) {
+		h, mark := l.healthy, l.healthy.mark()
+		g.until("the healthy device has made progress", func() bool { return h.done.Load() > mark+10*progress })
+	}
+	l.attack(t, "and disconnect", func(a *attack) {
+		g := a.newMessageRig(16 << 20)
+		g.fillQueues(reads(memNS))
+		serve(g)
+		g.close()
+	})
+	l.attack(t, "and reset", func(a *attack) {
+		g := a.newMessageRig(16 << 20)
+		g.fillQueues(reads(fileNS))
+		serve(g)
+		g.disable()
+	})
+	l.attack(t, "that nobody reads", func(a *attack) {
+		g := a.newMessageRig(16 << 20)
+		g.fillQueues(reads(memNS))
+		l.healthy.goesOn(a.T, l.healthy.mark())
+		g.ended()
+	})
+}
+
+// fillQueues creates as many queues as there can be, full of one command. They share their
+// memory.
+func (g *rig) fillQueues(command func(data, list uint64) spec.SubmissionEntry) {
+	g.a.Helper()
 	const entries, queues = 4096, 63
-	g := a.newRig(16 << 20)
 	g.start()
 	data, list := g.ram.alloc(pageSize), g.ram.alloc(2*pageSize)
 	g.ram.write64(list, repeat(ramBase+data, pageSize/8)...)
@@ -167,5 +196,4 @@ func (a *attack) fullQueues(command func(data, list uint64) spec.SubmissionEntry
 	for id := uint16(1); id <= queues; id++ {
 		g.ring(id, false, entries-1)
 	}
-	return g
 }
