@@ -123,7 +123,7 @@ func (c *controllers) flags(f *pflag.FlagSet) {
 		}
 		c.config.Queues = n
 		return nil
-	})}, "queues", fmt.Sprintf("I/O queue pairs, 1 to %d (default %d)", nvme.MaxQueues, nvme.MaxQueues))
+	})}, "queues", fmt.Sprintf("I/O queue pairs, 1 to %d (default 63)", nvme.MaxQueues))
 	f.Var(option{"MODE", own(func(c *controller, s string) (err error) {
 		c.config.Doorbells, err = nvme.ParseDoorbellMode(s)
 		return err
