@@ -140,7 +140,7 @@ func TestScatterGatherLists(t *testing.T) {
 // TestGarbageInIOQueues has every entry random, or random but for what brings it past the
 // first checks.
 func TestGarbageInIOQueues(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, allModes, func(t *testing.T, l *lab) {
 		l.attack(t, "34,000 entries", func(a *attack) { // in each mode
 			r := a.random()
 			g, p := a.started(1024)
@@ -222,7 +222,7 @@ func randomAddress(r *rand.Rand) uint64 {
 }
 
 func TestGarbageInAdminQueue(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, allModes, func(t *testing.T, l *lab) {
 		l.attack(t, "15,000 entries", func(a *attack) {
 			r := a.random()
 			g := a.newRig(16 << 20)

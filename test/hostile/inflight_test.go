@@ -44,7 +44,7 @@ func TestUnmapWithIOInFlight(t *testing.T) {
 		{"all regions", all},
 	} {
 		l.attack(t, c.name, func(a *attack) {
-			g, _ := a.inFlight(1024)
+			g, _ := a.inFlight(256)
 			g.must(g.message(codec.CmdDMAUnmap, 0, c.payload))
 			g.silent() // the reply says that nothing refers to the memory any more
 			a.lab.gate.open()
@@ -99,7 +99,7 @@ func TestUnmapWithIOInFlight(t *testing.T) {
 }
 
 func TestDisconnectWithIOInFlight(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, allModes, func(t *testing.T, l *lab) {
 		for _, c := range []struct {
 			name string
 			id   uint32
@@ -114,7 +114,7 @@ func TestDisconnectWithIOInFlight(t *testing.T) {
 		}
 		l.attack(t, "while all of it is held back", func(a *attack) {
 			for range 5 {
-				g, _ := a.inFlight(1024)
+				g, _ := a.inFlight(256)
 				g.close()
 				l.healthy.goesOn(a.T, l.healthy.mark())
 				l.gate.open()
@@ -124,7 +124,7 @@ func TestDisconnectWithIOInFlight(t *testing.T) {
 }
 
 func TestResetWithIOInFlight(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, allModes, func(t *testing.T, l *lab) {
 		l.attack(t, "the controller, 1,000 times", func(a *attack) {
 			g, p := a.started(1024)
 			p.flood(fileNS, ramBase+g.ram.alloc(pageSize))
@@ -165,7 +165,7 @@ func TestResetWithIOInFlight(t *testing.T) {
 			}
 		})
 		l.attack(t, "the device, while all of it is held back", func(a *attack) {
-			g, _ := a.inFlight(1024)
+			g, _ := a.inFlight(256)
 			g.must(g.message(codec.CmdReset, 0, nil))
 			g.silent()
 			a.lab.gate.open()
@@ -175,7 +175,7 @@ func TestResetWithIOInFlight(t *testing.T) {
 			g.alive()
 		})
 		l.attack(t, "the controller, while all of it is held back", func(a *attack) {
-			g, _ := a.inFlight(1024)
+			g, _ := a.inFlight(256)
 			g.write32(spec.RegCC, 0)
 			l.healthy.goesOn(a.T, l.healthy.mark())
 			if !g.csts().RDY() {

@@ -37,7 +37,7 @@ func (a *attack) block(fd int) {
 
 // A client that makes its eventfd blocking and fills it catches whoever writes to it.
 func TestBlockedEventfds(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, []nvme.DoorbellMode{nvme.Trap, nvme.Mmap}, func(t *testing.T, l *lab) {
 		for _, index := range []irq.Index{irq.MSIX, irq.MSI, irq.INTx} {
 			l.attack(t, index.String()+", of a busy queue", func(a *attack) {
 				g, p := a.started(1024)

@@ -109,9 +109,11 @@ func (l *lab) serve(t *testing.T, cfg nvme.Config) *engine.Endpoint {
 	return ep
 }
 
+var allModes = []nvme.DoorbellMode{nvme.Trap, nvme.Shadow, nvme.Mmap}
+
 // forModes runs a test on a lab for each doorbell mode.
-func forModes(t *testing.T, run func(t *testing.T, l *lab)) {
-	for _, mode := range []nvme.DoorbellMode{nvme.Trap, nvme.Shadow, nvme.Mmap} {
+func forModes(t *testing.T, modes []nvme.DoorbellMode, run func(t *testing.T, l *lab)) {
+	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) { run(t, newLab(t, mode)) })
 	}
 }

@@ -50,71 +50,67 @@ func (c *raw) respond(h codec.Header, flags codec.Flags, errno uint32, payload [
 }
 
 func TestMessagesAnsweredWrong(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
-		for _, c := range []struct {
-			name   string
-			answer func(g *rig, h codec.Header, payload []byte)
-		}{
-			{"never", func(*rig, codec.Header, []byte) {}},
-			{"with another id", func(g *rig, h codec.Header, payload []byte) {
-				h.ID++
-				_ = g.respond(h, 0, 0, payload)
-			}},
-			{"with another command", func(g *rig, h codec.Header, payload []byte) {
-				h.Command = codec.CmdGetInfo
-				_ = g.respond(h, 0, 0, payload)
-			}},
-			{"twice", func(g *rig, h codec.Header, payload []byte) {
-				g.answer(h, payload)
-				g.answer(h, payload)
-			}},
-			{"without payload", func(g *rig, h codec.Header, payload []byte) { _ = g.respond(h, 0, 0, nil) }},
-			{"with less data", func(g *rig, h codec.Header, payload []byte) {
-				m := codec.DMAAccess{Addr: ramBase, Count: 3, Data: []byte{1, 2, 3}}
-				_ = g.respond(h, 0, 0, m.Append(nil))
-			}},
-			{"with more data", func(g *rig, h codec.Header, payload []byte) {
-				m := codec.DMAAccess{Addr: ramBase, Count: 1 << 20, Data: make([]byte, 1<<20)}
-				_ = g.respond(h, 0, 0, m.Append(nil))
-			}},
-			{"with a count of 2^64-1", func(g *rig, h codec.Header, payload []byte) {
-				m := codec.DMAAccess{Addr: ramBase, Count: 1<<64 - 1}
-				_ = g.respond(h, 0, 0, m.AppendHead(nil))
-			}},
-			{"with another address", func(g *rig, h codec.Header, payload []byte) {
-				var m codec.DMAAccess
-				_ = m.DecodeReadRequest(payload[:codec.DMAAccessSize])
-				m.Addr, m.Data = m.Addr+pageSize, make([]byte, m.Count)
-				_ = g.respond(h, 0, 0, m.Append(nil))
-			}},
-			{"with half a reply", func(g *rig, h codec.Header, payload []byte) {
-				h.Flags = codec.FlagReply
-				_ = g.send(h.Append(nil)[:codec.HeaderSize/2])
-				g.serve = nil
-			}},
-		} {
-			l.attack(t, c.name, func(a *attack) {
-				g := a.newMessageRig(16 << 20)
-				g.serve = func(h codec.Header, payload []byte) { c.answer(g, h, payload) }
-				// The admin queue alone makes the server ask.
-				admin := g.newPair(0, 64)
-				g.write32(spec.RegAQA, uint32(spec.NewAQA(63, 63)))
-				g.write64(spec.RegASQ, ramBase+admin.sq)
-				g.write64(spec.RegACQ, ramBase+admin.cq)
-				g.write32(spec.RegCC, enabled)
-				g.until("the controller is ready", func() bool { return g.csts().RDY() })
-				for range 4 {
-					g.admin = admin
-					admin.put(spec.SubmissionEntry{Opcode: spec.AdminIdentify, CDW10: spec.CNSController, PRP1: ramBase + 8<<20})
-				}
-				if l.mode == nvme.Mmap {
-					g.mapDoorbells()
-				}
-				g.ring(0, false, admin.tail)
-				g.endedServing()
-			})
-		}
-	})
+	l := newLab(t, nvme.Trap)
+	for _, c := range []struct {
+		name   string
+		answer func(g *rig, h codec.Header, payload []byte)
+	}{
+		{"never", func(*rig, codec.Header, []byte) {}},
+		{"with another id", func(g *rig, h codec.Header, payload []byte) {
+			h.ID++
+			_ = g.respond(h, 0, 0, payload)
+		}},
+		{"with another command", func(g *rig, h codec.Header, payload []byte) {
+			h.Command = codec.CmdGetInfo
+			_ = g.respond(h, 0, 0, payload)
+		}},
+		{"twice", func(g *rig, h codec.Header, payload []byte) {
+			g.answer(h, payload)
+			g.answer(h, payload)
+		}},
+		{"without payload", func(g *rig, h codec.Header, payload []byte) { _ = g.respond(h, 0, 0, nil) }},
+		{"with less data", func(g *rig, h codec.Header, payload []byte) {
+			m := codec.DMAAccess{Addr: ramBase, Count: 3, Data: []byte{1, 2, 3}}
+			_ = g.respond(h, 0, 0, m.Append(nil))
+		}},
+		{"with more data", func(g *rig, h codec.Header, payload []byte) {
+			m := codec.DMAAccess{Addr: ramBase, Count: 1 << 20, Data: make([]byte, 1<<20)}
+			_ = g.respond(h, 0, 0, m.Append(nil))
+		}},
+		{"with a count of 2^64-1", func(g *rig, h codec.Header, payload []byte) {
+			m := codec.DMAAccess{Addr: ramBase, Count: 1<<64 - 1}
+			_ = g.respond(h, 0, 0, m.AppendHead(nil))
+		}},
+		{"with another address", func(g *rig, h codec.Header, payload []byte) {
+			var m codec.DMAAccess
+			_ = m.DecodeReadRequest(payload[:codec.DMAAccessSize])
+			m.Addr, m.Data = m.Addr+pageSize, make([]byte, m.Count)
+			_ = g.respond(h, 0, 0, m.Append(nil))
+		}},
+		{"with half a reply", func(g *rig, h codec.Header, payload []byte) {
+			h.Flags = codec.FlagReply
+			_ = g.send(h.Append(nil)[:codec.HeaderSize/2])
+			g.serve = nil
+		}},
+	} {
+		l.attack(t, c.name, func(a *attack) {
+			g := a.newMessageRig(16 << 20)
+			g.serve = func(h codec.Header, payload []byte) { c.answer(g, h, payload) }
+			// The admin queue alone makes the server ask.
+			admin := g.newPair(0, 64)
+			g.write32(spec.RegAQA, uint32(spec.NewAQA(63, 63)))
+			g.write64(spec.RegASQ, ramBase+admin.sq)
+			g.write64(spec.RegACQ, ramBase+admin.cq)
+			g.write32(spec.RegCC, enabled)
+			g.until("the controller is ready", func() bool { return g.csts().RDY() })
+			for range 4 {
+				g.admin = admin
+				admin.put(spec.SubmissionEntry{Opcode: spec.AdminIdentify, CDW10: spec.CNSController, PRP1: ramBase + 8<<20})
+			}
+			g.ring(0, false, admin.tail)
+			g.endedServing()
+		})
+	}
 }
 
 // endedServing is ended for a client that still answers the server.
@@ -130,7 +126,7 @@ func (g *rig) endedServing() {
 }
 
 func TestMessagesRefused(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, allModes, func(t *testing.T, l *lab) {
 		for _, errno := range []uint32{0, 14, 1<<32 - 1} {
 			l.attack(t, fmt.Sprintf("data, with errno %d", errno), func(a *attack) {
 				g := a.newMessageRig(16 << 20)
@@ -174,7 +170,7 @@ func TestMessagesRefused(t *testing.T) {
 }
 
 func TestMessagesAndTheirEnd(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, []nvme.DoorbellMode{nvme.Trap, nvme.Shadow}, func(t *testing.T, l *lab) {
 		// fetched is a rig of which the server has asked for data and has no answer.
 		fetched := func(a *attack) *rig {
 			g := a.newMessageRig(16 << 20)

@@ -63,7 +63,7 @@ func TestQueuesThatAreRefused(t *testing.T) {
 }
 
 func TestQueuesWithoutMemory(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, allModes, func(t *testing.T, l *lab) {
 		for _, c := range []struct {
 			name string
 			iova uint64
@@ -123,7 +123,7 @@ func TestQueuesWithoutMemory(t *testing.T) {
 }
 
 func TestQueuesDeletedWhileInUse(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, allModes, func(t *testing.T, l *lab) {
 		l.attack(t, "with commands in flight", func(a *attack) {
 			g, p := a.inFlight(64)
 			g.admin.put(deleteQueue(spec.AdminDeleteSQ, 1))
@@ -152,10 +152,10 @@ func TestQueuesDeletedWhileInUse(t *testing.T) {
 			l.healthy.goesOn(a.T, l.healthy.mark())
 			g.restart()
 		})
-		l.attack(t, "200 times", func(a *attack) {
+		l.attack(t, "50 times", func(a *attack) {
 			g, p := a.started(1024)
 			data := ramBase + g.ram.alloc(pageSize)
-			for i := range 200 {
+			for i := range 50 {
 				p.tail = 0
 				p.flood(memNS+uint32(i%2), data)
 				g.do(deleteQueue(spec.AdminDeleteSQ, 1))

@@ -40,7 +40,7 @@ func TestEveryOffsetOfBAR0(t *testing.T) {
 }
 
 func TestRandomRegisterWrites(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, allModes, func(t *testing.T, l *lab) {
 		l.attack(t, "the registers, while commands run", func(a *attack) {
 			r := a.random()
 			g, p := a.started(1024)

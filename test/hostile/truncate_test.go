@@ -10,7 +10,7 @@ import (
 // A client can make its memory shorter while the device uses it. That must cost it its
 // session and nobody else anything.
 func TestTruncatedMemory(t *testing.T) {
-	forModes(t, func(t *testing.T, l *lab) {
+	forModes(t, allModes, func(t *testing.T, l *lab) {
 		for _, ns := range []struct {
 			name string
 			id   uint32
@@ -101,7 +101,7 @@ func truncateStorm(a *attack, ns uint32) {
 
 // truncateLate completes many requests when nothing can be posted any more.
 func truncateLate(a *attack) {
-	g, p := a.started(1024)
+	g, p := a.started(256)
 	data := g.ram.size - pageSize
 	a.lab.gate.shut()
 	defer a.lab.gate.open()
@@ -114,7 +114,7 @@ func truncateLate(a *attack) {
 
 // truncateLater does so when the data cannot be stored either.
 func truncateLater(a *attack) {
-	g, p := a.started(1024)
+	g, p := a.started(256)
 	data := g.ram.alloc(pageSize)
 	a.lab.gate.shut()
 	defer a.lab.gate.open()
