@@ -137,9 +137,6 @@ func (h *host) handle(r *request) {
 	if r.reset {
 		h.reset()
 	}
-	for _, task := range r.tasks {
-		task()
-	}
 	if r.enable {
 		h.enable(r.config)
 	}
@@ -149,6 +146,10 @@ func (h *host) handle(r *request) {
 	if r.place {
 		h.place()
 		h.kickAll()
+	}
+	// Last: once the data path is held the registers may belong to the next client.
+	for _, task := range r.tasks {
+		task()
 	}
 }
 
