@@ -52,6 +52,11 @@ func newLab(t *testing.T, mode nvme.DoorbellMode) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	l := &lab{engine: e, mode: mode}
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, make([]byte, diskSize), 0o600); err != nil {
@@ -67,11 +72,6 @@ func newLab(t *testing.T, mode nvme.DoorbellMode) *lab {
 	}})
 	other := l.serve(t, nvme.Config{Doorbells: nvme.Trap, Namespaces: []nvme.Namespace{{Backend: memory(t), BlockSize: blockSize}}})
 	l.healthy = newHealthy(t, other.Path())
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	return l
 }
 

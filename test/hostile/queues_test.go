@@ -208,4 +208,19 @@ func TestAdminQueuesThatCannotBe(t *testing.T) {
 			g.start()
 		})
 	}
+	l.attack(t, "and the next client finds a controller that has not failed", func(a *attack) {
+		for range 300 {
+			s := a.session()
+			s.post32(spec.RegCC, 0)
+			s.post32(spec.RegCC, enabled) // without admin queues
+			s.close()
+			s = a.session()
+			for range 5 {
+				if csts := s.csts(); csts != 0 {
+					a.Fatalf("CSTS is %#x", csts)
+				}
+			}
+			s.close()
+		}
+	})
 }
