@@ -30,7 +30,7 @@ type Region struct {
 	Flags uint32 // codec.RegionFlag*
 	Size  uint64 // bytes; 0: the device does not have it
 	// Areas are the parts that can be mmapped; the whole region is one area if the server did not say.
-	Areas []codec.SparseArea
+	Areas []codec.Area
 
 	offset uint64
 	mu     sync.Mutex
@@ -85,7 +85,7 @@ func (d *Device) askRegion(ctx context.Context, index int, argsz uint32) (r *Reg
 		return r, 0, nil
 	}
 	if len(r.Areas) == 0 && info.Size > 0 {
-		r.Areas = []codec.SparseArea{{Offset: 0, Size: info.Size}}
+		r.Areas = []codec.Area{{Offset: 0, Size: info.Size}}
 	}
 	if n := len(k.fds); n != len(r.Areas) && (n != 1 || len(r.Areas) == 0) {
 		return nil, 0, d.breakOff(codec.CmdGetRegionInfo, nil, "region %d: %d descriptors for %d mappable areas", index, n, len(r.Areas))

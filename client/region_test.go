@@ -26,24 +26,24 @@ func memfd(t *testing.T, size int64) int {
 const mmapFlags = codec.RegionFlagRead | codec.RegionFlagWrite | codec.RegionFlagMmap
 
 func TestRegionInfo(t *testing.T) {
-	many := make([]codec.SparseArea, 62)
+	many := make([]codec.Area, 62)
 	for i := range many {
-		many[i] = codec.SparseArea{Offset: uint64(i) * 4096, Size: 4096}
+		many[i] = codec.Area{Offset: uint64(i) * 4096, Size: 4096}
 	}
 	for _, test := range []struct {
 		name  string
 		info  codec.RegionInfo
 		asked int // questions
 		fds   int
-		areas []codec.SparseArea
+		areas []codec.Area
 	}{
 		{"absent", codec.RegionInfo{}, 1, 0, nil},
 		{"by message only", codec.RegionInfo{Size: 100, Flags: 3}, 1, 0, nil},
-		{"mappable as a whole", codec.RegionInfo{Size: 8192, Flags: mmapFlags}, 1, 1, []codec.SparseArea{{Offset: 0, Size: 8192}}},
-		{"two areas in one file", codec.RegionInfo{Size: 16384, Flags: mmapFlags, Sparse: []codec.SparseArea{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}}, 1, 1,
-			[]codec.SparseArea{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}},
-		{"two areas in two files", codec.RegionInfo{Size: 16384, Flags: mmapFlags, Sparse: []codec.SparseArea{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}}, 1, 2,
-			[]codec.SparseArea{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}},
+		{"mappable as a whole", codec.RegionInfo{Size: 8192, Flags: mmapFlags}, 1, 1, []codec.Area{{Offset: 0, Size: 8192}}},
+		{"two areas in one file", codec.RegionInfo{Size: 16384, Flags: mmapFlags, Sparse: []codec.Area{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}}, 1, 1,
+			[]codec.Area{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}},
+		{"two areas in two files", codec.RegionInfo{Size: 16384, Flags: mmapFlags, Sparse: []codec.Area{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}}, 1, 2,
+			[]codec.Area{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}},
 		{"more areas than there is room for at first", codec.RegionInfo{Size: 62 * 4096, Flags: mmapFlags, Sparse: many}, 2, 62, many},
 		{"areas without the flag", codec.RegionInfo{Size: 8192, Flags: 3, Sparse: many[:2]}, 1, 0, nil},
 	} {
@@ -100,7 +100,7 @@ func TestRegionInfo(t *testing.T) {
 }
 
 func TestHostileRegionInfoEndsTheSession(t *testing.T) {
-	sparse := []codec.SparseArea{{Offset: 0, Size: 4096}, {Offset: 4096, Size: 4096}}
+	sparse := []codec.Area{{Offset: 0, Size: 4096}, {Offset: 4096, Size: 4096}}
 	for _, test := range []struct {
 		name  string
 		reply func(m wire) []byte
@@ -180,7 +180,7 @@ func TestMmapSharesWithTheServer(t *testing.T) {
 	file := memfd(t, 3*4096)
 	d := attach(t, func(s *server) {
 		s.reply(s.want(codec.CmdGetRegionInfo), (&codec.RegionInfo{
-			Size: 8192, Offset: 4096, Flags: mmapFlags, Sparse: []codec.SparseArea{{Offset: 4096, Size: 4096}}}).AppendReply(nil, 1000), file)
+			Size: 8192, Offset: 4096, Flags: mmapFlags, Sparse: []codec.Area{{Offset: 4096, Size: 4096}}}).AppendReply(nil, 1000), file)
 	})
 	r, err := d.Region(testContext(t), 0)
 	if err != nil {
@@ -224,7 +224,7 @@ func TestMmapChecksTheFile(t *testing.T) {
 	for name, info := range map[string]codec.RegionInfo{
 		"too short":             {Size: 8192, Flags: mmapFlags},
 		"offset beyond it":      {Size: 4096, Offset: 8192, Flags: mmapFlags},
-		"offset that overflows": {Size: 8192, Offset: ^uint64(0), Flags: mmapFlags, Sparse: []codec.SparseArea{{Offset: 4096, Size: 4096}}},
+		"offset that overflows": {Size: 8192, Offset: ^uint64(0), Flags: mmapFlags, Sparse: []codec.Area{{Offset: 4096, Size: 4096}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := memfd(t, 4096)

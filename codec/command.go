@@ -54,7 +54,7 @@ var ops = [NumCommands]Op{
 	CmdDMAUnmap:         {"DMA_UNMAP", ToServer, DMAUnmapSize, DMAUnmapSize, true, false},
 	CmdGetInfo:          {"GET_INFO", ToServer, DeviceInfoSize, DeviceInfoSize, false, false},
 	CmdGetRegionInfo:    {"GET_REGION_INFO", ToServer, RegionInfoSize, RegionInfoSize, false, true},
-	CmdGetRegionIOFDs:   {"GET_REGION_IO_FDS", ToServer, 16, 16, false, true},
+	CmdGetRegionIOFDs:   {"GET_REGION_IO_FDS", ToServer, IOFDsSize, IOFDsSize, false, true},
 	CmdGetIRQInfo:       {"GET_IRQ_INFO", ToServer, IRQInfoSize, IRQInfoSize, false, false},
 	CmdSetIRQs:          {"SET_IRQS", ToServer, SetIRQsSize, 0, true, false},
 	CmdRegionRead:       {"REGION_READ", ToServer, RegionAccessSize, RegionAccessSize, false, false},
@@ -62,10 +62,10 @@ var ops = [NumCommands]Op{
 	CmdDMARead:          {"DMA_READ", ToClient, DMAAccessSize, DMAAccessSize, false, false},
 	CmdDMAWrite:         {"DMA_WRITE", ToClient, DMAAccessSize, dmaWriteReplyMin, false, false},
 	CmdReset:            {"RESET", ToServer, 0, 0, false, false},
-	CmdRegionWriteMulti: {"REGION_WRITE_MULTI", ToServer, 8, 8, false, false},
-	CmdDeviceFeature:    {"DEVICE_FEATURE", ToServer, 8, 8, false, false},
-	CmdMigDataRead:      {"MIG_DATA_READ", ToServer, 8, 8, false, false},
-	CmdMigDataWrite:     {"MIG_DATA_WRITE", ToServer, 8, 0, false, false},
+	CmdRegionWriteMulti: {"REGION_WRITE_MULTI", ToServer, WriteMultiSize, WriteMultiSize, false, false},
+	CmdDeviceFeature:    {"DEVICE_FEATURE", ToServer, FeatureSize, FeatureSize, false, false},
+	CmdMigDataRead:      {"MIG_DATA_READ", ToServer, MigDataSize, MigDataSize, false, false},
+	CmdMigDataWrite:     {"MIG_DATA_WRITE", ToServer, MigDataSize, 0, false, false},
 }
 
 // Lookup finds a command in the table; false for an id that the protocol does not know.

@@ -14,34 +14,52 @@ const (
 	RegionFlagCaps  uint32 = 1 << 3 // CapOffset is valid
 )
 
-// Region indexes of a PCI device (VFIO_PCI_*_REGION_INDEX). BARs are 0 to 5.
+// Region indexes of a PCI device (VFIO_PCI_*_REGION_INDEX). What lies beyond them is the
+// device's own and has a type.
 const (
-	RegionROM    = 6
-	RegionConfig = 7
-	RegionVGA    = 8
-	NumRegions   = 9
+	RegionBAR0 = iota
+	RegionBAR1
+	RegionBAR2
+	RegionBAR3
+	RegionBAR4
+	RegionBAR5
+	RegionROM
+	RegionConfig
+	RegionVGA
+	NumRegions
 )
 
 const (
 	capHeaderSize  = 8                 // struct vfio_info_cap_header
 	capSparseMmap  = 1                 // VFIO_REGION_INFO_CAP_SPARSE_MMAP
+	capType        = 2                 // VFIO_REGION_INFO_CAP_TYPE
 	sparseHeadSize = capHeaderSize + 8 // nr_areas, reserved
 	sparseAreaSize = 16
+	typeSize       = capHeaderSize + 8
 )
 
-// SparseArea is a part of a region that can be mmapped. Offset counts from the
+// Area is a part of a region, such as one that can be mmapped. Offset counts from the
 // start of the region, both are bytes.
-type SparseArea struct{ Offset, Size uint64 }
+type Area struct{ Offset, Size uint64 }
+
+// RegionType says what a region of the device's own is (VFIO_REGION_TYPE_*). The zero
+// value is no type.
+type RegionType struct{ Type, Subtype uint32 }
+
+// RegionTypePCIVendor in a RegionType.Type goes with a PCI vendor id in the lower bits,
+// who then assigns the subtypes.
+const RegionTypePCIVendor uint32 = 1 << 31
 
 // RegionInfo is the request, in which only ArgSz and Index count, and the reply.
 type RegionInfo struct {
 	ArgSz     uint32 // request: room for the reply; reply: what the whole takes, bytes
 	Flags     uint32 // RegionFlag*
 	Index     uint32
-	CapOffset uint32 // of the first capability, from the start of the payload
-	Size      uint64 // bytes
-	Offset    uint64 // of the region in its descriptor's file, bytes
-	Sparse    []SparseArea
+	CapOffset uint32     // of the first capability, from the start of the payload
+	Size      uint64     // bytes
+	Offset    uint64     // of the region in its descriptor's file, bytes
+	Sparse    []Area     // what can be mmapped; none: all or nothing, as Flags say
+	Type      RegionType // zero: one of the indexes above
 }
 
 // DecodeRequest reads a request. It may be longer than the structure: SPDK's is as
@@ -77,7 +95,7 @@ func (m *RegionInfo) decodeHead(b []byte) error {
 	m.CapOffset = binary.NativeEndian.Uint32(b[12:])
 	m.Size = binary.NativeEndian.Uint64(b[16:])
 	m.Offset = binary.NativeEndian.Uint64(b[24:])
-	m.Sparse = m.Sparse[:0]
+	m.Sparse, m.Type = m.Sparse[:0], RegionType{}
 	if m.ArgSz < RegionInfoSize {
 		return invalid(CmdGetRegionInfo, ErrSize, "argsz is smaller than 32")
 	}
@@ -93,10 +111,15 @@ func (m *RegionInfo) decodeCaps(b []byte) error {
 		if off < low || off > size || size-off < capHeaderSize {
 			return invalid(CmdGetRegionInfo, ErrRange, "capability lies outside of the payload or is linked backwards")
 		}
-		if binary.NativeEndian.Uint16(b[off:]) == capSparseMmap {
-			if err := m.decodeSparse(b[off:]); err != nil {
-				return err
-			}
+		var err error
+		switch binary.NativeEndian.Uint16(b[off:]) {
+		case capSparseMmap:
+			err = m.decodeSparse(b[off:])
+		case capType:
+			err = m.decodeType(b[off:])
+		}
+		if err != nil {
+			return err
 		}
 		low = off + capHeaderSize
 		off = binary.NativeEndian.Uint32(b[off+4:])
@@ -114,12 +137,23 @@ func (m *RegionInfo) decodeSparse(b []byte) error {
 		return invalid(CmdGetRegionInfo, ErrSize, "sparse mmap areas are cut")
 	}
 	for range n {
-		a := SparseArea{binary.NativeEndian.Uint64(b), binary.NativeEndian.Uint64(b[8:])}
+		a := Area{binary.NativeEndian.Uint64(b), binary.NativeEndian.Uint64(b[8:])}
 		if a.Offset > m.Size || a.Size > m.Size-a.Offset {
 			return invalid(CmdGetRegionInfo, ErrRange, "sparse mmap area lies outside of the region")
 		}
 		m.Sparse = append(m.Sparse, a)
 		b = b[sparseAreaSize:]
+	}
+	return nil
+}
+
+func (m *RegionInfo) decodeType(b []byte) error {
+	if len(b) < typeSize {
+		return invalid(CmdGetRegionInfo, ErrShort, "type capability is cut")
+	}
+	m.Type = RegionType{
+		binary.NativeEndian.Uint32(b[capHeaderSize:]),
+		binary.NativeEndian.Uint32(b[capHeaderSize+4:]),
 	}
 	return nil
 }
@@ -130,24 +164,51 @@ func (m *RegionInfo) AppendRequest(dst []byte) []byte {
 }
 
 // AppendReply appends the reply to a request that has room for argsz bytes. ArgSz,
-// CapOffset and RegionFlagCaps follow from Sparse and are set in m. If argsz is too
-// small, the reply is the structure alone, which tells the size to ask again with;
+// CapOffset and RegionFlagCaps follow from Sparse and Type and are set in m. If argsz is
+// too small, the reply is the structure alone, which tells the size to ask again with;
 // its CapOffset is valid all the same, since QEMU checks it there already.
 func (m *RegionInfo) AppendReply(dst []byte, argsz uint32) []byte {
+	sparseSize, typed := uint32(0), m.Type != RegionType{}
 	m.ArgSz, m.CapOffset = RegionInfoSize, 0
 	m.Flags &^= RegionFlagCaps
 	if len(m.Sparse) > 0 {
-		m.ArgSz += sparseHeadSize + uint32(len(m.Sparse))*sparseAreaSize
+		sparseSize = sparseHeadSize + uint32(len(m.Sparse))*sparseAreaSize
+		m.ArgSz += sparseSize
+	}
+	if typed {
+		m.ArgSz += typeSize
+	}
+	if m.ArgSz > RegionInfoSize {
 		m.CapOffset = RegionInfoSize
 		m.Flags |= RegionFlagCaps
 	}
 	dst = m.appendHead(dst)
-	if len(m.Sparse) == 0 || argsz < m.ArgSz {
+	if argsz < m.ArgSz {
 		return dst
 	}
-	dst = binary.NativeEndian.AppendUint16(dst, capSparseMmap)
+	if len(m.Sparse) > 0 {
+		next := uint32(0)
+		if typed {
+			next = RegionInfoSize + sparseSize
+		}
+		dst = m.appendSparse(dst, next)
+	}
+	if typed {
+		dst = appendCapHeader(dst, capType, 0)
+		dst = binary.NativeEndian.AppendUint32(dst, m.Type.Type)
+		dst = binary.NativeEndian.AppendUint32(dst, m.Type.Subtype)
+	}
+	return dst
+}
+
+func appendCapHeader(dst []byte, id uint16, next uint32) []byte {
+	dst = binary.NativeEndian.AppendUint16(dst, id)
 	dst = binary.NativeEndian.AppendUint16(dst, 1) // version
-	dst = binary.NativeEndian.AppendUint32(dst, 0) // no next
+	return binary.NativeEndian.AppendUint32(dst, next)
+}
+
+func (m *RegionInfo) appendSparse(dst []byte, next uint32) []byte {
+	dst = appendCapHeader(dst, capSparseMmap, next)
 	dst = binary.NativeEndian.AppendUint32(dst, uint32(len(m.Sparse)))
 	dst = binary.NativeEndian.AppendUint32(dst, 0)
 	for _, a := range m.Sparse {

@@ -9,7 +9,7 @@ func regionHead(argsz, flags, capOffset uint32, size uint64) []byte {
 	return pack(argsz, flags, uint32(0), capOffset, size, uint64(0))
 }
 
-func sparseCap(next uint32, areas ...SparseArea) []byte {
+func sparseCap(next uint32, areas ...Area) []byte {
 	b := pack(uint16(1), uint16(1), next, uint32(len(areas)), uint32(0))
 	for _, a := range areas {
 		b = pack(b, a.Offset, a.Size)
@@ -30,7 +30,7 @@ func TestRegionInfoRequest(t *testing.T) {
 		{"argsz smaller than the structure", 31, 0, ErrSize},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := RegionInfo{Sparse: []SparseArea{{1, 2}}}
+			m := RegionInfo{Sparse: []Area{{1, 2}}}
 			err := m.DecodeRequest(pack(tt.argsz, uint32(0), uint32(4), make([]byte, 20+tt.tail)))
 			wantError(t, err, CmdGetRegionInfo, tt.kind)
 			if m.ArgSz != tt.argsz || m.Index != 4 || len(m.Sparse) != 0 {
@@ -41,10 +41,10 @@ func TestRegionInfoRequest(t *testing.T) {
 }
 
 func TestRegionInfoReplyInTwoSteps(t *testing.T) {
-	area := SparseArea{0x1000, 0x1000}
+	area := Area{0x1000, 0x1000}
 	info := func() RegionInfo {
 		return RegionInfo{Flags: RegionFlagRead | RegionFlagWrite | RegionFlagMmap, Index: 0, Size: 0x4000,
-			Sparse: []SparseArea{area}}
+			Sparse: []Area{area}}
 	}
 	short := regionHead(64, 0xf, 32, 0x4000)
 	full := pack(short, sparseCap(0, area))
@@ -77,21 +77,21 @@ func TestRegionInfoReplyWithoutAreas(t *testing.T) {
 
 func TestRegionInfoCapabilities(t *testing.T) {
 	const size = 0x10000
-	a, b := SparseArea{0, 0x1000}, SparseArea{0x8000, 0x8000}
+	a, b := Area{0, 0x1000}, Area{0x8000, 0x8000}
 	unknown := func(next uint32) []byte { return pack(uint16(2), uint16(1), next, uint64(0)) }
 	for _, tt := range []struct {
 		name  string
 		reply []byte
-		want  []SparseArea
+		want  []Area
 		kind  error
 	}{
-		{"two areas", pack(regionHead(80, RegionFlagCaps, 32, size), sparseCap(0, a, b)), []SparseArea{a, b}, nil},
+		{"two areas", pack(regionHead(80, RegionFlagCaps, 32, size), sparseCap(0, a, b)), []Area{a, b}, nil},
 		{"no areas", pack(regionHead(48, RegionFlagCaps, 32, size), sparseCap(0)), nil, nil},
-		{"behind an unknown one", pack(regionHead(80, RegionFlagCaps, 32, size), unknown(48), sparseCap(0, a)), []SparseArea{a}, nil},
-		{"two capabilities", pack(regionHead(96, RegionFlagCaps, 32, size), sparseCap(64, a), sparseCap(0, b)), []SparseArea{a, b}, nil},
+		{"behind an unknown one", pack(regionHead(80, RegionFlagCaps, 32, size), unknown(48), sparseCap(0, a)), []Area{a}, nil},
+		{"two capabilities", pack(regionHead(96, RegionFlagCaps, 32, size), sparseCap(64, a), sparseCap(0, b)), []Area{a, b}, nil},
 		{"not flagged", pack(regionHead(64, 0, 32, size), sparseCap(0, a)), nil, nil},
 		{"offset 0", pack(regionHead(64, RegionFlagCaps, 0, size), sparseCap(0, a)), nil, nil},
-		{"payload longer than argsz", pack(regionHead(64, RegionFlagCaps, 32, size), sparseCap(0, a), "more"), []SparseArea{a}, nil},
+		{"payload longer than argsz", pack(regionHead(64, RegionFlagCaps, 32, size), sparseCap(0, a), "more"), []Area{a}, nil},
 		{"in the structure", pack(regionHead(64, RegionFlagCaps, 16, size), sparseCap(0, a)), nil, ErrRange},
 		{"behind the end", pack(regionHead(64, RegionFlagCaps, 64, size), sparseCap(0, a)), nil, ErrRange},
 		{"header cut", pack(regionHead(64, RegionFlagCaps, 57, size), sparseCap(0, a)), nil, ErrRange},
@@ -102,11 +102,11 @@ func TestRegionInfoCapabilities(t *testing.T) {
 		{"areas cut", pack(regionHead(64, RegionFlagCaps, 32, size), pack(uint16(1), uint16(1), uint32(0), uint32(2), uint32(0), uint64(0), uint64(0))), nil, ErrSize},
 		{"areas by the billion", pack(regionHead(48, RegionFlagCaps, 32, size), pack(uint16(1), uint16(1), uint32(0), ^uint32(0), uint32(0))), nil, ErrSize},
 		{"count cut", pack(regionHead(40, RegionFlagCaps, 32, size), pack(uint16(1), uint16(1), uint32(0))), nil, ErrShort},
-		{"area outside of the region", pack(regionHead(64, RegionFlagCaps, 32, size), sparseCap(0, SparseArea{0x8000, 0x9000})), nil, ErrRange},
-		{"area that overflows", pack(regionHead(64, RegionFlagCaps, 32, size), sparseCap(0, SparseArea{0x1000, ^uint64(0)})), nil, ErrRange},
+		{"area outside of the region", pack(regionHead(64, RegionFlagCaps, 32, size), sparseCap(0, Area{0x8000, 0x9000})), nil, ErrRange},
+		{"area that overflows", pack(regionHead(64, RegionFlagCaps, 32, size), sparseCap(0, Area{0x1000, ^uint64(0)})), nil, ErrRange},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := RegionInfo{Sparse: []SparseArea{{9, 9}}}
+			m := RegionInfo{Sparse: []Area{{9, 9}}}
 			err := m.DecodeReply(tt.reply)
 			wantError(t, err, CmdGetRegionInfo, tt.kind)
 			if err == nil && len(m.Sparse)+len(tt.want) > 0 && !reflect.DeepEqual(m.Sparse, tt.want) {

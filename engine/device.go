@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"vfiouser/codec"
 	"vfiouser/irq"
 	"vfiouser/pci"
 )
@@ -64,18 +65,18 @@ func (BaseDevice) LockDataPath(_ *Session, _ bool, done func()) { done() }
 // ResetDevice does nothing.
 func (BaseDevice) ResetDevice(*Session) {}
 
-// The indices of a PCI device's regions, as in linux/vfio.h.
+// The indexes of a PCI device's regions (VFIO_PCI_*_REGION_INDEX).
 const (
-	RegionBAR0 = iota
-	RegionBAR1
-	RegionBAR2
-	RegionBAR3
-	RegionBAR4
-	RegionBAR5
-	RegionROM
-	RegionConfig
-	RegionVGA
-	NumRegions
+	RegionBAR0   = codec.RegionBAR0
+	RegionBAR1   = codec.RegionBAR1
+	RegionBAR2   = codec.RegionBAR2
+	RegionBAR3   = codec.RegionBAR3
+	RegionBAR4   = codec.RegionBAR4
+	RegionBAR5   = codec.RegionBAR5
+	RegionROM    = codec.RegionROM
+	RegionConfig = codec.RegionConfig
+	RegionVGA    = codec.RegionVGA
+	NumRegions   = codec.NumRegions
 )
 
 // Description is the shape of a device. It does not change while it is registered.
@@ -117,6 +118,4 @@ type Region struct {
 }
 
 // Area is a part of a region: an offset from its start and a size, both in bytes.
-type Area struct {
-	Offset, Size uint64
-}
+type Area = codec.Area

@@ -61,7 +61,7 @@ func (d *testDevice) Describe() (Description, error) {
 		Size: 16384,
 		Read: func(uint64, []byte) error { return nil },
 		FD:   d.shared,
-		Mmap: []Area{{4096, 4096}, {12288, 4096}},
+		Mmap: []Area{{Offset: 4096, Size: 4096}, {Offset: 12288, Size: 4096}},
 	}
 	desc.Regions[RegionBAR4] = Region{
 		Size:  4096,

@@ -44,15 +44,11 @@ func (s *Session) serveGetRegionInfo(m *message) error {
 
 // sparse is what the sparse mmap capability lists: nothing if all of the region is
 // mappable.
-func (r *Region) sparse() []codec.SparseArea {
-	if len(r.Mmap) == 1 && r.Mmap[0] == (Area{0, r.Size}) {
+func (r *Region) sparse() []codec.Area {
+	if len(r.Mmap) == 1 && r.Mmap[0] == (Area{Size: r.Size}) {
 		return nil
 	}
-	areas := make([]codec.SparseArea, len(r.Mmap))
-	for i, a := range r.Mmap {
-		areas[i] = codec.SparseArea(a)
-	}
-	return areas
+	return r.Mmap
 }
 
 // region checks an access against the region that it names.
