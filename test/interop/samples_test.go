@@ -1,0 +1,150 @@
+package interop
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"vfiouser/client"
+)
+
+const samplesEnv = "VFIOUSER_SAMPLES"
+
+const (
+	startTimeout = 10 * time.Second
+	callTimeout  = 10 * time.Second
+)
+
+// sample returns the path of one of libvfio-user's built samples.
+func sample(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv(samplesEnv)
+	if dir == "" {
+		t.Skipf("%s does not name the folder of libvfio-user's built samples", samplesEnv)
+	}
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%s: %v", samplesEnv, err)
+	}
+	return path
+}
+
+// process is a program of libvfio-user's that runs during a test.
+type process struct {
+	cmd    *exec.Cmd
+	output *buffer
+	ended  chan struct{}
+	err    error // how it ended, after ended
+}
+
+// launch starts a program, which is killed at the end of the test if it still runs then.
+// Its standard input stays open until then: the sample null ends with it.
+func launch(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, output: &buffer{}, ended: make(chan struct{})}
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = p.output, p.output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // (with what it has started)
+		<-p.ended
+		if t.Failed() {
+			t.Logf("%s printed:\n%s", filepath.Base(cmd.Path), p.output)
+		}
+	})
+	return p
+}
+
+// waitFor waits until the program has printed text.
+func (p *process) waitFor(t *testing.T, text string) {
+	t.Helper()
+	ctx := short(t)
+	for !strings.Contains(p.output.String(), text) {
+		select {
+		case <-p.ended:
+			t.Fatalf("the program has ended before it printed %q: %v", text, p.err)
+		case <-ctx.Done():
+			t.Fatalf("the program has not printed %q: %v", text, context.Cause(ctx))
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// serveSample starts a sample server and attaches to it.
+func serveSample(t *testing.T, name string, args ...string) (*process, *client.Device) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	p := launch(t, exec.Command(sample(t, name), append(args, socket)...))
+	return p, attach(t, p, socket)
+}
+
+// attach attaches to a server that may still be starting. The device is closed at the end.
+func attach(t *testing.T, p *process, socket string) *client.Device {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	for {
+		dev, err := client.Attach(ctx, socket)
+		if err == nil {
+			t.Cleanup(func() { dev.Close() })
+			return dev
+		}
+		select {
+		case <-p.ended: // (nobody has spoken to it yet)
+			t.Skipf("the server did not start: %v: %s", p.err, p.output)
+		case <-ctx.Done():
+			t.Fatal(err)
+		case <-time.After(5 * time.Millisecond): // (it is not known when the server listens)
+		}
+	}
+}
+
+// short is a context for a few calls.
+func short(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeoutCause(t.Context(), callTimeout, fmt.Errorf("not done after %v", callTimeout))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// check stops the test on an error.
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// buffer is a bytes.Buffer that may be read while it is written.
+type buffer struct {
+	mu   sync.Mutex
+	data bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.data.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.data.String()
+}
