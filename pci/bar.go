@@ -106,5 +106,15 @@ func (s *Space) setROM(size uint32) error {
 	}
 	s.allow32(offROM, ^(size-1)|romEnable)
 	s.watchRange(offROM, 4, ChangedBAR)
+	s.romSize = size
 	return nil
+}
+
+// ROMSize is the size of the expansion ROM in bytes, 0 if there is none.
+func (s *Space) ROMSize() uint32 { return s.romSize }
+
+// ROMEnabled is true if the function answers to the addresses of its expansion ROM: the
+// register's enable bit and the command register's for memory are both set (7.5.1.2.4).
+func (s *Space) ROMEnabled() bool {
+	return s.romSize != 0 && s.get32(offROM)&romEnable != 0 && s.Command().MemoryEnable()
 }

@@ -71,6 +71,39 @@ func TestROMSizing(t *testing.T) {
 	}
 }
 
+// 7.5.1.2.4: the function answers if its memory and the ROM are both enabled.
+func TestROMEnable(t *testing.T) {
+	s := newSpace(t, Config{ROMSize: 4096, BARs: [NumBARs]BAR{{Size: 4096}}})
+	if s.ROMSize() != 4096 {
+		t.Errorf("size %d", s.ROMSize())
+	}
+	for _, tt := range []struct {
+		command, rom uint32
+		want         bool
+	}{{0, 0, false}, {2, 0xfe000000, false}, {0, 0xfe000001, false}, {2, 0xfe000001, true}} {
+		write(t, s, 0x04, 2, tt.command)
+		write(t, s, 0x30, 4, tt.rom)
+		if s.ROMEnabled() != tt.want {
+			t.Errorf("command %#x, ROM %#x: enabled %v", tt.command, tt.rom, s.ROMEnabled())
+		}
+	}
+	without := newSpace(t, Config{})
+	write(t, without, 0x30, 4, ^uint32(0))
+	if without.ROMEnabled() || without.ROMSize() != 0 {
+		t.Error("there is no ROM to enable")
+	}
+}
+
+// A function whose only memory is its ROM has the enable bit for memory.
+func TestMemoryEnableForAROMAlone(t *testing.T) {
+	s := newSpace(t, Config{ROMSize: 4096})
+	write(t, s, 0x04, 2, 2)
+	write(t, s, 0x30, 4, 1)
+	if !s.ROMEnabled() {
+		t.Error("the ROM cannot be enabled")
+	}
+}
+
 func TestIOEnableNeedsAnIOBAR(t *testing.T) {
 	s, err := NewSpace(Config{BARs: [NumBARs]BAR{{Size: 32, Type: IO}}})
 	if err != nil {

@@ -44,7 +44,7 @@ func TestCapabilityThatDoesNotFit(t *testing.T) {
 		t.Fatalf("the largest that fits: %#x, %v", off, err)
 	}
 	before := dump(t, s)
-	if _, err := s.AddPM(); !errors.Is(err, ErrNoRoom) || !errors.Is(err, syscall.ENOSPC) {
+	if _, err := s.AddPM(PM{}); !errors.Is(err, ErrNoRoom) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v, want ErrNoRoom with ENOSPC", err)
 	}
 	if _, err := s.AddSerial(1); !errors.Is(err, ErrNoRoom) {
@@ -61,8 +61,8 @@ func TestCapabilityThatDoesNotFit(t *testing.T) {
 func TestCapabilitiesStandOnce(t *testing.T) {
 	s := newNVMe(t)
 	for name, add := range map[string]func() (int, error){
-		"PM":      s.AddPM,
-		"MSI":     func() (int, error) { return s.AddMSI(1, false) },
+		"PM":      func() (int, error) { return s.AddPM(PM{}) },
+		"MSI":     func() (int, error) { return s.AddMSI(MSI{Vectors: 1}) },
 		"MSI-X":   func() (int, error) { return s.AddMSIX(MSIX{Vectors: 1, TableBAR: 4, PBABAR: 5}) },
 		"Express": func() (int, error) { return s.AddExpress(Express{}) },
 		"serial":  func() (int, error) { return s.AddSerial(1) },
@@ -99,101 +99,13 @@ func TestExtendedCapabilityChain(t *testing.T) {
 	}
 }
 
-func TestPowerManagement(t *testing.T) {
-	s := newNVMe(t)
-	ctl := s.pm + pmControl
-	for _, tt := range []struct {
-		write   uint32
-		state   int
-		changed Changed
-	}{
-		{3, D3hot, ChangedPM},
-		{3, D3hot, 0},
-		{1, D3hot, 0}, // D1 is not there: discarded
-		{0, D0, ChangedPM},
-		{2, D0, 0}, // nor is D2
-		{0xffff, D3hot, ChangedPM},
-	} {
-		if c := write(t, s, ctl, 2, tt.write); c != tt.changed {
-			t.Errorf("writing %#x changed %#x, want %#x", tt.write, c, tt.changed)
-		}
-		if got := s.PowerState(); got != tt.state {
-			t.Errorf("D%d after writing %#x, want D%d", got, tt.write, tt.state)
-		}
-	}
-	if got := read(t, s, ctl, 2); got != 0x000b {
-		t.Errorf("control %#x, want D3hot and No_Soft_Reset", got)
-	}
-	without, err := NewSpace(Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if without.PowerState() != D0 {
-		t.Error("a function without power management is in D0")
-	}
-}
-
-func TestMSI(t *testing.T) {
-	s := newNVMe(t)
-	if s.MSIEnabled() || s.MSIVectors() != 0 {
-		t.Error("MSI is on at power-on")
-	}
-	if c := write(t, s, s.msi+msiControl, 2, 1|3<<4); c != ChangedMSI {
-		t.Errorf("changed %#x", c)
-	}
-	if !s.MSIEnabled() || s.MSIVectors() != 8 {
-		t.Errorf("enabled %v with %d vectors, want 8", s.MSIEnabled(), s.MSIVectors())
-	}
-	write(t, s, s.msi+msiControl, 2, 1|7<<4)
-	if s.MSIVectors() != 32 {
-		t.Errorf("%d vectors granted of 32", s.MSIVectors())
-	}
-	write(t, s, s.msi+msiAddress, 4, 0xfee01003)
-	if got := read(t, s, s.msi+msiAddress, 4); got != 0xfee01000 {
-		t.Errorf("address %#x is not a multiple of four", got)
-	}
-	if c := write(t, s, s.msi+msiMask, 4, 0x80000001); c != ChangedMSI || s.MSIMask() != 0x80000001 {
-		t.Errorf("mask %#x, changed %#x", s.MSIMask(), c)
-	}
-	s.SetMSIPending(6)
-	write(t, s, s.msi+msiPending, 4, 0)
-	if got := read(t, s, s.msi+msiPending, 4); got != 6 {
-		t.Errorf("pending %#x, want 6: the guest cannot write it", got)
-	}
-}
-
-func TestMSIWithoutMask(t *testing.T) {
-	s, err := NewSpace(Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	off, err := s.AddMSI(4, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := read(t, s, off+2, 2); got != 0x0084 {
-		t.Errorf("control %#x, want four 64-bit messages", got)
-	}
-	s.SetMSIPending(1)
-	write(t, s, off+msiMask, 4, 1)
-	if s.MSIMask() != 0 || read(t, s, off+msiMask, 4) != 0 {
-		t.Error("there is no mask to write")
-	}
-	for _, n := range []int{0, 3, 64} {
-		other, err := NewSpace(Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := other.AddMSI(n, false); !errors.Is(err, ErrConfig) {
-			t.Errorf("%d vectors: got %v, want ErrConfig", n, err)
-		}
-	}
-}
-
 func TestMSIXControl(t *testing.T) {
 	s := newNVMe(t)
 	if got := read(t, s, s.msix+2, 2); got != 64 {
 		t.Errorf("table size field %d, want vectors - 1", got)
+	}
+	if m, ok := s.MSIX(); !ok || m != (MSIX{Vectors: 65, TableBAR: 4, PBABAR: 5}) {
+		t.Errorf("MSIX() = %+v, %v", m, ok)
 	}
 	if read(t, s, s.msix+4, 4) != 4 || read(t, s, s.msix+8, 4) != 5 {
 		t.Error("table and PBA name the wrong BARs")
@@ -240,103 +152,6 @@ func TestMSIXIsChecked(t *testing.T) {
 			}
 			if _, err := s.AddMSIX(tt.m); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrConfig) {
 				t.Errorf("got %v", err)
-			}
-		})
-	}
-}
-
-func TestExpressDeviceControl(t *testing.T) {
-	s := newNVMe(t)
-	write(t, s, s.express+expDeviceCtl, 2, 0xffff)
-	if got := read(t, s, s.express+expDeviceCtl, 2); got != 0x79ff {
-		t.Errorf("device control %#x, want 0x79ff: the reset bit reads 0", got)
-	}
-	s.now[s.express+expDeviceSta] = 0x2f
-	write(t, s, s.express+expDeviceSta, 2, 0xffff)
-	if got := read(t, s, s.express+expDeviceSta, 2); got != 0x20 {
-		t.Errorf("device status %#x, want 0x20: errors cleared, pending kept", got)
-	}
-}
-
-func TestFunctionLevelReset(t *testing.T) {
-	s := newNVMe(t)
-	ctl := s.express + expDeviceCtl
-	if c := write(t, s, ctl, 2, 0xa810); c != RequestedReset {
-		t.Errorf("16-bit write asks for %#x", c)
-	}
-	if c := write(t, s, ctl+1, 1, 0xa8); c != RequestedReset {
-		t.Errorf("8-bit write asks for %#x", c)
-	}
-	if c := write(t, s, ctl, 1, 0x90); c&RequestedReset != 0 {
-		t.Error("a write of the lower byte asks for a reset")
-	}
-	if c := write(t, s, ctl, 2, 0x2810); c&RequestedReset != 0 {
-		t.Error("a write without the bit asks for a reset")
-	}
-	plain, err := NewSpace(Config{Express: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	off, err := plain.AddExpress(Express{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c := write(t, plain, off+expDeviceCtl, 2, 0xa810); c != 0 {
-		t.Errorf("a function without FLR: changed %#x", c)
-	}
-}
-
-func TestExpressLink(t *testing.T) {
-	for _, tt := range []struct {
-		name            string
-		e               Express
-		linkCap, speeds uint32
-	}{
-		{"default is 8 GT/s, four lanes", Express{}, 0x400043, 0x0e},
-		{"2.5 GT/s, one lane", Express{Speed: Speed2_5GT, Lanes: 1}, 0x400011, 0x02},
-		{"32 GT/s, sixteen lanes", Express{Speed: Speed32GT, Lanes: 16}, 0x400105, 0x3e},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			s, err := NewSpace(Config{Express: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			off, err := s.AddExpress(tt.e)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := read(t, s, off+expLinkCap, 4); got != tt.linkCap {
-				t.Errorf("link capabilities %#x, want %#x", got, tt.linkCap)
-			}
-			if got := read(t, s, off+expLinkCap2, 4); got != tt.speeds {
-				t.Errorf("speeds %#x, want %#x", got, tt.speeds)
-			}
-			if got, want := read(t, s, off+expLinkSta, 2)&0x3ff, tt.linkCap&0x3ff; got != want {
-				t.Errorf("link runs at %#x of %#x", got, want)
-			}
-		})
-	}
-}
-
-func TestExpressIsChecked(t *testing.T) {
-	for _, tt := range []struct {
-		name    string
-		express bool
-		e       Express
-	}{
-		{"conventional space", false, Express{}},
-		{"unknown speed", true, Express{Speed: 6}},
-		{"three lanes", true, Express{Lanes: 3}},
-		{"32 lanes", true, Express{Lanes: 32}},
-		{"negative lanes", true, Express{Lanes: -1}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			s, err := NewSpace(Config{Express: tt.express})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := s.AddExpress(tt.e); !errors.Is(err, ErrConfig) {
-				t.Errorf("got %v, want ErrConfig", err)
 			}
 		})
 	}

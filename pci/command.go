@@ -1,7 +1,5 @@
 package pci
 
-import "encoding/binary"
-
 // Command is the command register (7.5.1.1.3).
 type Command uint16
 
@@ -34,7 +32,7 @@ const (
 )
 
 // setCommand makes writable what the function has: the enable bit of a space in
-// which there is no BAR is hardwired to 0.
+// which there is neither BAR nor ROM is hardwired to 0.
 func (s *Space) setCommand() {
 	mask := commandBusMaster | commandParity | commandSERR | commandINTxDisable
 	for _, b := range s.bars {
@@ -46,9 +44,12 @@ func (s *Space) setCommand() {
 			mask |= commandMemory
 		}
 	}
+	if s.romSize != 0 {
+		mask |= commandMemory
+	}
 	s.allow16(offCommand, uint16(mask))
 	s.watchRange(offCommand, 2, ChangedCommand)
-	binary.LittleEndian.PutUint16(s.clear[offStatus:], statusErrors)
+	s.clear16(offStatus, statusErrors)
 }
 
 // Command returns the command register.

@@ -12,6 +12,7 @@ var (
 	ErrRange  = errors.New("access outside of the configuration space")
 	ErrConfig = errors.New("invalid description")
 	ErrNoRoom = errors.New("no room for the capability")
+	ErrChain  = errors.New("broken list of capabilities")
 )
 
 // Error says what was wrong with a description or an access.

@@ -52,7 +52,7 @@ func (s *Space) AddMSIX(m MSIX) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	s.msix = off
+	s.msix, s.msixAreas = off, m
 	s.set16(off+msixControl, uint16(m.Vectors-1))
 	s.allow16(off+msixControl, msixEnable|msixFunctionMask)
 	s.watchRange(off+msixControl, 2, ChangedMSIX)
@@ -74,6 +74,9 @@ func (s *Space) checkMSIXArea(name string, bar int, off uint32, size int) error 
 	}
 	return nil
 }
+
+// MSIX says where table and pending bits lie, and whether the function has MSI-X.
+func (s *Space) MSIX() (m MSIX, ok bool) { return s.msixAreas, s.msix != 0 }
 
 // MSIXEnabled is true if the function signals by MSI-X.
 func (s *Space) MSIXEnabled() bool {

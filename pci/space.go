@@ -52,8 +52,11 @@ const (
 	ChangedPM                          // power state
 	ChangedMSI                         // enable, number of messages, address, data or mask
 	ChangedMSIX                        // enable or function mask
-	// RequestedReset is not a change: the guest asks for a function level reset
-	// (6.6.2). The caller resets the device and calls Reset.
+	// ChangedCapability: a register of any other capability.
+	ChangedCapability
+	// RequestedReset is not a change: the guest asks for a reset of the function, by
+	// Initiate Function Level Reset (6.6.2) or by leaving D3hot where PM says that this
+	// resets. The caller resets the device and calls Reset.
 	RequestedReset
 )
 
@@ -66,13 +69,20 @@ type Space struct {
 	watch    []Changed // what it means if a byte changes
 
 	bars    [NumBARs]BAR
-	link    int // where the offset of the next capability goes
-	free    int // where the next capability goes
-	extLink int // the same for extended capabilities, 0 before the first
-	extFree int
+	romSize uint32
 
-	pm, msi, msix, express, serial int // offsets of capabilities, 0: not there
-	flr                            int // offset of the byte that asks for a reset, 0: none
+	used    []bool // bytes that belong to a capability
+	at      int    // where the next capability has to stand, 0: anywhere
+	link    int    // where the offset of the next capability goes
+	extLink int    // the same for extended capabilities, 0 before the first
+
+	// Offsets of capabilities, 0: not there.
+	pm, msi, msix, express, serial, aer, ari, ltr int
+
+	pmStates    uint8 // a bit for each power state that there is
+	pmSoftReset bool
+	msixAreas   MSIX
+	flr         int // offset of the byte that asks for a reset, 0: none
 }
 
 // NewSpace makes the header of a function.
@@ -93,9 +103,8 @@ func NewSpace(c Config) (*Space, error) {
 		writable: make([]byte, size),
 		clear:    make([]byte, size),
 		watch:    make([]Changed, size),
+		used:     make([]bool, size),
 		link:     offCapPointer,
-		free:     headerSize,
-		extFree:  SpaceSize,
 	}
 	s.set16(offVendor, c.Vendor)
 	s.set16(offDevice, c.Device)
@@ -147,13 +156,23 @@ func (s *Space) Write(off int, p []byte) (Changed, error) {
 			changed |= s.watch[i]
 		}
 	}
-	if changed&ChangedPM != 0 && !s.settlePower(power) {
-		changed &^= ChangedPM
+	if changed&ChangedPM != 0 {
+		changed = changed&^ChangedPM | s.settlePower(power)
 	}
 	if s.flr != 0 && off <= s.flr && s.flr < off+len(p) && p[s.flr-off]&flrBit != 0 {
 		changed |= RequestedReset
 	}
 	return changed, nil
+}
+
+// Set puts p at off, whatever is writable: what the function itself shows, such as an
+// error in a status register. A reset takes it back.
+func (s *Space) Set(off int, p []byte) error {
+	if err := s.check(off, len(p)); err != nil {
+		return err
+	}
+	copy(s.now[off:], p)
+	return nil
 }
 
 // Reset puts everything back to its state at power-on.
@@ -191,6 +210,14 @@ func (s *Space) allow16(off int, mask uint16) {
 
 func (s *Space) allow32(off int, mask uint32) {
 	binary.LittleEndian.PutUint32(s.writable[off:], mask)
+}
+
+func (s *Space) clear16(off int, mask uint16) {
+	binary.LittleEndian.PutUint16(s.clear[off:], mask)
+}
+
+func (s *Space) clear32(off int, mask uint32) {
+	binary.LittleEndian.PutUint32(s.clear[off:], mask)
 }
 
 func (s *Space) watchRange(off, n int, what Changed) {

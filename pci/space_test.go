@@ -127,7 +127,7 @@ func TestUnalignedWriteIsBytewise(t *testing.T) {
 	if dump(t, whole) != dump(t, single) {
 		t.Error("the outcome differs")
 	}
-	if want := ChangedCommand | ChangedBAR | ChangedPM | ChangedMSI | ChangedMSIX | RequestedReset; all != want || sum != want {
+	if want := ChangedCommand | ChangedBAR | ChangedPM | ChangedMSI | ChangedMSIX | ChangedCapability | RequestedReset; all != want || sum != want {
 		t.Errorf("changed %#x and %#x, want %#x", all, sum, want)
 	}
 }

@@ -42,10 +42,10 @@ func (c *Controller) newSpace() error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.AddPM(); err != nil {
+	if _, err := s.AddPM(pci.PM{}); err != nil {
 		return err
 	}
-	if _, err := s.AddMSI(c.messages(), true); err != nil {
+	if _, err := s.AddMSI(pci.MSI{Vectors: c.messages(), Maskable: true}); err != nil {
 		return err
 	}
 	if _, err := s.AddExpress(pci.Express{}); err != nil {
