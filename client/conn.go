@@ -280,5 +280,5 @@ func (c *conn) request(ctx context.Context, k *call, payload []byte) error {
 
 // maxMessage is the size of the largest message that the server may send us.
 func maxMessage(maxTransfer int) int {
-	return codec.HeaderSize + max(codec.DMAAccessSize+maxTransfer, maxControlReply)
+	return codec.HeaderSize + max(fixedSize+maxTransfer, maxControlReply)
 }

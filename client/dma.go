@@ -248,40 +248,50 @@ func (d *Device) undo(ctx context.Context, maps []Mapping) {
 // UnmapDMA takes memory away from the device; address and size are those of a mapping. When it returns without error
 // the server has let go of it.
 func (d *Device) UnmapDMA(ctx context.Context, iova, size uint64) error {
-	ask := codec.DMAUnmap{ArgSz: codec.DMAUnmapSize, Addr: iova, Size: size}
-	err := d.unmap(ctx, &ask)
-	if err == nil || errors.Is(err, codec.ErrRemote) && errors.Is(err, unix.ENOENT) {
-		d.dma.remove(iova, size)
-	}
+	_, err := d.unmapRegion(ctx, &codec.DMAUnmap{ArgSz: codec.DMAUnmapSize, Addr: iova, Size: size})
 	return err
+}
+
+// unmapRegion also forgets a mapping that the server does not know.
+func (d *Device) unmapRegion(ctx context.Context, ask *codec.DMAUnmap) (codec.DMAUnmap, error) {
+	got, err := d.unmap(ctx, ask)
+	if err == nil || errors.Is(err, codec.ErrRemote) && errors.Is(err, unix.ENOENT) {
+		d.dma.remove(ask.Addr, ask.Size)
+	}
+	return got, err
 }
 
 // UnmapAllDMA takes all memory away from the device.
 func (d *Device) UnmapAllDMA(ctx context.Context) error {
-	ask := codec.DMAUnmap{ArgSz: codec.DMAUnmapSize, Flags: codec.UnmapFlagAll}
-	err := d.unmap(ctx, &ask)
+	_, err := d.unmap(ctx, &codec.DMAUnmap{ArgSz: codec.DMAUnmapSize, Flags: codec.UnmapFlagAll})
 	if err == nil {
 		d.dma.clear()
 	}
 	return err
 }
 
-func (d *Device) unmap(ctx context.Context, ask *codec.DMAUnmap) error {
+// unmap returns the reply, which is the request again, with the bitmap if one was asked for.
+func (d *Device) unmap(ctx context.Context, ask *codec.DMAUnmap) (got codec.DMAUnmap, err error) {
 	k, err := d.conn.begin(ctx, codec.CmdDMAUnmap)
 	if err != nil {
-		return err
+		return got, err
 	}
-	k.expect(codec.DMAUnmapSize, nil)
+	answer := k.head[:codec.DMAUnmapSize]
+	if ask.Flags&codec.UnmapFlagGetDirtyBitmap != 0 {
+		answer = make([]byte, ask.ArgSz)
+	}
+	k.expect(0, answer)
 	if err := d.conn.request(ctx, k, ask.Append(k.payload())); err != nil {
-		return err
+		return got, err
 	}
-	var got codec.DMAUnmap
-	err = got.DecodeReply(k.reply())
+	err = got.DecodeReply(answer[:k.n])
 	d.conn.release(k)
-	if err != nil {
-		return d.breakOff(codec.CmdDMAUnmap, err, "bad reply")
+	same := got.Flags == ask.Flags && got.Addr == ask.Addr && got.Size == ask.Size &&
+		got.Bitmap.PgSize == ask.Bitmap.PgSize && got.Bitmap.Size == ask.Bitmap.Size
+	if err != nil || !same {
+		return got, d.breakOff(codec.CmdDMAUnmap, err, "the reply is not the request again")
 	}
-	return nil
+	return got, nil
 }
 
 // MappingOf finds where memory is mapped to the device.

@@ -11,6 +11,7 @@ import (
 	"vfiouser/codec"
 )
 
+// unmapped answers a DMA_UNMAP and returns its address.
 func (s *server) unmapped() uint64 {
 	m := s.want(codec.CmdDMAUnmap)
 	var u codec.DMAUnmap

@@ -21,8 +21,6 @@ func newMemory(t *testing.T, size uint64) *Memory {
 	return m
 }
 
-// unmapped answers a DMA_UNMAP and returns its address.
-
 func TestMemory(t *testing.T) {
 	checkLeaks(t)
 	m, err := NewMemory(5000)

@@ -30,6 +30,7 @@ func (d *Device) negotiate(ctx context.Context) error {
 		MaxDataXferSize: uint64(d.maxTransfer),
 		MaxDMAMaps:      maxDMAMaps,
 		PgSizes:         pageSize,
+		Migration:       &codec.MigrationCaps{PgSize: pageSize, MaxBitmapSize: uint64(d.maxTransfer)},
 	}}
 	answer := make([]byte, maxVersionReply)
 	k.expect(0, answer)
