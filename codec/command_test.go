@@ -76,6 +76,15 @@ func TestTableAgreesWithDecoders(t *testing.T) {
 		{ops[CmdDMARead].ReplySize, new(DMAAccess).DecodeReadReply},
 		{ops[CmdDMAWrite].RequestSize, new(DMAAccess).DecodeWriteRequest},
 		{ops[CmdDMAWrite].ReplySize, new(DMAAccess).DecodeWriteReply},
+		{ops[CmdGetRegionIOFDs].RequestSize, new(IOFDs).DecodeRequest},
+		{ops[CmdGetRegionIOFDs].ReplySize, new(IOFDs).DecodeReply},
+		{ops[CmdRegionWriteMulti].RequestSize, new(WriteMulti).DecodeRequest},
+		{ops[CmdRegionWriteMulti].ReplySize, new(WriteMulti).DecodeReply},
+		{ops[CmdDeviceFeature].RequestSize, new(Feature).Decode},
+		{ops[CmdDeviceFeature].ReplySize, new(Feature).Decode},
+		{ops[CmdMigDataRead].RequestSize, new(MigData).DecodeReadRequest},
+		{ops[CmdMigDataRead].ReplySize, new(MigData).DecodeReadReply},
+		{ops[CmdMigDataWrite].RequestSize, new(MigData).DecodeWriteRequest},
 	} {
 		if err := tt.decode(make([]byte, tt.size-1)); !errors.Is(err, ErrShort) {
 			t.Errorf("%d bytes: %v, want too short", tt.size-1, err)

@@ -45,7 +45,8 @@ func (m *DMALogging) Decode(b []byte) error {
 
 // Range is range i. It panics if there is no such range.
 func (m *DMALogging) Range(i int) IOVARange {
-	b := m.Ranges[i*dmaLoggingRangeSize : (i+1)*dmaLoggingRangeSize]
+	_ = m.Ranges[(i+1)*dmaLoggingRangeSize-1] // what lies behind may have capacity
+	b := m.Ranges[i*dmaLoggingRangeSize:]
 	return IOVARange{binary.NativeEndian.Uint64(b[0:]), binary.NativeEndian.Uint64(b[8:])}
 }
 

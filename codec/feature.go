@@ -53,6 +53,8 @@ func (m *Feature) Decode(b []byte) error {
 		return invalid(CmdDeviceFeature, ErrFlags, "none of GET, SET, PROBE")
 	case ops == FeatureGet|FeatureSet:
 		return invalid(CmdDeviceFeature, ErrFlags, "GET and SET go together with PROBE only")
+	case ops != FeatureGet && uint64(m.ArgSz) < uint64(len(b)):
+		return invalid(CmdDeviceFeature, ErrSize, "argsz leaves no room for the reply, which repeats the request")
 	}
 	return nil
 }

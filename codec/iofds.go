@@ -8,8 +8,9 @@ const (
 	IOFDsSize = 16
 	// IOFDSize is the size of a sub-region in bytes.
 	IOFDSize = 40
-	// shadowIOFDSize is that of a sub-region with a shadow, which libvfio-user has for
-	// all of a reply.
+	// shadowIOFDSize is what libvfio-user gives every sub-region of a reply, for one with
+	// a shadow: the shadow's offset precedes an eventfd's datamatch, and a regionfd's user
+	// data is followed by padding.
 	shadowIOFDSize = 48
 )
 
@@ -78,19 +79,26 @@ func (m *IOFDs) DecodeReply(b []byte) error {
 	if m.Count == 0 || m.Truncated(len(b)) {
 		return nil
 	}
-	// "This is not to be relied on": what one takes follows from the whole.
+	// That one takes 40 bytes "is not to be relied on": it follows from the whole. (The
+	// specification subtracts 32, from when argsz still counted the message's header.)
 	b = b[IOFDsSize:m.ArgSz]
 	stride := uint64(len(b)) / uint64(m.Count)
 	if stride < IOFDSize || stride*uint64(m.Count) != uint64(len(b)) {
 		return invalid(CmdGetRegionIOFDs, ErrSize, "sub-regions are cut")
 	}
 	for range m.Count {
-		m.Regions = append(m.Regions, decodeIOFD(b[:stride]))
+		r := decodeIOFD(b[:stride])
+		if r.Type == IOEventfdShadow && stride != shadowIOFDSize {
+			return invalid(CmdGetRegionIOFDs, ErrSize, "a sub-region with a shadow needs 48 bytes")
+		}
+		m.Regions = append(m.Regions, r)
 		b = b[stride:]
 	}
 	return nil
 }
 
+// decodeIOFD reads a sub-region. What is longer than IOFDSize and not libvfio-user's is the
+// specification's with something new behind it.
 func decodeIOFD(b []byte) IOFD {
 	r := IOFD{
 		Offset:  binary.NativeEndian.Uint64(b[0:]),
@@ -99,7 +107,7 @@ func decodeIOFD(b []byte) IOFD {
 		Type:    IOFDType(binary.NativeEndian.Uint32(b[20:])),
 		Flags:   binary.NativeEndian.Uint32(b[24:]),
 	}
-	if len(b) < shadowIOFDSize {
+	if len(b) != shadowIOFDSize || r.Type == IORegionfd {
 		r.Data = binary.NativeEndian.Uint64(b[32:])
 		return r
 	}
@@ -161,10 +169,19 @@ func (r *IOFD) append(dst []byte, stride uint32) []byte {
 	dst = binary.NativeEndian.AppendUint32(dst, r.FDIndex)
 	dst = binary.NativeEndian.AppendUint32(dst, uint32(r.Type))
 	dst = binary.NativeEndian.AppendUint32(dst, r.Flags)
-	dst = binary.NativeEndian.AppendUint32(dst, r.ShadowFDIndex)
-	if stride == shadowIOFDSize {
-		dst = binary.NativeEndian.AppendUint64(dst, r.ShadowOffset)
+	fdIndex, offset := r.ShadowFDIndex, r.ShadowOffset
+	if r.Type != IOEventfdShadow {
+		fdIndex, offset = 0, 0
 	}
+	dst = binary.NativeEndian.AppendUint32(dst, fdIndex)
+	if stride == IOFDSize {
+		return binary.NativeEndian.AppendUint64(dst, r.Data)
+	}
+	if r.Type == IORegionfd {
+		dst = binary.NativeEndian.AppendUint64(dst, r.Data)
+		return binary.NativeEndian.AppendUint64(dst, 0)
+	}
+	dst = binary.NativeEndian.AppendUint64(dst, offset)
 	return binary.NativeEndian.AppendUint64(dst, r.Data)
 }
 

@@ -22,11 +22,32 @@ func (m *MigData) DecodeReadRequest(b []byte) error {
 	return m.checkArgSz(CmdMigDataRead)
 }
 
-// DecodeReadReply reads a MIG_DATA_READ reply; Data aliases b and is Size long.
-func (m *MigData) DecodeReadReply(b []byte) error { return m.decodeWithData(CmdMigDataRead, b) }
+// DecodeReadReply reads a MIG_DATA_READ reply; Data aliases b and is Size long. What
+// follows it does not count: at the end of the stream libvfio-user's reply is as long as
+// the one that was asked for.
+func (m *MigData) DecodeReadReply(b []byte) error {
+	if err := m.decodeHead(CmdMigDataRead, b); err != nil {
+		return err
+	}
+	b = b[MigDataSize:]
+	if uint64(len(b)) < uint64(m.Size) {
+		return invalid(CmdMigDataRead, ErrSize, "data is cut")
+	}
+	m.Data = b[:m.Size:m.Size]
+	return m.checkArgSz(CmdMigDataRead)
+}
 
 // DecodeWriteRequest reads a MIG_DATA_WRITE request; Data aliases b and is Size long.
-func (m *MigData) DecodeWriteRequest(b []byte) error { return m.decodeWithData(CmdMigDataWrite, b) }
+func (m *MigData) DecodeWriteRequest(b []byte) error {
+	if err := m.decodeHead(CmdMigDataWrite, b); err != nil {
+		return err
+	}
+	m.Data = b[MigDataSize:]
+	if uint64(len(m.Data)) != uint64(m.Size) {
+		return invalid(CmdMigDataWrite, ErrSize, "size differs from the length of the data")
+	}
+	return m.checkArgSz(CmdMigDataWrite)
+}
 
 func (m *MigData) decodeHead(c Command, b []byte) error {
 	if len(b) < MigDataSize {
@@ -36,17 +57,6 @@ func (m *MigData) decodeHead(c Command, b []byte) error {
 	m.Size = binary.NativeEndian.Uint32(b[4:])
 	m.Data = nil
 	return nil
-}
-
-func (m *MigData) decodeWithData(c Command, b []byte) error {
-	if err := m.decodeHead(c, b); err != nil {
-		return err
-	}
-	m.Data = b[MigDataSize:]
-	if uint64(len(m.Data)) != uint64(m.Size) {
-		return invalid(c, ErrSize, "size differs from the length of the data")
-	}
-	return m.checkArgSz(c)
 }
 
 // checkArgSz refuses an argsz that has no room for the data.

@@ -78,7 +78,7 @@ func TestRegionInfoReplyWithoutAreas(t *testing.T) {
 func TestRegionInfoCapabilities(t *testing.T) {
 	const size = 0x10000
 	a, b := Area{0, 0x1000}, Area{0x8000, 0x8000}
-	unknown := func(next uint32) []byte { return pack(uint16(2), uint16(1), next, uint64(0)) }
+	unknown := func(next uint32) []byte { return pack(uint16(3), uint16(1), next, uint64(0)) }
 	for _, tt := range []struct {
 		name  string
 		reply []byte
@@ -119,4 +119,62 @@ func TestRegionInfoCapabilities(t *testing.T) {
 func TestRegionInfoRequestBytes(t *testing.T) {
 	m := RegionInfo{ArgSz: 32, Index: 7}
 	wantBytes(t, m.AppendRequest(nil), pack(uint32(32), uint32(0), uint32(7), uint32(0), uint64(0), uint64(0)))
+}
+
+func typeCap(next uint32, t RegionType) []byte {
+	return pack(uint16(2), uint16(1), next, t.Type, t.Subtype)
+}
+
+func TestRegionInfoTypes(t *testing.T) {
+	const size = 0x10000
+	area, gfx := Area{0, 0x1000}, RegionType{RegionTypePCIVendor | 0x8086, 1}
+	for _, tt := range []struct {
+		name   string
+		reply  []byte
+		want   RegionType
+		sparse int
+		kind   error
+	}{
+		{"a type", pack(regionHead(48, RegionFlagCaps, 32, size), typeCap(0, gfx)), gfx, 0, nil},
+		{"no type", regionHead(32, 0, 0, size), RegionType{}, 0, nil},
+		{"behind areas", pack(regionHead(80, RegionFlagCaps, 32, size), sparseCap(64, area), typeCap(0, gfx)), gfx, 1, nil},
+		{"before areas", pack(regionHead(80, RegionFlagCaps, 32, size), typeCap(48, gfx), sparseCap(0, area)), gfx, 1, nil},
+		{"the last one counts", pack(regionHead(64, RegionFlagCaps, 32, size), typeCap(48, RegionType{1, 1}), typeCap(0, gfx)), gfx, 0, nil},
+		{"a gap between capabilities", pack(regionHead(56, RegionFlagCaps, 40, size), uint64(0), typeCap(0, gfx)), gfx, 0, nil},
+		{"cut by a byte", pack(regionHead(47, RegionFlagCaps, 32, size), typeCap(0, gfx)), RegionType{}, 0, ErrShort},
+		{"cut to its header", pack(regionHead(40, RegionFlagCaps, 32, size), typeCap(0, gfx)), RegionType{}, 0, ErrShort},
+		{"cut reply: ask again", pack(regionHead(48, RegionFlagCaps, 32, size), typeCap(0, gfx)[:15]), RegionType{}, 0, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := RegionInfo{Type: RegionType{9, 9}}
+			err := m.DecodeReply(tt.reply)
+			wantError(t, err, CmdGetRegionInfo, tt.kind)
+			if err == nil && (m.Type != tt.want || len(m.Sparse) != tt.sparse) {
+				t.Errorf("got %+v", m)
+			}
+		})
+	}
+}
+
+func TestRegionInfoReplyWithTypeAndAreas(t *testing.T) {
+	area, vendor := Area{0x1000, 0x1000}, RegionType{RegionTypePCIVendor | 0x1af4, 1}
+	for _, tt := range []struct {
+		name  string
+		info  RegionInfo
+		argsz uint32
+		want  []byte
+	}{
+		{"type", RegionInfo{Size: 0x4000, Type: vendor}, 48,
+			pack(regionHead(48, RegionFlagCaps, 32, 0x4000), typeCap(0, vendor))},
+		{"a subtype alone is a type", RegionInfo{Size: 0x4000, Type: RegionType{0, 1}}, 48,
+			pack(regionHead(48, RegionFlagCaps, 32, 0x4000), typeCap(0, RegionType{0, 1}))},
+		{"areas, then type", RegionInfo{Size: 0x4000, Sparse: []Area{area}, Type: vendor}, 80,
+			pack(regionHead(80, RegionFlagCaps, 32, 0x4000), sparseCap(64, area), typeCap(0, vendor))},
+		{"room for the areas only is no room", RegionInfo{Size: 0x4000, Sparse: []Area{area}, Type: vendor}, 79,
+			regionHead(80, RegionFlagCaps, 32, 0x4000)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			wantBytes(t, tt.info.AppendReply(nil, tt.argsz), tt.want)
+		})
+	}
 }

@@ -122,6 +122,15 @@ func TestVersionBytes(t *testing.T) {
 	wantBytes(t, new(VersionMsg).Append(nil), pack(uint32(0), `{"capabilities":{}}`, uint8(0)))
 }
 
+// QEMU gives the reply the room that its own request took, 214 bytes in all.
+func TestLongestVersionReplyToQEMU(t *testing.T) {
+	m := VersionMsg{Caps: Capabilities{MaxMsgFDs: 16, MaxDataXferSize: 64 << 20, MaxDMAMaps: 65535, PgSizes: 4096,
+		WriteMultiple: true, Migration: &MigrationCaps{PgSize: 4096, MaxBitmapSize: 1 << 28}}}
+	if n := HeaderSize + len(m.Append(nil)); n > 214 {
+		t.Errorf("%d bytes", n)
+	}
+}
+
 func TestDefaultsKeepWhatIsThere(t *testing.T) {
 	c := Capabilities{MaxDMAMaps: 7, Present: HasMaxMsgFDs}
 	c.Defaults()

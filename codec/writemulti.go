@@ -52,6 +52,7 @@ func (m *WriteMulti) DecodeReply(b []byte) error {
 // Write is write i of a decoded request; its Data aliases Writes. It panics if there is
 // no such write.
 func (m *WriteMulti) Write(i int) RegionAccess {
+	_ = m.Writes[(i+1)*SingleWriteSize-1] // what lies behind may have capacity
 	b := m.Writes[i*SingleWriteSize : (i+1)*SingleWriteSize]
 	a := RegionAccess{
 		Offset: binary.NativeEndian.Uint64(b[0:]),
