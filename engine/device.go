@@ -92,6 +92,9 @@ type Description struct {
 	Regions [NumRegions]Region
 	// IRQs is the number of interrupts of each type.
 	IRQs [irq.NumIndexes]int
+	// StateVersion is how a Migrator lays out its state. It takes that of earlier
+	// versions too; later ones are refused.
+	StateVersion uint32
 }
 
 // Region describes one region of a device.
