@@ -30,3 +30,7 @@ func (e *Error) Unwrap() []error { return []error{e.Kind, e.Errno} }
 func configError(format string, args ...any) error {
 	return &Error{Kind: ErrConfig, Errno: syscall.EINVAL, Reason: fmt.Sprintf(format, args...)}
 }
+
+func rangeError(off, n, size int) error {
+	return &Error{Kind: ErrRange, Errno: syscall.EINVAL, Reason: fmt.Sprintf("%d bytes at %#x of %d", n, off, size)}
+}

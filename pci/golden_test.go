@@ -2,9 +2,7 @@ package pci
 
 import (
 	"flag"
-	"fmt"
 	"os"
-	"strings"
 	"testing"
 )
 
@@ -52,19 +50,9 @@ func added(t testing.TB) func(off int, err error) int {
 	}
 }
 
-// dump writes a space as lspci -xxxx does; `lspci -F FILE -vvv` reads it back.
 func dump(t testing.TB, s *Space) string {
 	t.Helper()
-	p := make([]byte, s.Size())
-	if err := s.Read(0, p); err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	b.WriteString("00:00.0 Non-Volatile memory controller\n")
-	for i := 0; i < len(p); i += 16 {
-		fmt.Fprintf(&b, "%02x: % x\n", i, p[i:i+16])
-	}
-	return b.String()
+	return string(AppendDump(nil, "Non-Volatile memory controller", bytesAt(t, s, 0, s.Size())))
 }
 
 func TestGoldenNVMeSpace(t *testing.T) {

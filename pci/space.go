@@ -1,10 +1,6 @@
 package pci
 
-import (
-	"encoding/binary"
-	"fmt"
-	"syscall"
-)
+import "encoding/binary"
 
 // Sizes of a configuration space in bytes (7.2): conventional and Express.
 const (
@@ -180,8 +176,7 @@ func (s *Space) Reset() { copy(s.now, s.initial) }
 
 func (s *Space) check(off, n int) error {
 	if off < 0 || off > len(s.now) || n > len(s.now)-off {
-		return &Error{Kind: ErrRange, Errno: syscall.EINVAL,
-			Reason: fmt.Sprintf("%d bytes at %#x of %d", n, off, len(s.now))}
+		return rangeError(off, n, len(s.now))
 	}
 	return nil
 }
