@@ -150,22 +150,28 @@ func (f *FD) Remove() error {
 	return nil
 }
 
-// dispatch is the callback of every descriptor. Its error ends the poller's loop.
+// dispatch is the callback of every descriptor. It serves the event, and then those that the loop waits for itself, until
+// netpoll has to be asked. Its error ends the poller's loop.
 func (r *Reactor) dispatch(fd int, ev netpoll.IOEvent, _ netpoll.IOFlags) error {
-	for range maxHot {
-		r.state.Or(awake)
-		r.yield = true
-		r.handle(fd, ev)
-		r.settle()
-		if r.stopping {
-			return gneterrors.ErrEngineShutdown
-		}
-		if !r.idle(fd) {
+	r.serve(fd, ev)
+	for !r.stopping {
+		n := r.idle()
+		if n == 0 {
 			return nil
 		}
-		ev = netpoll.ReadEvents
+		for i := 0; i < n && !r.stopping; i++ {
+			r.serve(eventFD(&r.idler.events[i]), netpoll.IOEvent(r.idler.events[i].Events))
+		}
 	}
-	return nil
+	return gneterrors.ErrEngineShutdown
+}
+
+// serve serves one event and what was posted until then.
+func (r *Reactor) serve(fd int, ev netpoll.IOEvent) {
+	r.state.Or(awake)
+	r.yield = true
+	r.handle(fd, ev)
+	r.settle()
 }
 
 func (r *Reactor) handle(fd int, ev netpoll.IOEvent) {

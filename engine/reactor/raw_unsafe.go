@@ -30,10 +30,12 @@ func rawWrite(fd int, b []byte) error {
 	return nil
 }
 
-// rawReadable tells whether fd is readable now.
-func rawReadable(fd int) bool {
-	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	var none unix.Timespec
-	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&none)), 0, 0, 0)
-	return errno == 0 && n == 1
+// rawEpollWait fills events with what is ready now, without waiting, and returns how many there are.
+func rawEpollWait(epoll int, events []unix.EpollEvent) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll),
+		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }
