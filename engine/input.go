@@ -69,6 +69,7 @@ type input struct {
 	next    uint64                     // number of the next message to be cut
 	fds     []arrivedFD                // descriptors of messages not cut yet, in order
 	taken   []int                      // descriptors of the current message; reused
+	again   again
 }
 
 type arrivedFD struct {
@@ -205,15 +206,49 @@ func (in *input) keep(rest []byte) {
 	}
 }
 
-// receive reads the socket while there is something, up to a bound, and serves it. It
-// looks once more after it has answered: a client on the same core may have run in
-// between and sent its next command already.
+// again decides whether to look at a socket once more after an answer. A client on the
+// same core may have run in between and sent its next command already, which saves a
+// turn of the poller; but most do not, and then it costs a system call for nothing.
+type again struct {
+	vain int // looks left out after the last one in vain
+	skip int // looks still to be left out
+}
+
+// maxVain is how many looks are left out at most before the next attempt.
+const maxVain = 63
+
+// look says whether to look.
+func (a *again) look() bool {
+	if a.skip > 0 {
+		a.skip--
+		return false
+	}
+	return true
+}
+
+// found takes down whether a look found something.
+func (a *again) found(some bool) {
+	if some {
+		a.vain = 0
+		return
+	}
+	a.vain = min(2*a.vain+1, maxVain)
+	a.skip = a.vain
+}
+
+// receive reads the socket while there is something, up to a bound, and serves it.
 func (s *Session) receive() {
-	for range receiveRounds {
+	for round := range receiveRounds {
 		if s.state == stateDropped || s.backlog.full() || s.backlog.resuming {
 			return
 		}
+		if round > 0 && !s.in.again.look() {
+			return
+		}
 		data, err := s.in.read(s.fd, &s.engine.rx, &s.ep.foreign)
+		if round > 0 {
+			s.in.again.found(err == nil)
+		}
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return
