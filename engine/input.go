@@ -59,28 +59,15 @@ type receiver struct {
 	fds     [reactor.MaxFDs]int // the kernel would close at once what does not fit
 }
 
-// input cuts the byte stream of a session into messages.
-//
-// On a unix stream the kernel ends a recvmsg at the segment that carried
-// descriptors, so they belong to the message whose first byte lies in the last
-// segment read: the last message that has begun so far.
+// input is the receiving side of one socket.
 type input struct {
+	codec.Cutter
 	partial *bytebufferpool.ByteBuffer // the bytes of a message that is not complete
-	next    uint64                     // number of the next message to be cut
-	fds     []arrivedFD                // descriptors of messages not cut yet, in order
-	taken   []int                      // descriptors of the current message; reused
 	again   again
 }
 
-type arrivedFD struct {
-	message uint64
-	fd      int // tooManyFDs: there were more than were negotiated
-}
-
-const tooManyFDs = -1
-
 func (in *input) close(f *foreign) {
-	in.dropFDs(0, f)
+	f.close(in.Close()...)
 	if in.partial != nil {
 		bytebufferpool.Put(in.partial)
 		in.partial = nil
@@ -92,7 +79,7 @@ func (in *input) read(fd int, rx *receiver, f *foreign) (data []byte, err error)
 	buf, have := rx.scratch[:], 0
 	if in.partial != nil {
 		have = len(in.partial.B)
-		in.partial.B = slices.Grow(in.partial.B, in.missing())
+		in.partial.B = slices.Grow(in.partial.B, codec.Missing(in.partial.B))
 		buf = in.partial.B[:cap(in.partial.B)]
 	}
 	n, nfds, err := reactor.RecvMsg(fd, rx.fds[:], buf[have:])
@@ -105,91 +92,26 @@ func (in *input) read(fd int, rx *receiver, f *foreign) (data []byte, err error)
 		in.partial.B = data
 	}
 	if nfds > 0 || flooded {
-		in.arrived(in.next+in.begun(data)-1, rx.fds[:nfds], flooded, f)
+		f.close(in.Arrived(data, rx.fds[:nfds], flooded, maxMsgFDs)...)
 	}
 	return data, nil
-}
-
-// arrived stores descriptors until their message is complete. It keeps no more of them
-// than a message may carry: the rest of the message may never come.
-func (in *input) arrived(message uint64, fds []int, flooded bool, f *foreign) {
-	first := len(in.fds)
-	for first > 0 && in.fds[first-1].message == message {
-		first--
-	}
-	flooded = flooded || len(in.fds) > first && in.fds[first].fd == tooManyFDs
-	if flooded || len(in.fds)-first+len(fds) > maxMsgFDs {
-		in.dropFDs(first, f)
-		f.close(fds...)
-		in.fds = append(in.fds, arrivedFD{message, tooManyFDs})
-		return
-	}
-	for _, fd := range fds {
-		in.fds = append(in.fds, arrivedFD{message, fd})
-	}
-}
-
-// dropFDs closes what arrived from the given place on.
-func (in *input) dropFDs(first int, f *foreign) {
-	for _, a := range in.fds[first:] {
-		f.close(a.fd)
-	}
-	in.fds = in.fds[:first]
-}
-
-// missing is the room that the rest of the incomplete message needs.
-func (in *input) missing() int {
-	h, err := codec.DecodeHeader(in.partial.B)
-	if err != nil {
-		return codec.HeaderSize
-	}
-	return int(h.Size) - len(in.partial.B)
-}
-
-// begun counts the messages of which at least one byte is in data.
-func (in *input) begun(data []byte) (n uint64) {
-	for len(data) > 0 {
-		n++
-		h, err := codec.DecodeHeader(data)
-		if err != nil || uint64(h.Size) >= uint64(len(data)) {
-			break
-		}
-		data = data[h.Size:]
-	}
-	return n
 }
 
 // cut takes the next whole message off data; ok is false when there is none. With an
 // error, which means that the stream is out of step, m holds the header alone.
 func (in *input) cut(data []byte, m *message) (rest []byte, ok bool, err error) {
 	*m = message{}
-	if len(data) < codec.HeaderSize {
-		return data, false, nil
-	}
-	h, err := codec.DecodeHeader(data)
-	if err == nil && h.Size > maxMessage {
-		err = unix.EINVAL
-	}
-	if err != nil {
-		m.Header = h
+	h, size, err := in.Cut(data, maxMessage)
+	m.Header = h
+	switch {
+	case err != nil:
 		return data, false, fmt.Errorf("%w: header %+v: %w", errFrame, h, err)
-	}
-	if int(h.Size) > len(data) {
+	case size == 0:
 		return data, false, nil
 	}
-	m.Header, m.payload = h, data[codec.HeaderSize:h.Size:h.Size]
-	if len(in.fds) > 0 {
-		in.taken = in.taken[:0]
-		n := 0
-		for ; n < len(in.fds) && in.fds[n].message == in.next; n++ {
-			m.flooded = m.flooded || in.fds[n].fd == tooManyFDs
-			in.taken = append(in.taken, in.fds[n].fd)
-		}
-		in.fds = slices.Delete(in.fds, 0, n)
-		m.fds = in.taken
-	}
-	in.next++
-	return data[h.Size:], true, nil
+	m.payload = data[codec.HeaderSize:size:size]
+	m.fds, m.flooded = in.FDs()
+	return data[size:], true, nil
 }
 
 // keep stores what is left of data, the beginning of a message, until more comes.
