@@ -20,6 +20,7 @@ func TestDispatchAllocatesNothing(t *testing.T) {
 		{"REGION_READ", conn.frame(codec.CmdRegionRead, 0, regionRead(0, 0, 4))},
 		{"REGION_WRITE", conn.frame(codec.CmdRegionWrite, 0, regionWrite(0, 0, 1, 2, 3, 4))},
 		{"posted REGION_WRITE", conn.frame(codec.CmdRegionWrite, codec.FlagNoReply, regionWrite(0, 0, 1, 2, 3, 4))},
+		{"REGION_WRITE_MULTI", conn.frame(codec.CmdRegionWriteMulti, 0, writeMultiOf(writeOf(0, 0, 1), writeOf(0, 1, 2)))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var n float64

@@ -107,12 +107,7 @@ func (b *backlog) resume() {
 
 func (b *backlog) nextTurn() {
 	b.resuming = false
-	s := b.session
-	s.serving, s.quiet = true, false
-	defer s.served()
-	s.turn = turn{}
-	b.run()
-	s.flush()
+	b.session.takeTurn(b.run)
 }
 
 func (b *backlog) close() {

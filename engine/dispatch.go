@@ -38,16 +38,17 @@ type command struct {
 // serving one command may run those that waited for it.)
 func commandTable() [codec.NumCommands]command {
 	return [codec.NumCommands]command{
-		codec.CmdVersion:       {serve: (*Session).serveVersion, early: true},
-		codec.CmdDMAMap:        {serve: (*Session).serveDMAMap},
-		codec.CmdDMAUnmap:      {start: (*Session).startDMAUnmap},
-		codec.CmdGetInfo:       {serve: (*Session).serveGetInfo},
-		codec.CmdGetRegionInfo: {serve: (*Session).serveGetRegionInfo},
-		codec.CmdGetIRQInfo:    {serve: (*Session).serveGetIRQInfo},
-		codec.CmdSetIRQs:       {serve: (*Session).serveSetIRQs},
-		codec.CmdRegionRead:    {serve: (*Session).serveRegionRead},
-		codec.CmdRegionWrite:   {serve: (*Session).serveRegionWrite},
-		codec.CmdReset:         {start: (*Session).startReset},
+		codec.CmdVersion:          {serve: (*Session).serveVersion, early: true},
+		codec.CmdDMAMap:           {serve: (*Session).serveDMAMap},
+		codec.CmdDMAUnmap:         {start: (*Session).startDMAUnmap},
+		codec.CmdGetInfo:          {serve: (*Session).serveGetInfo},
+		codec.CmdGetRegionInfo:    {serve: (*Session).serveGetRegionInfo},
+		codec.CmdGetIRQInfo:       {serve: (*Session).serveGetIRQInfo},
+		codec.CmdSetIRQs:          {serve: (*Session).serveSetIRQs},
+		codec.CmdRegionRead:       {serve: (*Session).serveRegionRead},
+		codec.CmdRegionWrite:      {serve: (*Session).serveRegionWrite},
+		codec.CmdReset:            {start: (*Session).startReset},
+		codec.CmdRegionWriteMulti: {serve: (*Session).serveWriteMulti},
 	}
 }
 
@@ -122,12 +123,13 @@ func (s *Session) serveGetInfo(m *message) error {
 // startReset is VFIO_USER_DEVICE_RESET.
 func (s *Session) startReset(m *message) error {
 	s.backlog.begin(m.Header)
-	s.reset(nil)
+	s.reset(func() { s.backlog.finish(nil, nil) })
 	return nil
 }
 
-// reset returns the device to power-on for the pending command, and finishes that.
-func (s *Session) reset(payload func([]byte) []byte) {
+// reset returns the device to power-on for the pending command, and calls then when the
+// data path may go on.
+func (s *Session) reset(then func()) {
 	s.path.hold(func() {
 		if s.state == stateDropped {
 			return
@@ -135,6 +137,6 @@ func (s *Session) reset(payload func([]byte) []byte) {
 		s.ep.desc.Config.Reset()
 		s.irqs.ClearPending()
 		s.ep.device.ResetDevice(s)
-		s.path.release(func() { s.backlog.finish(nil, payload) })
+		s.path.release(then)
 	})
 }

@@ -34,6 +34,9 @@ type Config struct {
 	NegotiateTimeout time.Duration
 	// WriteTimeout bounds how long a client may leave replies unread. 0 means 10 s.
 	WriteTimeout time.Duration
+	// WriteMultiple offers write_multiple to a client that offers it. REGION_WRITE_MULTI is
+	// served in any case. QEMU (as of 11.1) queues writes to a server that offers it.
+	WriteMultiple bool
 	// DMATimeout bounds how long a client may leave a DMA_READ or DMA_WRITE
 	// unanswered. 0 means 10 s.
 	DMATimeout time.Duration

@@ -46,6 +46,7 @@ func (s *Session) serveVersion(m *message) error {
 			MaxDataXferSize: maxDataXfer,
 			MaxDMAMaps:      maxDMAMaps,
 			PgSizes:         pageSize,
+			WriteMultiple:   v.Caps.WriteMultiple && s.engine.cfg.WriteMultiple,
 		},
 	}
 	s.out.set(reply.Append(s.out.bytes()))

@@ -89,20 +89,25 @@ func (s *Session) serveRegionWrite(m *message) error {
 	if err := a.DecodeWriteRequest(m.payload); err != nil {
 		return err
 	}
-	r, err := s.region(&a)
+	s.out.set(a.AppendHead(s.out.bytes()))
+	if err := s.writeRegion(&a); err != nil || !s.ep.resetAsked {
+		return err
+	}
+	s.ep.resetAsked = false
+	s.backlog.begin(m.Header)
+	ack := a // (a itself stays off the heap)
+	s.reset(func() { s.backlog.finish(nil, ack.AppendHead) })
+	return errPending
+}
+
+// writeRegion checks one write and hands it to the device.
+func (s *Session) writeRegion(a *codec.RegionAccess) error {
+	r, err := s.region(a)
 	if err != nil {
 		return err
 	}
 	if r.Write == nil {
 		return unix.EINVAL
 	}
-	s.out.set(a.AppendHead(s.out.bytes()))
-	if err := r.Write(a.Offset, a.Data); err != nil || !s.ep.resetAsked {
-		return err
-	}
-	s.ep.resetAsked = false
-	s.backlog.begin(m.Header)
-	ack := a // (a itself stays off the heap)
-	s.reset(ack.AppendHead)
-	return errPending
+	return r.Write(a.Offset, a.Data)
 }

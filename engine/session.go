@@ -38,7 +38,7 @@ type Session struct {
 	backlog  backlog
 	state    sessionState
 	turn     turn
-	serving  bool // HandleEvents is running, and flushes at its end
+	serving  bool // HandleEvents or takeTurn is running, and flushes at its end
 	quiet    bool // nothing served in this event can have made a goroutine runnable
 	created  bool // NewDevice was called and accepted
 	released bool // dropped, and at most descriptors are left to be closed
@@ -138,13 +138,34 @@ func (s *Session) HandleEvents(reactor.Events) {
 	s.receive()
 }
 
-// served ends HandleEvents. A panic is the device's or ours, and costs this client.
+// takeTurn serves the client outside of its socket's events.
+func (s *Session) takeTurn(serve func()) {
+	if s.state == stateDropped {
+		return
+	}
+	s.serving, s.quiet, s.turn = true, false, turn{}
+	defer s.served()
+	serve()
+	s.flush()
+}
+
+// served ends HandleEvents and takeTurn. A panic is the device's or ours, and costs this client.
 func (s *Session) served() {
 	s.serving = false
 	if s.quiet {
 		s.engine.reactor.Quiet()
 	}
-	if v := recover(); v != nil {
+	s.contain(recover())
+}
+
+// guard runs what calls the device outside of a turn: a panic costs this client only.
+func (s *Session) guard(fn func()) {
+	defer func() { s.contain(recover()) }()
+	fn()
+}
+
+func (s *Session) contain(v any) {
+	if v != nil {
 		s.log.Error("panic while serving a client", "panic", v, "stack", string(debug.Stack()))
 		s.drop(errDevicePanic)
 	}
