@@ -40,3 +40,18 @@ func ExampleError() {
 	// DMA_MAP: sizes contradict each other: argsz is smaller than 32
 	// true true true
 }
+
+// A message reads as one line, in a log or in a trace.
+func ExampleMessage() {
+	write := codec.RegionAccess{Offset: 0x1000, Region: codec.RegionBAR0, Count: 4, Data: []byte{1, 0, 0, 0}}
+	fmt.Println(codec.Message{
+		Header:  codec.Header{ID: 12, Command: codec.CmdRegionWrite},
+		Payload: write.Append(nil),
+	})
+	fmt.Println(codec.Message{
+		Header: codec.Header{ID: 12, Command: codec.CmdRegionWrite, Flags: codec.FlagReply | codec.FlagError, Errno: 22},
+	})
+	// Output:
+	// REGION_WRITE #12 BAR0+0x1000 4 bytes 01 00 00 00
+	// REGION_WRITE #12 error EINVAL
+}
