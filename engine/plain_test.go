@@ -46,6 +46,14 @@ func (b *bed) plain(desc Description) (*bed, *plainDevice) {
 	return other, d
 }
 
+// do runs fn on the reactor.
+func (b *bed) do(fn func()) {
+	b.t.Helper()
+	if err := b.engine.reactor.Do(fn); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // newPlainBed is a bed with a plain device alone in use.
 func newPlainBed(t testing.TB, cfg Config, desc Description) (*bed, *plainDevice) {
 	t.Helper()
