@@ -90,6 +90,10 @@ type Description struct {
 	// Regions are the device's regions by index; a Size of 0 means that there is
 	// none. RegionConfig is filled in by the engine.
 	Regions [NumRegions]Region
+	// Extra are regions of the device's own. They follow the others, from index NumRegions
+	// on, and each has a Type, by which a driver finds it. QEMU refuses a device of more
+	// than 100 regions in all, SPDK one of more than 10.
+	Extra []Region
 	// IRQs is the number of interrupts of each type.
 	IRQs [irq.NumIndexes]int
 	// StateVersion is how a Migrator lays out its state. It takes that of earlier
@@ -97,8 +101,13 @@ type Description struct {
 	StateVersion uint32
 }
 
+// RegionType says what a region of the device's own is.
+type RegionType = codec.RegionType
+
 // Region describes one region of a device.
 type Region struct {
+	// Type goes with a region of the device's own (Description.Extra), and only with such.
+	Type RegionType
 	// Size in bytes. For a BAR a power of two; the engine compares it with the BAR
 	// in the configuration space.
 	Size uint64

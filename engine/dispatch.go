@@ -113,7 +113,7 @@ func (s *Session) serveGetInfo(m *message) error {
 	info = codec.DeviceInfo{
 		ArgSz:      codec.DeviceInfoSize,
 		Flags:      codec.DeviceFlagPCI | codec.DeviceFlagReset,
-		NumRegions: NumRegions,
+		NumRegions: uint32(len(s.ep.regions)),
 		NumIRQs:    uint32(len(s.ep.desc.IRQs)),
 	}
 	s.out.set(info.Append(s.out.bytes()))

@@ -33,8 +33,10 @@ type Endpoint struct {
 	engine *Engine
 	device Device
 	desc   Description
-	log    *slog.Logger
-	addr   address
+	// regions are all of the device's by index, the ones of its own included.
+	regions []Region
+	log     *slog.Logger
+	addr    address
 
 	mu      sync.Mutex // Start and Close
 	started bool
@@ -308,8 +310,17 @@ func (ep *Endpoint) complete() error {
 		Read:  func(off uint64, p []byte) error { return d.Config.Read(int(off), p) },
 		Write: ep.writeConfig,
 	}
-	for i := range d.Regions {
-		if err := d.Regions[i].check(); err != nil {
+	ep.regions = append(d.Regions[:], d.Extra...)
+	for i := range ep.regions {
+		r := &ep.regions[i]
+		err := r.check()
+		switch typed := r.Type != (RegionType{}); {
+		case i < NumRegions && typed:
+			err = fmt.Errorf("type %+v is for regions of the device's own", r.Type)
+		case i >= NumRegions && !typed:
+			err = errors.New("a region of the device's own needs a type")
+		}
+		if err != nil {
 			return fmt.Errorf("region %d: %w", i, err)
 		}
 	}

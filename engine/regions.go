@@ -16,12 +16,12 @@ func (s *Session) serveGetRegionInfo(m *message) error {
 	if err := info.DecodeRequest(m.payload); err != nil {
 		return err
 	}
-	if info.Index >= NumRegions {
+	if info.Index >= uint32(len(s.ep.regions)) {
 		return fmt.Errorf("region %d: %w", info.Index, unix.EINVAL)
 	}
 	argsz := info.ArgSz
-	r := &s.ep.desc.Regions[info.Index]
-	info = codec.RegionInfo{Index: info.Index, Size: r.Size, Offset: r.Offset}
+	r := &s.ep.regions[info.Index]
+	info = codec.RegionInfo{Index: info.Index, Size: r.Size, Offset: r.Offset, Type: r.Type}
 	if r.Read != nil && r.Size > 0 {
 		info.Flags |= codec.RegionFlagRead
 	}
@@ -53,10 +53,10 @@ func (r *Region) sparse() []codec.Area {
 
 // region checks an access against the region that it names.
 func (s *Session) region(a *codec.RegionAccess) (*Region, error) {
-	if a.Region >= NumRegions || a.Count > maxDataXfer {
+	if a.Region >= uint32(len(s.ep.regions)) || a.Count > maxDataXfer {
 		return nil, unix.EINVAL
 	}
-	r := &s.ep.desc.Regions[a.Region]
+	r := &s.ep.regions[a.Region]
 	if a.Offset > r.Size || uint64(a.Count) > r.Size-a.Offset {
 		return nil, unix.EINVAL
 	}
