@@ -10,7 +10,6 @@ import (
 // does not matter how its memory is reached.
 type admin struct {
 	open     bool
-	cc       spec.CC
 	shutdown bool // CC.SHN was followed
 	sq       *subQueue
 	cq       *compQueue
@@ -59,7 +58,7 @@ func (h *host) openAdmin(a adminConfig) bool {
 	cq := newCompQueue(h, 0, uint32(a.aqa.ACQS())+1, a.acq)
 	h.interrupts.bind(cq, 0, true)
 	sq := newSubQueue(h, 0, uint32(a.aqa.ASQS())+1, a.asq, cq)
-	h.admin = admin{open: true, cc: a.cc, sq: sq, cq: cq}
+	h.admin = admin{open: true, sq: sq, cq: cq}
 	h.cqs[0].Store(cq)
 	h.sqs[0].Store(sq)
 	return true

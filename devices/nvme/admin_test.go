@@ -179,6 +179,31 @@ func TestQueueCreationRules(t *testing.T) {
 	}
 }
 
+// A host learns from Identify how large entries are, when the controller is ready already.
+func TestEntrySizesAreSetWhenTheControllerIsReady(t *testing.T) {
+	g, _ := adminGuest(t, rig{})
+	q := g.newQueue(1, 16)
+	cq := spec.SubmissionEntry{Opcode: spec.AdminCreateCQ, PRP1: q.cq, CDW10: 1 | 15<<16, CDW11: 3}
+	sq := spec.SubmissionEntry{Opcode: spec.AdminCreateSQ, PRP1: q.sq, CDW10: 1 | 15<<16, CDW11: 1 | 1<<16}
+	sizes := func(sqes, cqes uint8) { g.write32(spec.RegCC, uint32(spec.NewCC(true, 0, sqes, cqes))) }
+	refused := func(e spec.SubmissionEntry) {
+		t.Helper()
+		if st := g.do(e).Status; st.Code() != spec.InvalidQueueSize {
+			t.Errorf("%v, want %v", st, spec.InvalidQueueSize)
+		}
+	}
+	sizes(0, 0)
+	refused(cq)
+	sizes(0, 4)
+	g.must(cq)
+	refused(sq)
+	sizes(6, 4)
+	g.must(sq)
+	if !g.csts().RDY() {
+		t.Error("the controller is not ready any more")
+	}
+}
+
 func TestQueuesCanBeDeletedAndMadeAgain(t *testing.T) {
 	variants(t, func(t *testing.T, r rig) {
 		r.queues = 3

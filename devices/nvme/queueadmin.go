@@ -13,7 +13,7 @@ func (h *host) createCQ(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	switch {
 	case !h.validID(id) || h.cqs[id].Load() != nil:
 		return spec.InvalidQueueID | spec.StatusDNR, 0
-	case h.admin.cc.IOCQES() != spec.CompletionEntryExponent, !h.validSize(size):
+	case h.c.regs.config().IOCQES() != spec.CompletionEntryExponent, !h.validSize(size):
 		return spec.InvalidQueueSize | spec.StatusDNR, 0
 	case int(vector) >= h.c.vectors():
 		return spec.InvalidInterruptVector | spec.StatusDNR, 0
@@ -37,7 +37,7 @@ func (h *host) createSQ(e *spec.SubmissionEntry) (spec.Status, uint32) {
 		return spec.InvalidQueueID | spec.StatusDNR, 0
 	case h.cqs[cqid].Load() == nil:
 		return spec.CompletionQueueInvalid | spec.StatusDNR, 0
-	case h.admin.cc.IOSQES() != spec.SubmissionEntryExponent, !h.validSize(size):
+	case h.c.regs.config().IOSQES() != spec.SubmissionEntryExponent, !h.validSize(size):
 		return spec.InvalidQueueSize | spec.StatusDNR, 0
 	}
 	if st := checkRing(e); !st.OK() {

@@ -39,6 +39,14 @@ func (r *registers) reset() {
 	r.cc, r.csts, r.aqa, r.asq, r.acq, r.intms = 0, 0, 0, 0, 0, 0
 }
 
+// config is CC as it is now. The sizes of I/O queue entries may be set while the
+// controller is ready, as the host reads in Identify which ones there are (Base 1.4, 7.6.1).
+func (r *registers) config() spec.CC {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cc
+}
+
 func (r *registers) setStatus(f func(spec.CSTS) spec.CSTS) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
