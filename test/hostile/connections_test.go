@@ -40,7 +40,7 @@ func TestConnections(t *testing.T) {
 }
 
 func TestRepliesThatNobodyReads(t *testing.T) {
-	l := newLab(t, nvme.Trap)
+	l := newImpatientLab(t, nvme.Trap, impatience)
 	for _, c := range []struct {
 		name string
 		size int

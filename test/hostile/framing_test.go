@@ -52,7 +52,7 @@ func TestBrokenFrames(t *testing.T) {
 }
 
 func TestSilence(t *testing.T) {
-	l := newLab(t, nvme.Trap)
+	l := newImpatientLab(t, nvme.Trap, impatience)
 	whole := (&raw{}).message(codec.CmdGetInfo, 0, make([]byte, codec.DeviceInfoSize))
 	for _, c := range []struct {
 		name   string

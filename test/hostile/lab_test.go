@@ -16,7 +16,9 @@ import (
 const (
 	// patience is how long anything may take that must happen.
 	patience = 20 * time.Second
-	// impatience is what the engine's time-outs are set to.
+	// impatience is what the engine's time-outs are set to where they are the subject:
+	// an attacker is to run into them, and a client that behaves is not, even on a
+	// machine that is busy.
 	impatience = 400 * time.Millisecond
 	// longestPause is what the healthy device may take for one operation at worst.
 	longestPause = 2 * time.Second
@@ -39,15 +41,22 @@ type lab struct {
 	gate    *gate // before the file of fileNS
 }
 
-// newLab starts everything; the victim's doorbells are in the mode given.
+// newLab starts everything; the victim's doorbells are in the mode given. No attack of a
+// lab runs into a time-out, so that an attacker is served however slow he is.
 func newLab(t *testing.T, mode nvme.DoorbellMode) *lab {
+	t.Helper()
+	return newImpatientLab(t, mode, 2*patience)
+}
+
+// newImpatientLab is newLab with the time-out given.
+func newImpatientLab(t *testing.T, mode nvme.DoorbellMode, timeout time.Duration) *lab {
 	t.Helper()
 	e, err := engine.New(engine.Config{
 		Logger:           slog.New(strict{t}),
 		Workers:          1,
-		NegotiateTimeout: impatience,
-		WriteTimeout:     impatience,
-		DMATimeout:       impatience,
+		NegotiateTimeout: timeout,
+		WriteTimeout:     timeout,
+		DMATimeout:       timeout,
 	})
 	if err != nil {
 		t.Fatal(err)

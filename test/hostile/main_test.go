@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"encoding/binary"
 	"flag"
 	"math/rand/v2"
 	"testing"
@@ -20,7 +21,9 @@ func (a *attack) random() *rand.Rand {
 
 // garbage fills p.
 func garbage(r *rand.Rand, p []byte) {
-	for i := range p {
-		p[i] = byte(r.Uint32())
+	var word [8]byte
+	for len(p) > 0 {
+		binary.LittleEndian.PutUint64(word[:], r.Uint64())
+		p = p[copy(p, word[:]):]
 	}
 }

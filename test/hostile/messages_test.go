@@ -50,7 +50,7 @@ func (c *raw) respond(h codec.Header, flags codec.Flags, errno uint32, payload [
 }
 
 func TestMessagesAnsweredWrong(t *testing.T) {
-	l := newLab(t, nvme.Trap)
+	l := newImpatientLab(t, nvme.Trap, impatience)
 	for _, c := range []struct {
 		name   string
 		answer func(g *rig, h codec.Header, payload []byte)
@@ -169,49 +169,35 @@ func TestMessagesRefused(t *testing.T) {
 	})
 }
 
-func TestMessagesAndTheirEnd(t *testing.T) {
-	forModes(t, []nvme.DoorbellMode{nvme.Trap, nvme.Shadow}, func(t *testing.T, l *lab) {
-		// fetched is a rig of which the server has asked for data and has no answer.
-		fetched := func(a *attack) *rig {
-			g := a.newMessageRig(16 << 20)
-			g.start()
-			p := g.pair(1, 1024)
-			asked := false
-			serve := g.serve
-			g.serve = func(h codec.Header, payload []byte) {
-				var m codec.DMAAccess
-				if h.Command == codec.CmdDMAWrite && m.DecodeWriteRequest(payload) == nil && m.Addr >= ramBase+8<<20 {
-					asked = true
-					return
-				}
-				serve(h, payload)
-			}
-			p.flood(memNS, ramBase+8<<20)
-			g.until("the server asks", func() bool { return asked })
-			return g
+// fetched is a rig of which the server has asked for data and has no answer.
+func (a *attack) fetched() *rig {
+	a.Helper()
+	g := a.newMessageRig(16 << 20)
+	g.start()
+	p := g.pair(1, 1024)
+	asked := false
+	serve := g.serve
+	g.serve = func(h codec.Header, payload []byte) {
+		var m codec.DMAAccess
+		if h.Command == codec.CmdDMAWrite && m.DecodeWriteRequest(payload) == nil && m.Addr >= ramBase+8<<20 {
+			asked = true
+			return
 		}
-		l.attack(t, "disconnect", func(a *attack) {
+		serve(h, payload)
+	}
+	p.flood(memNS, ramBase+8<<20)
+	g.until("the server asks", func() bool { return asked })
+	return g
+}
+
+func TestMessagesAndDisconnect(t *testing.T) {
+	forModes(t, []nvme.DoorbellMode{nvme.Trap, nvme.Shadow}, func(t *testing.T, l *lab) {
+		l.attack(t, "while the server waits for data", func(a *attack) {
 			for range 10 {
-				fetched(a).close()
+				a.fetched().close()
 			}
 		})
-		l.attack(t, "silence", func(a *attack) { fetched(a).endedServing() })
-		l.attack(t, "unmap", func(a *attack) {
-			g := fetched(a)
-			g.must(g.message(codec.CmdDMAUnmap, 0, unmapping(ramBase, 16<<20)))
-			g.endedServing()
-		})
-		l.attack(t, "reset of the device", func(a *attack) {
-			g := fetched(a)
-			g.must(g.message(codec.CmdReset, 0, nil))
-			g.endedServing()
-		})
-		l.attack(t, "reset of the controller", func(a *attack) {
-			g := fetched(a)
-			g.write32(spec.RegCC, 0)
-			g.endedServing()
-		})
-		l.attack(t, "I/O and disconnect, 20 times", func(a *attack) {
+		l.attack(t, "while there is I/O, 20 times", func(a *attack) {
 			for range 20 {
 				g := a.newMessageRig(16 << 20)
 				g.start()
@@ -226,4 +212,29 @@ func TestMessagesAndTheirEnd(t *testing.T) {
 			}
 		})
 	})
+}
+
+// What the client asks for while the server waits for data has to wait, too. The time-out
+// ends it.
+func TestMessagesThatAreNotAnswered(t *testing.T) {
+	for _, mode := range []nvme.DoorbellMode{nvme.Trap, nvme.Shadow} {
+		t.Run(mode.String(), func(t *testing.T) {
+			l := newImpatientLab(t, mode, impatience)
+			for _, c := range []struct {
+				name string
+				ask  func(g *rig)
+			}{
+				{"silence", func(*rig) {}},
+				{"unmap", func(g *rig) { g.must(g.message(codec.CmdDMAUnmap, 0, unmapping(ramBase, 16<<20))) }},
+				{"reset of the device", func(g *rig) { g.must(g.message(codec.CmdReset, 0, nil)) }},
+				{"reset of the controller", func(g *rig) { g.write32(spec.RegCC, 0) }},
+			} {
+				l.attack(t, c.name, func(a *attack) {
+					g := a.fetched()
+					c.ask(g)
+					g.endedServing()
+				})
+			}
+		})
+	}
 }

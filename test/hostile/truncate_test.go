@@ -42,15 +42,18 @@ func truncateAll(a *attack, ns uint32) {
 	g.ended()
 }
 
-// poke rings a doorbell, for queues that are not looked at otherwise. The session may
-// have ended.
+// poke rings the doorbells of a pair, for queues that are not looked at otherwise: there is
+// a command, and room for its completion, whatever was done so far. The session may have
+// ended.
 func (g *rig) poke(p *pair) {
-	if g.bells >= 0 {
-		g.ring(p.id, false, 1)
-		return
+	for _, completion := range []bool{true, false} {
+		if g.bells >= 0 {
+			g.ring(p.id, completion, 1)
+			continue
+		}
+		b := access(0, spec.RegDoorbells+bell(p.id, completion), []byte{1, 0, 0, 0})
+		_ = g.send(g.message(codec.CmdRegionWrite, codec.FlagNoReply, b))
 	}
-	b := access(0, spec.RegDoorbells+bell(p.id, false), []byte{1, 0, 0, 0})
-	_ = g.send(g.message(codec.CmdRegionWrite, codec.FlagNoReply, b))
 }
 
 func truncateData(a *attack, ns uint32) {
