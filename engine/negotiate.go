@@ -8,18 +8,30 @@ import (
 	"vfiouser/codec"
 )
 
-// serveVersion is VFIO_USER_VERSION, the first command of a client. Without it, or
-// after a refusal, the client is dropped when its time is over.
+// serveVersion is VFIO_USER_VERSION, the first command of a client. "The server replies
+// with a compatible version and set of capabilities it supports, or closes the
+// connection" (specification, "Connection Initiation"); before that it says why.
 func (s *Session) serveVersion(m *message) error {
+	if s.state == stateNegotiated {
+		return fmt.Errorf("VERSION came again: %w", unix.EINVAL)
+	}
+	err := s.negotiate(m)
+	if err != nil {
+		s.reply(len(s.out.bytes())-codec.HeaderSize, m.Header, err)
+		s.flush()
+		s.drop(err)
+	}
+	return err
+}
+
+// negotiate appends the reply's payload.
+func (s *Session) negotiate(m *message) error {
 	if len(m.payload) > maxVersion {
 		return fmt.Errorf("VERSION of %d bytes: %w", len(m.payload), unix.EINVAL)
 	}
 	var v codec.VersionMsg
 	if err := v.Decode(m.payload); err != nil {
 		return err
-	}
-	if s.state == stateNegotiated {
-		return fmt.Errorf("VERSION came again: %w", unix.EINVAL)
 	}
 	if v.Major != protocolMajor {
 		return fmt.Errorf("major version %d: %w", v.Major, unix.EINVAL)

@@ -1,0 +1,130 @@
+package conformance
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The registers of the control region: what a case has the device do. Package dut
+// implements them.
+const (
+	ControlTrigger = 0x00 // 32 bits, write: raise interrupt (type << 16 | vector)
+	ControlLevel   = 0x04 // 32 bits, write: raise (1) or lower (0) the INTx line
+	ControlAddr    = 0x08 // 64 bits: IOVA of the next transfer
+	ControlLength  = 0x10 // 32 bits: its length in bytes
+	ControlStart   = 0x14 // 32 bits, write: TransferRead or TransferWrite starts it
+	ControlStatus  = 0x18 // 32 bits, read: errno of the last transfer, 0, or TransferBusy
+	ControlResets  = 0x1c // 32 bits, read: how often the device was reset
+	ControlBuffer  = 0x1000
+	ControlSize    = 0x40000 // of the region, bytes; the buffer goes to its end
+
+	TransferRead  = 1 // client memory to buffer
+	TransferWrite = 2 // buffer to client memory
+	TransferBusy  = 0xffffffff
+)
+
+// device has the device do something:
+//
+//	device trigger TYPE VECTOR
+//	device level 0|1
+//	device read ADDR LENGTH    starts to read client memory into the buffer
+//	device write ADDR LENGTH   starts to write the buffer to client memory
+//	device done ERRNO          waits for the end of that; 0 is success
+func (r *run) device(s step) error {
+	c, err := r.conn(s)
+	if err != nil {
+		return err
+	}
+	if len(s.args) < 2 {
+		return errors.New("wants more words")
+	}
+	verb, args := s.args[0], s.args[1:]
+	if verb == "done" {
+		return r.transferDone(c, args[0])
+	}
+	var v [2]uint64
+	for i := range args[:min(len(args), 2)] {
+		if v[i], err = r.number(args[i]); err != nil {
+			return err
+		}
+	}
+	switch verb {
+	case "trigger":
+		return r.control(c, ControlTrigger, 4, v[0]<<16|v[1])
+	case "level":
+		return r.control(c, ControlLevel, 4, v[0])
+	case "read", "write":
+		start := uint64(TransferRead)
+		if verb == "write" {
+			start = TransferWrite
+		}
+		return errors.Join(
+			r.control(c, ControlAddr, 8, v[0]),
+			r.control(c, ControlLength, 4, v[1]),
+			r.control(c, ControlStart, 4, start),
+		)
+	}
+	return fmt.Errorf("the device cannot %q", verb)
+}
+
+// control writes a register of the control region.
+func (r *run) control(c *conn, off uint64, size int, v uint64) error {
+	b := binary.NativeEndian.AppendUint64(nil, off)
+	b = binary.NativeEndian.AppendUint32(b, uint32(r.vars["control"]))
+	b = binary.NativeEndian.AppendUint32(b, uint32(size))
+	b, err := appendNumber(b, size, v)
+	if err == nil {
+		_, err = r.ask(c, "REGION_WRITE", b)
+	}
+	return err
+}
+
+// ask sends a command that must succeed before anything else comes.
+func (r *run) ask(c *conn, command string, b []byte) ([]byte, error) {
+	if len(c.asked) > 0 {
+		return nil, errors.New("a command is open")
+	}
+	h := header{id: 0xc0de, command: layouts[command].command, size: uint32(headerSize + len(b))}
+	if err := c.sendAll(append(h.append(nil), b...), 0, nil); err != nil {
+		return nil, err
+	}
+	m, err := c.receive()
+	closeAll(m.fds)
+	if err == nil && (m.id != h.id || m.command != h.command || m.flags != flagReply) {
+		err = fmt.Errorf("%s got %s %+v", command, nameOf(m.command), m.header)
+	}
+	return m.payload, err
+}
+
+// transferDone polls the status register.
+func (r *run) transferDone(c *conn, want string) error {
+	req := binary.NativeEndian.AppendUint64(nil, ControlStatus)
+	req = binary.NativeEndian.AppendUint32(req, uint32(r.vars["control"]))
+	req = binary.NativeEndian.AppendUint32(req, 4)
+	for deadline := time.Now().Add(patience); ; {
+		b, err := r.ask(c, "REGION_READ", req)
+		if err != nil {
+			return err
+		}
+		status, _, ok := takeNumber(b[min(len(b), 16):], 4)
+		switch {
+		case !ok:
+			return fmt.Errorf("status of %d bytes", len(b))
+		case status != TransferBusy:
+			name := unix.ErrnoName(unix.Errno(status))
+			if status == 0 {
+				name = "0"
+			}
+			if name != want {
+				return fmt.Errorf("ended with %s, want %s", name, want)
+			}
+			return nil
+		case time.Now().After(deadline):
+			return errors.New("the transfer does not end")
+		}
+	}
+}

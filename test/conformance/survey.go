@@ -1,0 +1,228 @@
+package conformance
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// facts are what a case can need, with what the number of each means.
+var facts = map[string]string{
+	// Regions: $NAME is the index, $NAME.size the size in bytes, which is what is needed.
+	"scratch":   "region that keeps what is written to it, and does nothing else; not mappable",
+	"big":       "such a region of more than max_data_xfer_size, 1 MiB",
+	"control":   "region with the registers of package dut",
+	"config":    "PCI configuration space",
+	"readonly":  "region that can be read but not written",
+	"writeonly": "region that can be written but not read",
+	"mappable":  "region that can be mapped as a whole",
+	"sparse":    "region with mappable areas",
+	"typed":     "device-specific region with a type capability",
+	"iofds":     "region with file descriptors for I/O",
+	// Numbers of interrupts.
+	"intx": "INTx", "msi": "MSI", "msix": "MSI-X", "err": "ERR", "req": "REQ",
+	// The rest is there or not, 1 or 0.
+	"empty":          "index of a region of size 0, in $empty",
+	"regions":        "regions, in $regions",
+	"reset":          "RESET is supported",
+	"migration":      "migration",
+	"precopy":        "migration with PRE_COPY",
+	"dma_logging":    "logging of DMA writes",
+	"twin_socket":    "a second socket for the server's commands is offered to a client that supports it",
+	"write_multi":    "REGION_WRITE_MULTI is offered to a client that supports it",
+	"fresh":          "a device that nobody has used before",
+	"no_migration":   "no migration at all",
+	"no_write_multi": "REGION_WRITE_MULTI is not offered",
+}
+
+// Facts lists what a case can need.
+func Facts() []string { return slices.Sorted(maps.Keys(facts)) }
+
+func known(fact string) bool { return facts[fact] != "" }
+
+// Roles says which regions of a device are what the protocol cannot tell: scratch, big
+// and control.
+type Roles map[string]uint64
+
+// Survey asks a server what its device has. A device of which nothing is known but the
+// protocol has no scratch memory: who writes to an unknown register does not know what
+// it does.
+func Survey(dial func() (int, error), roles Roles) (map[string]uint64, error) {
+	r := &run{target: &Target{Dial: dial}, vars: map[string]uint64{}, conns: map[string]*conn{}, fds: map[string]int{}}
+	defer r.close()
+	s := &survey{run: r, has: map[string]uint64{}}
+	if err := r.connect(step{}); err != nil {
+		return nil, err
+	}
+	s.c = r.conns["c"]
+	for _, ask := range []func() error{s.version, s.info, s.interrupts, s.features} {
+		if err := ask(); err != nil {
+			return nil, fmt.Errorf("survey: %w", err)
+		}
+	}
+	for name, index := range roles {
+		if s.sizes[index] == 0 {
+			return nil, fmt.Errorf("survey: region %d is to be %s, but is empty", index, name)
+		}
+		s.has[name], s.has[name+".size"] = index, s.sizes[index]
+	}
+	return s.has, nil
+}
+
+// survey asks one question after the other.
+type survey struct {
+	run   *run
+	c     *conn
+	has   map[string]uint64
+	sizes map[uint64]uint64
+}
+
+// ask sends a command of 32-bit numbers and returns the payload of the reply, nil if the
+// server refuses.
+func (s *survey) ask(command string, numbers ...uint32) ([]byte, error) {
+	var b []byte
+	for _, n := range numbers {
+		b = binary.NativeEndian.AppendUint32(b, n)
+	}
+	return s.askBytes(command, b)
+}
+
+func (s *survey) askBytes(command string, b []byte) ([]byte, error) {
+	h := header{id: 1, command: layouts[command].command, size: uint32(headerSize + len(b))}
+	if err := s.c.sendAll(append(h.append(nil), b...), 0, nil); err != nil {
+		return nil, err
+	}
+	m, err := s.c.receive()
+	closeAll(m.fds)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", command, err)
+	case m.flags&flagError != 0:
+		return nil, nil
+	case len(m.payload) < layouts[command].size():
+		return nil, fmt.Errorf("%s: reply of %d bytes", command, len(m.payload))
+	}
+	return m.payload, nil
+}
+
+func (s *survey) version() error {
+	const caps = `{"capabilities":{"max_msg_fds":16,"max_data_xfer_size":1048576,"write_multiple":true,"twin_socket":{"supported":true}}}`
+	b := append([]byte{}, 0, 0)
+	b = binary.NativeEndian.AppendUint16(b, 1)
+	b = append(append(b, caps...), 0)
+	reply, err := s.askBytes("VERSION", b)
+	if err != nil || reply == nil {
+		return fmt.Errorf("VERSION is refused: %w", err)
+	}
+	offered := func(member string) uint64 {
+		w := words{caps: []string{member + "=true"}, fields: map[string]string{"minor": "_"}}
+		if w.matchVersion(reply, s.run.scope()) == nil {
+			return 1
+		}
+		return 0
+	}
+	s.has["write_multi"] = offered("write_multiple")
+	s.has["no_write_multi"] = 1 - s.has["write_multi"]
+	s.has["twin_socket"] = offered("twin_socket.supported")
+	return nil
+}
+
+// info asks for the device and its regions.
+func (s *survey) info() error {
+	b, err := s.ask("GET_INFO", 16, 0, 0, 0)
+	if err != nil || b == nil {
+		return fmt.Errorf("GET_INFO is refused: %w", err)
+	}
+	s.has["reset"] = uint64(binary.NativeEndian.Uint32(b[4:])) & deviceInfo["RESET"]
+	s.has["regions"] = uint64(binary.NativeEndian.Uint32(b[8:]))
+	s.sizes = map[uint64]uint64{}
+	for index := range s.has["regions"] {
+		if err := s.region(index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// region finds out what a region is good for.
+func (s *survey) region(index uint64) error {
+	b, err := s.ask("GET_REGION_INFO", 4096, 0, uint32(index), 0, 0, 0, 0, 0)
+	if err != nil || b == nil {
+		return err
+	}
+	flags := uint64(binary.NativeEndian.Uint32(b[4:]))
+	size := binary.NativeEndian.Uint64(b[16:])
+	s.sizes[index] = size
+	is := func(role string) {
+		if _, there := s.has[role]; !there {
+			s.has[role], s.has[role+".size"] = index, size
+		}
+	}
+	if size == 0 {
+		if _, there := s.has["empty.size"]; !there {
+			s.has["empty"], s.has["empty.size"] = index, 1
+		}
+		return nil
+	}
+	sparse := false
+	if flags&regionInfo["CAPS"] != 0 {
+		for at := binary.NativeEndian.Uint32(b[12:]); at != 0 && int(at)+8 <= len(b); at = binary.NativeEndian.Uint32(b[at+4:]) {
+			switch binary.NativeEndian.Uint16(b[at:]) {
+			case 1:
+				sparse = true
+			case 2:
+				is("typed")
+			}
+		}
+	}
+	switch {
+	case index == symbols["CONFIG"]:
+		is("config")
+	case flags&regionInfo["MMAP"] != 0 && sparse:
+		is("sparse")
+	case flags&regionInfo["MMAP"] != 0:
+		is("mappable")
+	case flags&(regionInfo["READ"]|regionInfo["WRITE"]) == regionInfo["READ"]:
+		is("readonly")
+	case flags&(regionInfo["READ"]|regionInfo["WRITE"]) == regionInfo["WRITE"]:
+		is("writeonly")
+	}
+	if b, err = s.ask("GET_REGION_IO_FDS", 16, 0, uint32(index), 0); err != nil {
+		return err
+	}
+	if b != nil && binary.NativeEndian.Uint32(b[12:]) > 0 {
+		is("iofds")
+	}
+	return nil
+}
+
+func (s *survey) interrupts() error {
+	for name, index := range map[string]uint32{"intx": 0, "msi": 1, "msix": 2, "err": 3, "req": 4} {
+		b, err := s.ask("GET_IRQ_INFO", 16, 0, index, 0)
+		if err != nil {
+			return err
+		}
+		if b != nil {
+			s.has[name] = uint64(binary.NativeEndian.Uint32(b[12:]))
+		}
+	}
+	return nil
+}
+
+func (s *survey) features() error {
+	b, err := s.ask("DEVICE_FEATURE", 16, uint32(feature["GET"]|feature["MIGRATION"]))
+	if err != nil {
+		return err
+	}
+	s.has["no_migration"] = 1
+	if len(b) >= 16 {
+		s.has["migration"], s.has["no_migration"] = 1, 0
+		s.has["precopy"] = binary.NativeEndian.Uint64(b[8:]) >> 2 & 1
+	}
+	b, err = s.ask("DEVICE_FEATURE", 8, uint32(feature["PROBE"]|feature["SET"]|feature["DMA_LOGGING_START"]))
+	if b != nil {
+		s.has["dma_logging"] = 1
+	}
+	return err
+}
