@@ -136,6 +136,7 @@ func (b *backlog) finish(err error, payload func([]byte) []byte) {
 		s.out.set(payload(s.out.bytes()))
 	}
 	s.reply(start, b.header, err)
+	s.events.settle()
 	b.run()
 	if !s.serving {
 		s.flush()

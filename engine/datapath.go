@@ -43,6 +43,6 @@ func (p *dataPath) advance() {
 			done()
 			continue
 		}
-		s.ep.device.LockDataPath(s, st.hold, func() { s.Post(func() { s.guard(done) }) })
+		s.ep.device.LockDataPath(s, st.hold, func() { s.Post(done) })
 	}
 }

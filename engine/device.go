@@ -101,6 +101,9 @@ type Description struct {
 	StateVersion uint32
 }
 
+// Area is a part of a region: an offset from its start and a size, both in bytes.
+type Area = codec.Area
+
 // RegionType says what a region of the device's own is.
 type RegionType = codec.RegionType
 
@@ -127,7 +130,6 @@ type Region struct {
 	// ascending order, in units of pages. The whole region as one area is offered
 	// without a sparse capability.
 	Mmap []Area
+	// IOEventfds are the parts that a client may have signalled instead of sending writes.
+	IOEventfds []IOEventfd
 }
-
-// Area is a part of a region: an offset from its start and a size, both in bytes.
-type Area = codec.Area

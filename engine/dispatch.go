@@ -43,6 +43,7 @@ func commandTable() [codec.NumCommands]command {
 		codec.CmdDMAUnmap:         {start: (*Session).startDMAUnmap},
 		codec.CmdGetInfo:          {serve: (*Session).serveGetInfo},
 		codec.CmdGetRegionInfo:    {serve: (*Session).serveGetRegionInfo},
+		codec.CmdGetRegionIOFDs:   {serve: (*Session).serveGetRegionIOFDs},
 		codec.CmdGetIRQInfo:       {serve: (*Session).serveGetIRQInfo},
 		codec.CmdSetIRQs:          {serve: (*Session).serveSetIRQs},
 		codec.CmdRegionRead:       {serve: (*Session).serveRegionRead},

@@ -355,5 +355,5 @@ func (r *Region) check() error {
 	if len(r.Mmap) > 0 && r.Offset%pageSize != 0 {
 		return fmt.Errorf("file offset %#x is not a page's", r.Offset)
 	}
-	return nil
+	return r.checkIOEventfds()
 }

@@ -53,9 +53,10 @@ func (d *testDevice) Describe() (Description, error) {
 	}
 	desc := Description{Config: config}
 	desc.Regions[RegionBAR0] = Region{
-		Size:  4096,
-		Read:  func(off uint64, p []byte) error { copy(p, d.mem[off:]); return nil },
-		Write: func(off uint64, p []byte) error { copy(d.mem[off:], p); return nil },
+		Size:       4096,
+		Read:       func(off uint64, p []byte) error { copy(p, d.mem[off:]); return nil },
+		Write:      func(off uint64, p []byte) error { copy(d.mem[off:], p); return nil },
+		IOEventfds: []IOEventfd{{Event: &IOEvent{Handler: func(*Session) { d.note("bell") }}}},
 	}
 	desc.Regions[RegionBAR2] = Region{
 		Size: 16384,

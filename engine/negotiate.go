@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/engine/reactor"
 )
 
 // serveVersion is VFIO_USER_VERSION, the first command of a client. "The server replies
@@ -40,6 +41,7 @@ func (s *Session) negotiate(m *message) error {
 	if v.Caps.MaxDataXferSize == 0 || v.Caps.PgSizes&pageSize == 0 {
 		return fmt.Errorf("capabilities %+v leave nothing to work with: %w", v.Caps, unix.EINVAL)
 	}
+	v.Caps.MaxMsgFDs = min(v.Caps.MaxMsgFDs, reactor.MaxFDs)
 	s.peer = v.Caps
 	s.created = true
 	if err := s.ep.device.NewDevice(s); err != nil {

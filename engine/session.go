@@ -36,6 +36,7 @@ type Session struct {
 	calls    dmaCalls
 	path     dataPath
 	backlog  backlog
+	events   ioEvents
 	state    sessionState
 	turn     turn
 	serving  bool // HandleEvents or takeTurn is running, and flushes at its end
@@ -115,7 +116,7 @@ func (s *Session) Context() context.Context { return s.ctx }
 func (s *Session) Fail(err error) { s.Post(func() { s.drop(err) }) }
 
 // Post runs fn on the reactor. It must not block.
-func (s *Session) Post(fn func()) { s.engine.reactor.PostFunc(fn) }
+func (s *Session) Post(fn func()) { s.engine.reactor.PostFunc(func() { s.guard(fn) }) }
 
 // gone says whether the client has closed its end, read or not.
 func (s *Session) gone() bool {
@@ -189,6 +190,7 @@ func (s *Session) drop(cause error) {
 	s.in.close(&s.ep.foreign)
 	s.out.close()
 	s.backlog.close()
+	s.events.close()
 	s.cancel(cause)
 	s.calls.close(cause)
 	s.path.hold(s.destroy)
@@ -197,7 +199,7 @@ func (s *Session) drop(cause error) {
 // destroy follows drop when nothing of the data path runs any more.
 func (s *Session) destroy() {
 	if s.created {
-		s.ep.device.DestroyDevice(s)
+		s.guard(func() { s.ep.device.DestroyDevice(s) })
 	}
 	s.irqs.Close()
 	// The kernel takes its time to unmap a large guest.

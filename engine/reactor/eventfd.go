@@ -54,6 +54,25 @@ func (e *Eventfd) Drain() uint64 {
 	}
 }
 
+// DrainShared takes the counter of an eventfd down to zero and returns what it was. It never blocks, although a peer that
+// shares the file description may have made it blocking, and may have taken the counter down itself: then it is 0.
+//
+// Errors: unix.EOPNOTSUPP on a kernel before 5.8, any other errno of preadv2(2).
+func DrainShared(fd int) (uint64, error) {
+	var b [8]byte
+	for {
+		switch err := rawReadNow(fd, b[:]); err {
+		case nil:
+			return binary.NativeEndian.Uint64(b[:]), nil
+		case unix.EAGAIN:
+			return 0, nil
+		case unix.EINTR:
+		default:
+			return 0, err
+		}
+	}
+}
+
 // Close closes the descriptor.
 func (e *Eventfd) Close() error {
 	fd := e.fd.Swap(-1)

@@ -1,6 +1,10 @@
 package reactor
 
-import "testing"
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
 
 func TestEventfd(t *testing.T) {
 	checkLeaks(t)
@@ -28,5 +32,29 @@ func TestEventfd(t *testing.T) {
 	e.Signal()
 	if n := e.Drain(); n != 0 {
 		t.Errorf("Drain after Close = %d", n)
+	}
+}
+
+// Whoever has the descriptor can make it blocking.
+func TestDrainSharedNeverBlocks(t *testing.T) {
+	checkLeaks(t)
+	e, err := NewEventfd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := unix.SetNonblock(e.FD(), false); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []uint64{0, 2, 0} {
+		for range want {
+			e.Signal()
+		}
+		if n, err := DrainShared(e.FD()); n != want || err != nil {
+			t.Errorf("DrainShared = %d, %v, want %d", n, err, want)
+		}
+	}
+	if _, err := DrainShared(-1); err != unix.EBADF {
+		t.Errorf("DrainShared of no descriptor: %v", err)
 	}
 }

@@ -20,6 +20,18 @@ func rawRead(fd int, b []byte) error {
 	return nil
 }
 
+// rawReadNow reads from a descriptor that a peer may have made blocking.
+func rawReadNow(fd int, b []byte) error {
+	iov := unix.Iovec{Base: unsafe.SliceData(b)}
+	iov.SetLen(len(b))
+	const here = ^uintptr(0) // offset -1: what has no position is read as by read(2)
+	_, _, errno := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, here, here, unix.RWF_NOWAIT)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 // rawWrite writes to a non-blocking descriptor.
 func rawWrite(fd int, b []byte) error {
 	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd),
