@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,13 +49,32 @@ func root() *cobra.Command {
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(serveCommand(), demoCommand())
+	onlyCommands(cmd)
 	return cmd
+}
+
+// onlyCommands has a command that is nothing without one of its own say so.
+func onlyCommands(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var known []string
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				known = append(known, c.Name())
+			}
+		}
+		names := strings.Join(known, ", ")
+		if len(args) == 0 {
+			return usageError{fmt.Errorf("%q needs one of: %s; --help explains", cmd.CommandPath(), names)}
+		}
+		return usageError{fmt.Errorf("unknown command %q for %q; known are: %s", args[0], cmd.CommandPath(), names)}
+	}
 }
 
 // noArguments refuses what stands on the command line outside of options.
 func noArguments(cmd *cobra.Command, args []string) error {
-	if err := cobra.NoArgs(cmd, args); err != nil {
-		return usageError{err}
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unexpected argument %q: %q takes options only; does the one before it lack its value?", args[0], cmd.CommandPath())}
 	}
 	return nil
 }

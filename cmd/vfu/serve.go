@@ -20,6 +20,7 @@ func serveCommand() *cobra.Command {
 		Short: "Serve devices until SIGTERM",
 	}
 	cmd.AddCommand(serveNVMeCommand())
+	onlyCommands(cmd)
 	return cmd
 }
 

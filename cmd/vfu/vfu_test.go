@@ -160,6 +160,11 @@ func TestMistakesAreExplained(t *testing.T) {
 		status int
 		says   string
 	}{
+		{"nothing", "", 2, "demo"},
+		{"unknown command", "sreve nvme", 2, "sreve"},
+		{"no device", "serve", 2, "nvme"},
+		{"unknown device", "serve floppy", 2, "floppy"},
+		{"socket without path", "serve nvme --socket --namespace mem:1G", 2, "lack its value"},
 		{"no socket", "serve nvme", 2, "no --socket"},
 		{"no namespace", "serve nvme --socket " + s, 2, "no --namespace"},
 		{"namespace before any socket", "serve nvme --namespace mem:1G --socket " + s, 2, "before the first --socket"},
