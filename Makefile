@@ -7,8 +7,8 @@ CACHE := $(or $(VFIOUSER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vfiouser)
 STATICCHECK_VERSION := v0.7.0
 STATICCHECK := $(CACHE)/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 
-# All packages but the suite that boots guests.
-units = $$($(GO) list ./... | grep -v /test/guest)
+# All packages but those that take QEMU.
+units = $$($(GO) list ./... | grep -v -e /test/guest -e /test/qtest)
 
 # netpoll's variant keeps a pointer in the kernel's packed, and so misaligned, epoll_event.
 NETPOLL := -gcflags=github.com/panjf2000/gnet/v2/pkg/netpoll=-d=checkptr=0
@@ -34,8 +34,8 @@ test-unit: compiler lspci ## the tests that need no guest
 	$(GO) test -run Alloc $(units)
 
 # (-v: it shows which guests ran and for how long, or why they are skipped)
-test-guest: ## the tests in real QEMU guests
-	$(GO) test -v -count=1 -timeout 20m ./test/guest/...
+test-guest: ## the tests with QEMU, without and with a guest
+	$(GO) test -v -count=1 -p 1 -timeout 20m ./test/qtest/... ./test/guest/...
 
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(units)

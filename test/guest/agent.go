@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"time"
+
+	"vfiouser/test/qmp"
 )
 
 // agent is the host's end of the guest's second serial line; init describes what is said
@@ -36,7 +37,7 @@ func newAgent(conn net.Conn) *agent {
 
 // ready waits until the guest's init has said that it takes scripts.
 func (a *agent) ready(ctx context.Context) error {
-	defer deadline(ctx, a.conn)()
+	defer qmp.Deadline(ctx, a.conn)()
 	for {
 		line, err := a.in.ReadString('\n')
 		if err != nil {
@@ -53,7 +54,7 @@ func (a *agent) run(ctx context.Context, script string) (string, error) {
 	if a.err != nil {
 		return "", fmt.Errorf("the guest's serial line was given up: %w", a.err)
 	}
-	defer deadline(ctx, a.conn)()
+	defer qmp.Deadline(ctx, a.conn)()
 	output, status, err := a.exchange(script)
 	if err != nil {
 		a.err = cause(ctx, err)
@@ -67,7 +68,7 @@ func (a *agent) run(ctx context.Context, script string) (string, error) {
 
 // send has the guest start a script whose end will not be heard of.
 func (a *agent) send(ctx context.Context, script string) error {
-	defer deadline(ctx, a.conn)()
+	defer qmp.Deadline(ctx, a.conn)()
 	a.last++
 	_, err := fmt.Fprintf(a.conn, "@RUN %d %d\n%s", a.last, len(script), script)
 	return err
@@ -90,16 +91,6 @@ func (a *agent) exchange(script string) (output string, status int, err error) {
 			return strings.TrimSuffix(printed.String(), "\n"), status, nil
 		}
 		printed.WriteString(line)
-	}
-}
-
-// deadline makes what is done on conn fail when ctx ends, until the function that it
-// returns is called.
-func deadline(ctx context.Context, conn net.Conn) (restore func()) {
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	return func() {
-		stop()
-		conn.SetDeadline(time.Time{})
 	}
 }
 

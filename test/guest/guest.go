@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"vfiouser/test/qmp"
 )
 
 // Memory is the kind of memory that the guest runs in.
@@ -58,7 +59,7 @@ var kernelArgs = []string{
 type Guest struct {
 	cmd     *exec.Cmd
 	agent   *agent
-	monitor *monitor
+	monitor *qmp.Monitor
 	console *buffer       // first serial line and QEMU's own messages
 	exited  chan struct{} // closed when QEMU has ended
 	waitErr error         // how; read after exited
@@ -67,12 +68,12 @@ type Guest struct {
 // Boot starts a guest and returns when it takes scripts. When it fails to come up, the
 // error ends with what its console shows.
 func (l *Lab) Boot(ctx context.Context, cfg Config) (*Guest, error) {
-	agentConn, agentFile, err := socketPair("agent")
+	agentConn, agentFile, err := qmp.SocketPair("agent")
 	if err != nil {
 		return nil, err
 	}
 	defer agentFile.Close()
-	monitorConn, monitorFile, err := socketPair("monitor")
+	monitorConn, monitorFile, err := qmp.SocketPair("monitor")
 	if err != nil {
 		agentConn.Close()
 		return nil, err
@@ -81,7 +82,7 @@ func (l *Lab) Boot(ctx context.Context, cfg Config) (*Guest, error) {
 
 	g := &Guest{
 		agent:   newAgent(agentConn),
-		monitor: newMonitor(monitorConn),
+		monitor: qmp.New(monitorConn),
 		console: &buffer{},
 		exited:  make(chan struct{}),
 	}
@@ -103,7 +104,7 @@ func (l *Lab) Boot(ctx context.Context, cfg Config) (*Guest, error) {
 		g.waitErr = g.cmd.Wait()
 		close(g.exited)
 	}()
-	err = g.monitor.negotiate(ctx)
+	err = g.monitor.Negotiate(ctx)
 	if err == nil {
 		err = g.agent.ready(ctx)
 	}
@@ -147,7 +148,7 @@ func (l *Lab) command(cfg Config, kernel []string, lines ...string) *exec.Cmd {
 		}
 		args = append(args, "-device", string(device))
 	}
-	return exec.Command(l.path("bin/qemu-system-x86_64"), append(args, cfg.Args...)...)
+	return exec.Command(l.QEMU(), append(args, cfg.Args...)...)
 }
 
 // Run runs a shell script in the guest, as root, and returns what it prints. A status
@@ -160,7 +161,16 @@ func (g *Guest) Run(ctx context.Context, script string) (string, error) {
 // Monitor runs a QMP command of QEMU's and decodes what it returns into result, unless
 // that is nil.
 func (g *Guest) Monitor(ctx context.Context, command string, arguments, result any) error {
-	return g.monitor.execute(ctx, command, arguments, result)
+	return g.monitor.Execute(ctx, command, arguments, result)
+}
+
+// Unplug asks for the removal of a device and waits until the guest has let go of it.
+func (g *Guest) Unplug(ctx context.Context, id string) error {
+	if err := g.Monitor(ctx, "device_del", map[string]string{"id": id}, nil); err != nil {
+		return err
+	}
+	_, err := g.monitor.Wait(ctx, qmp.Unplugged(id))
+	return err
 }
 
 // PowerOff has the guest's kernel shut its devices down and switch the machine off, and
@@ -203,7 +213,7 @@ func (g *Guest) Kill() {
 func (g *Guest) Close() {
 	g.Kill()
 	g.agent.conn.Close()
-	g.monitor.conn.Close()
+	g.monitor.Close()
 }
 
 // Running tells whether QEMU has not ended yet.
@@ -236,20 +246,4 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.data.String()
-}
-
-// socketPair returns a connection and the file at its other end, for a child process.
-func socketPair(name string) (net.Conn, *os.File, error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("socketpair: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name)
-	defer ours.Close() // (FileConn makes its own descriptor)
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		theirs.Close()
-		return nil, nil, err
-	}
-	return conn, theirs, nil
 }

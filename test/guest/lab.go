@@ -192,4 +192,7 @@ func (l *Lab) Versions() string {
 	return strings.Join(wanted, ", ")
 }
 
+// QEMU is the path of the emulator.
+func (l *Lab) QEMU() string { return l.path("bin/qemu-system-x86_64") }
+
 func (l *Lab) path(name string) string { return filepath.Join(l.dir, name) }

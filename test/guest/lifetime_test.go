@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vfiouser/test/holdings"
 )
 
 // TestLifetimes leads one server process through what happens to a disk: a guest that uses
@@ -79,7 +81,7 @@ func TestLifetimes(t *testing.T) {
 		startEndlessIO(t, g, file)
 		startEndlessIO(t, g, memory)
 		during := s.holdings(t)
-		if during["mapping of guest memory"] == 0 {
+		if during[holdings.GuestMemory] == 0 {
 			t.Errorf("no mapping of guest memory among what the server holds: %v", during)
 		}
 		g.Kill()

@@ -5,16 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"vfiouser/test/holdings"
 )
 
 const (
@@ -126,45 +126,16 @@ func stop(process *os.Process, ended chan error) error {
 	}
 }
 
-// holdings is what a process holds of the kernel's, by kind.
-type holdings map[string]int
-
-var numbers = regexp.MustCompile(`\d+`)
-
-// holdings counts the server's descriptors, by what they refer to, and its mappings of guest
-// memory.
-func (s *server) holdings(t *testing.T) holdings {
+// holdings counts what the server holds.
+func (s *server) holdings(t *testing.T) holdings.Holdings {
 	t.Helper()
-	held := holdings{}
-	dir := fmt.Sprintf("/proc/%d/fd", s.pid)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, entry := range entries {
-		if to, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil { // (else it was just closed)
-			held["descriptor of "+numbers.ReplaceAllString(to, "N")]++
-		}
-	}
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", s.pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(content), "/memfd:memory-backend-memfd"); n != 0 {
-		held["mapping of guest memory"] = n
-	}
-	return held
+	return holdings.Of(t, s.pid)
 }
 
 // checkReleased waits until the server holds what it held before, and no more.
-func (s *server) checkReleased(t *testing.T, before holdings) {
+func (s *server) checkReleased(t *testing.T, before holdings.Holdings) {
 	t.Helper()
-	eventually(t, func() error {
-		if now := s.holdings(t); !maps.Equal(now, before) {
-			return fmt.Errorf("the server holds %v, before the guest came %v", now, before)
-		}
-		return nil
-	})
+	holdings.CheckReleased(t, s.pid, before)
 }
 
 // cpuTime is the processor time that the server has used so far, in units of 10 ms.
