@@ -111,6 +111,8 @@ type Info struct {
 	ReadOnly bool
 	// VolatileCache: a write is durable only after a Flush, or with FUA.
 	VolatileCache bool
+	// Private: the contents are in this process and nowhere else; they are lost with it.
+	Private bool
 	// CanDiscard: Discard gives storage back, and what was given back reads
 	// as zeroes.
 	CanDiscard bool

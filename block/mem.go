@@ -58,7 +58,7 @@ func Memory(size int64) (Backend, error) {
 
 func (m *memory) Size() int64 { return int64(len(m.data)) }
 
-func (m *memory) Info() Info { return Info{Kind: "mem", CanDiscard: true} }
+func (m *memory) Info() Info { return Info{Kind: "mem", CanDiscard: true, Private: true} }
 
 func (m *memory) Submit(r *Request) (bool, error) {
 	if m.closed.Load() {

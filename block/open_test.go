@@ -57,7 +57,7 @@ func TestParseSize(t *testing.T) {
 func TestOpenKinds(t *testing.T) {
 	path := newPath(t, 1<<20)
 	for spec, want := range map[string]Info{
-		"mem:1M":       {Kind: "mem", CanDiscard: true},
+		"mem:1M":       {Kind: "mem", Private: true, CanDiscard: true},
 		"null:1T":      {Kind: "null", CanDiscard: true},
 		"file:" + path: {Kind: "file", Async: true, VolatileCache: true, CanDiscard: true},
 	} {

@@ -10,7 +10,7 @@ const (
 	msixFunctionMask = 1 << 14
 	msixEnable       = 1 << 15
 
-	msixEntrySize = 16
+	MSIXEntrySize = 16
 	maxMSIX       = 2048
 )
 
@@ -24,7 +24,7 @@ type MSIX struct {
 }
 
 // TableSize is what the table takes, in bytes.
-func (m MSIX) TableSize() int { return m.Vectors * msixEntrySize }
+func (m MSIX) TableSize() int { return m.Vectors * MSIXEntrySize }
 
 // PBASize is what the pending bits take, in bytes: whole 64-bit words.
 func (m MSIX) PBASize() int { return (m.Vectors + 63) / 64 * 8 }

@@ -1,6 +1,9 @@
 package pci
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // Vector control, the fourth word of an entry (7.7.2.10).
 const (
@@ -29,7 +32,7 @@ func NewMSIXTable(vectors int) (*MSIXTable, error) {
 	if vectors < 1 || vectors > maxMSIX {
 		return nil, configError("MSI-X: %d vectors is not from 1 to %d", vectors, maxMSIX)
 	}
-	t := &MSIXTable{entries: make([]byte, vectors*msixEntrySize), vectors: vectors}
+	t := &MSIXTable{entries: make([]byte, vectors*MSIXEntrySize), vectors: vectors}
 	t.Reset()
 	return t, nil
 }
@@ -41,19 +44,34 @@ func (t *MSIXTable) Vectors() int { return t.vectors }
 func (t *MSIXTable) Reset() {
 	clear(t.entries)
 	for v := range t.vectors {
-		t.entries[v*msixEntrySize+msixEntryControl] = msixEntryMask
+		t.entries[v*MSIXEntrySize+msixEntryControl] = msixEntryMask
 	}
 }
 
 // Masked is a vector's mask bit.
 func (t *MSIXTable) Masked(vector int) bool {
-	return t.entries[vector*msixEntrySize+msixEntryControl]&msixEntryMask != 0
+	return t.entries[vector*MSIXEntrySize+msixEntryControl]&msixEntryMask != 0
 }
 
 // Message is what the guest wants to be written, and where, for a vector.
 func (t *MSIXTable) Message(vector int) (address uint64, data uint32) {
-	e := t.entries[vector*msixEntrySize:]
+	e := t.entries[vector*MSIXEntrySize:]
 	return binary.LittleEndian.Uint64(e), binary.LittleEndian.Uint32(e[8:])
+}
+
+// Save gives a copy of the table, for Restore.
+func (t *MSIXTable) Save() []byte { return slices.Clone(t.entries) }
+
+// Restore makes the table what Save gave, of this or another of as many vectors, without
+// calling OnMask. Bits without a meaning stay 0.
+func (t *MSIXTable) Restore(saved []byte) error {
+	if len(saved) != len(t.entries) {
+		return configError("MSI-X: a table of %d bytes cannot be restored from %d", len(t.entries), len(saved))
+	}
+	for i, v := range saved {
+		t.entries[i] = v & msixEntryWritable(i%MSIXEntrySize)
+	}
+	return nil
 }
 
 // Read fills p from the table.
@@ -73,10 +91,10 @@ func (t *MSIXTable) Write(off uint64, p []byte) error {
 	for i, v := range p[:min(len(p), len(t.entries)-int(off))] {
 		i += int(off)
 		old := t.entries[i]
-		v &= msixEntryWritable(i % msixEntrySize)
+		v &= msixEntryWritable(i % MSIXEntrySize)
 		t.entries[i] = v
-		if i%msixEntrySize == msixEntryControl && v != old && t.OnMask != nil {
-			t.OnMask(i/msixEntrySize, v != 0)
+		if i%MSIXEntrySize == msixEntryControl && v != old && t.OnMask != nil {
+			t.OnMask(i/MSIXEntrySize, v != 0)
 		}
 	}
 	return nil

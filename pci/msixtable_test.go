@@ -154,7 +154,7 @@ func FuzzMSIXTableWrite(f *testing.F) {
 			if m.Masked(v) != want {
 				t.Errorf("vector %d: reported %v", v, want)
 			}
-			e := m.entries[v*msixEntrySize:]
+			e := m.entries[v*MSIXEntrySize:]
 			if e[0]&3 != 0 || e[12]&^1 != 0 || e[13]|e[14]|e[15] != 0 {
 				t.Errorf("vector %d: reserved bits set", v)
 			}

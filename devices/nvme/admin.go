@@ -46,12 +46,15 @@ func adminCommands() [256]adminCommand {
 	}
 }
 
-// openAdmin makes the admin queues that the registers describe; false means that they
-// describe none (Base 1.4, 3.1.5 to 3.1.10).
-func (h *host) openAdmin(a adminConfig) bool {
-	ok := a.cc.MPS() == 0 && a.cc.CSS() == spec.CSSNVM && a.cc.AMS() == spec.AMSRoundRobin &&
+// adminPossible says whether registers describe admin queues (Base 1.4, 3.1.5 to 3.1.10).
+func adminPossible(a adminConfig) bool {
+	return a.cc.MPS() == 0 && a.cc.CSS() == spec.CSSNVM && a.cc.AMS() == spec.AMSRoundRobin &&
 		a.aqa.ASQS() > 0 && a.aqa.ACQS() > 0 && a.asq%pageSize == 0 && a.acq%pageSize == 0
-	if !ok {
+}
+
+// openAdmin makes the admin queues that the registers describe, false if there are none.
+func (h *host) openAdmin(a adminConfig) bool {
+	if !adminPossible(a) {
 		return false
 	}
 	h.c.doorbells.zero()

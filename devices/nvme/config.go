@@ -52,6 +52,7 @@ func ParseDoorbellMode(s string) (DoorbellMode, error) {
 const (
 	MaxQueues     = 64
 	MaxNamespaces = 1024
+	maxEntries    = 4096 // of any queue
 )
 
 // Config describes a controller. The zero value has no namespace and the defaults
@@ -103,7 +104,7 @@ const (
 	defaultVendor  = 0x7666 // not assigned by the PCI-SIG
 	defaultDevice  = 0x0001
 	defaultQueues  = 63
-	defaultEntries = 4096
+	defaultEntries = maxEntries
 	defaultModel   = "vfiouser NVMe controller"
 	defaultFW      = "1.0"
 	defaultMDTS    = 1 << 20
@@ -130,7 +131,7 @@ func (c *Config) complete() error {
 	switch {
 	case c.Queues < 1 || c.Queues > MaxQueues:
 		return configError("%d I/O queues is not from 1 to %d", c.Queues, MaxQueues)
-	case c.QueueEntries < 2 || c.QueueEntries > 4096 || bits.OnesCount(uint(c.QueueEntries)) != 1:
+	case c.QueueEntries < 2 || c.QueueEntries > maxEntries || bits.OnesCount(uint(c.QueueEntries)) != 1:
 		return configError("queues of %d entries: not a power of two from 2 to 4096", c.QueueEntries)
 	case c.MaxTransfer < pageSize || c.MaxTransfer > maxMDTS || bits.OnesCount(uint(c.MaxTransfer)) != 1:
 		return configError("largest transfer of %d bytes: not a power of two from %d to %d", c.MaxTransfer, pageSize, maxMDTS)
@@ -141,6 +142,10 @@ func (c *Config) complete() error {
 	case len(c.Namespaces) > MaxNamespaces:
 		return configError("%d namespaces, at most %d", len(c.Namespaces), MaxNamespaces)
 	}
+	return c.checkNames()
+}
+
+func (c *Config) checkNames() error {
 	for _, t := range []struct {
 		name, text string
 		max        int

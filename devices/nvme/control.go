@@ -39,6 +39,7 @@ type host struct {
 	groups   []*group
 	watch    *doorbellWatch // mode Mmap
 	held     bool
+	arrived  bool   // a state was loaded: its interrupts are still to be raised
 	shadow   shadow // changed while nobody runs the queues
 	reader   *dma.Reader
 	data     courier // of admin commands
@@ -203,6 +204,7 @@ func (h *host) setHeld(held bool) {
 		h.stopQueues()
 		return
 	}
+	h.signalArrival()
 	h.startQueues()
 	if h.ready.Load() {
 		h.watchDoorbells()

@@ -47,6 +47,8 @@ func (d *doorbellPage) zero() {
 	}
 }
 
+func (d *doorbellPage) load(off int) uint32 { return dma.Load32(d.page, off) }
+
 func (d *doorbellPage) clear(off int) { dma.Store32(d.page, off, 0) }
 
 func (d *doorbellPage) register(off int) []byte { return d.page[off : off+4 : off+4] }

@@ -41,6 +41,19 @@ func (l *errorLog) page() []byte {
 	return b
 }
 
+// load replaces the log with a page and the count of its newest entry.
+func (l *errorLog) load(count uint64, page []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.entries = [errorEntries]spec.ErrorEntry{}
+	l.count = count
+	for i := uint64(0); i < min(count, errorEntries); i++ {
+		e := &l.entries[(count-i)%errorEntries]
+		e.Get(page[i*spec.ErrorEntrySize:])
+		e.Count = count - i
+	}
+}
+
 // noLocation says that no field of the command is to blame.
 const noLocation = 0xffff
 

@@ -266,10 +266,11 @@ func (h *host) checkTemperature() {
 const (
 	timestampSize   = 8
 	timestampOrigin = 1 << 57 // the host has set it
+	maxTimestamp    = 1<<48 - 1
 )
 
 func getTimestamp(h *host, e *spec.SubmissionEntry, _ bool) (spec.Status, uint32) {
-	v := uint64((time.Since(h.c.smart.start) + h.features.clock).Milliseconds()) & (1<<48 - 1)
+	v := h.timestamp()
 	if h.features.clockSet {
 		v |= timestampOrigin
 	}
@@ -283,7 +284,7 @@ func setTimestamp(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
 	if st := h.data.fromHost(e, b[:]); !st.OK() {
 		return st, 0
 	}
-	ms := binary.LittleEndian.Uint64(b[:]) & (1<<48 - 1)
+	ms := binary.LittleEndian.Uint64(b[:]) & maxTimestamp
 	h.features.clock = time.Duration(ms)*time.Millisecond - time.Since(h.c.smart.start)
 	h.features.clockSet = true
 	return spec.Success, 0

@@ -20,7 +20,7 @@ import (
 	"vfiouser/irq"
 )
 
-var _ engine.Device = (*Controller)(nil)
+var _ engine.Migrator = (*Controller)(nil)
 
 func TestMain(m *testing.M) {
 	runtime.GOMAXPROCS(max(4, runtime.GOMAXPROCS(0))) // what the engine asks for

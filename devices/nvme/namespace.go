@@ -39,13 +39,18 @@ func newNamespace(id uint32, serial string, n Namespace) (*namespace, error) {
 	if ns.blocks == 0 {
 		return nil, configError("namespace %d: %d bytes are less than a block of %d", id, n.Backend.Size(), n.BlockSize)
 	}
-	sum := identity(serial, id)
+	ns.identifyBy(serial)
+	return ns, nil
+}
+
+// identifyBy makes the namespace's identifiers. Only the control goroutine reads them.
+func (ns *namespace) identifyBy(serial string) {
+	sum := identity(serial, ns.id)
 	copy(ns.eui64[:], sum[:8])
 	ns.eui64[0] = ns.eui64[0]&^1 | 2 // a locally administered, individual address
 	copy(ns.nguid[:], sum[8:24])
 	ns.nguid[8] = ns.nguid[8]&^1 | 2
-	ns.uuid = uuid(identity(serial, id|1<<31))
-	return ns, nil
+	ns.uuid = uuid(identity(serial, ns.id|1<<31))
 }
 
 // identity is what the identifiers of a drive are made of: the same serial number

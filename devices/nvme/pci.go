@@ -66,7 +66,7 @@ func (c *Controller) newSpace() error {
 
 // Describe gives the shape of the device.
 func (c *Controller) Describe() (engine.Description, error) {
-	d := engine.Description{Config: c.space}
+	d := engine.Description{Config: c.space, StateVersion: stateVersion}
 	d.Regions[engine.RegionBAR0] = engine.Region{Size: bar0Size, Read: c.readBAR0, Write: c.writeBAR0}
 	if c.cfg.Doorbells == Mmap {
 		r := &d.Regions[engine.RegionBAR0]

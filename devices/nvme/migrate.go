@@ -1,0 +1,131 @@
+package nvme
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+
+	"vfiouser/engine"
+)
+
+// stateVersion is that of the layout of driveState.
+const stateVersion = 1
+
+// SaveState writes all that the host knows of the drive. Its storage goes along if it is
+// this process's memory (block.Info.Private); else the destination must have the same.
+func (c *Controller) SaveState(s *engine.Session, w io.Writer) error {
+	var h *host
+	var vectors []byte
+	if err := onReactor(s, func() error { h, vectors = c.host, c.msix.Save(); return nil }); err != nil {
+		return err
+	}
+	return newMover(h).save(w, vectors)
+}
+
+// LoadState makes the controller the one that was saved, with its serial number, if both
+// have as many queues and the same namespaces; else the error is ErrState.
+func (c *Controller) LoadState(s *engine.Session, _ uint32, r io.Reader) error {
+	var h *host
+	if err := onReactor(s, func() error { h = c.host; return nil }); err != nil {
+		return err
+	}
+	vectors, err := newMover(h).load(r)
+	if err != nil {
+		return err
+	}
+	return onReactor(s, func() error { return c.msix.Restore(vectors) })
+}
+
+// onReactor runs f on the reactor and waits, unless the session ends.
+func onReactor(s *engine.Session, f func() error) error {
+	done := make(chan error, 1)
+	s.Post(func() { done <- f() })
+	select {
+	case err := <-done:
+		return err
+	case <-s.Context().Done():
+		return context.Cause(s.Context())
+	}
+}
+
+// mover saves or loads the state of a drive for one client, on a goroutine that may wait
+// for the client's stream. The data path is held meanwhile.
+type mover struct {
+	h    *host
+	data courier
+}
+
+func newMover(h *host) *mover {
+	return &mover{h: h, data: courier{h: h, ended: make(chan error, 1)}}
+}
+
+// call runs f on the control goroutine and waits.
+func (h *host) call(f func() error) (err error) {
+	done := make(chan struct{})
+	h.ask(func(r *request) {
+		r.tasks = append(r.tasks, func() {
+			err = f()
+			close(done)
+		})
+	})
+	select {
+	case <-done:
+		return err
+	case <-h.done:
+		return ErrClosed
+	}
+}
+
+// save writes the state, and then the contents of private namespaces. vectors is the
+// MSI-X table.
+func (m *mover) save(w io.Writer, vectors []byte) error {
+	var text []byte
+	err := m.h.call(func() (err error) {
+		text, err = json.Marshal(m.h.state(vectors))
+		return err
+	})
+	if err == nil {
+		err = writeChunk(w, text)
+	}
+	for _, ns := range m.h.c.namespaces {
+		if err == nil && ns.info.Private {
+			err = m.saveContents(w, ns)
+		}
+	}
+	return err
+}
+
+// load makes the controller the one whose state r has, and returns the MSI-X table.
+// Nothing is changed before the whole of the state was found to be possible; who wrote it
+// is not trusted. If it fails after that, the controller is a disabled one.
+func (m *mover) load(r io.Reader) (vectors []byte, err error) {
+	text, err := readChunk(r, maxStateSize)
+	if err != nil {
+		return nil, err
+	}
+	st := new(driveState)
+	if err := json.Unmarshal(text, st); err != nil {
+		return nil, stateError("%v", err)
+	}
+	err = m.h.call(func() error {
+		if err := m.h.check(st); err != nil {
+			return err
+		}
+		m.h.reset()
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, ns := range m.h.c.namespaces {
+		if ns.info.Private {
+			if err := m.loadContents(r, ns); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return st.Vectors, m.h.call(func() error {
+		m.h.apply(st)
+		return nil
+	})
+}

@@ -1,0 +1,255 @@
+package nvme
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"vfiouser/devices/nvme/spec"
+	"vfiouser/dma"
+	"vfiouser/pci"
+)
+
+// ErrState is found by errors.Is in every error about a state that cannot be loaded: it
+// is of another kind of drive, or damaged.
+var ErrState = errors.New("nvme: state cannot be loaded")
+
+func stateError(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrState, fmt.Sprintf(format, args...))
+}
+
+// check says whether the state is one that this controller could be in.
+func (h *host) check(st *driveState) error {
+	c := h.c
+	mine, theirs := c.identity(), st.Drive
+	mine.Serial, mine.Model, mine.Firmware = theirs.Serial, theirs.Model, theirs.Firmware
+	switch {
+	case mine.Queues != theirs.Queues || mine.QueueEntries != theirs.QueueEntries ||
+		mine.MaxTransfer != theirs.MaxTransfer || mine.Shadow != theirs.Shadow:
+		return stateError("the drives differ: %d queues of %d entries, transfers of %d bytes, shadow doorbells %v here, "+
+			"%d, %d, %d, %v there", mine.Queues, mine.QueueEntries, mine.MaxTransfer, mine.Shadow,
+			theirs.Queues, theirs.QueueEntries, theirs.MaxTransfer, theirs.Shadow)
+	case !slices.Equal(mine.Namespaces, theirs.Namespaces):
+		return stateError("the namespaces differ: %+v here, %+v there", mine.Namespaces, theirs.Namespaces)
+	case len(st.Doorbells) != 2*(c.cfg.Queues+1):
+		return stateError("%d doorbells", len(st.Doorbells))
+	case len(st.Vectors) != c.vectors()*pci.MSIXEntrySize:
+		return stateError("MSI-X table of %d bytes", len(st.Vectors))
+	case len(st.Features.Vectors) != c.vectors() || len(st.Features.Recovery) != len(c.namespaces):
+		return stateError("features of %d vectors and %d namespaces", len(st.Features.Vectors), len(st.Features.Recovery))
+	case st.Features.Timestamp > maxTimestamp:
+		return stateError("timestamp %d", st.Features.Timestamp)
+	case len(st.Events.Waiting) > maxAsyncEvents:
+		return stateError("%d Asynchronous Event Requests", len(st.Events.Waiting))
+	case st.Events.Raised >= 1<<len(eventResults):
+		return stateError("unknown events %#x", st.Events.Raised)
+	case len(st.Health.Entries) != errorEntries*spec.ErrorEntrySize:
+		return stateError("error log of %d bytes", len(st.Health.Entries))
+	}
+	names := Config{Serial: theirs.Serial, Model: theirs.Model, Firmware: theirs.Firmware}
+	if err := names.checkNames(); err != nil {
+		return stateError("%v", err)
+	}
+	for id := range st.Features.Values {
+		if featureTable[id].set == nil {
+			return stateError("unknown feature %#x", id)
+		}
+	}
+	return h.checkQueues(st)
+}
+
+// checkQueues is check for what Create I/O Queue and the registers would have checked.
+func (h *host) checkQueues(st *driveState) error {
+	ready := spec.CSTS(st.Registers.CSTS).RDY()
+	switch {
+	case ready != (st.Admin != nil):
+		return stateError("ready %v, admin queues %v", ready, st.Admin != nil)
+	case st.Admin == nil && (len(st.CQs) > 0 || len(st.SQs) > 0 || st.Shadow != nil || len(st.Events.Waiting) > 0):
+		return stateError("queues without an admin queue")
+	case st.Admin == nil:
+		return nil
+	case st.Shadow != nil && (!st.Drive.Shadow || (st.Shadow.Doorbells|st.Shadow.Events)%pageSize != 0):
+		return stateError("shadow doorbells %+v", *st.Shadow)
+	}
+	a := st.Admin
+	if !adminPossible(adminConfig{spec.CC(st.Registers.CC), spec.AQA(st.Registers.AQA), st.Registers.ASQ, st.Registers.ACQ}) ||
+		a.SQ.ID != 0 || a.CQ.ID != 0 || a.SQ.CQ != 0 || len(a.CQ.Waiting) > 0 || a.CQ.Vector != 0 {
+		return stateError("impossible admin queues")
+	}
+	if len(a.Unposted) > int(a.SQ.Size)+maxAsyncEvents {
+		return stateError("%d admin commands without completion", len(a.Unposted))
+	}
+	cqs := map[uint16]*compQueueState{0: &a.CQ}
+	sqs := map[uint16]*subQueueState{0: &a.SQ}
+	for i := range st.CQs {
+		q := &st.CQs[i]
+		if !h.validID(q.ID) || cqs[q.ID] != nil || !h.validSize(q.Size) || int(q.Vector) >= h.c.vectors() {
+			return stateError("completion queue %+v", *q)
+		}
+		cqs[q.ID] = q
+	}
+	for i := range st.SQs {
+		q := &st.SQs[i]
+		if !h.validID(q.ID) || sqs[q.ID] != nil || !h.validSize(q.Size) || q.CQ == 0 || cqs[q.CQ] == nil {
+			return stateError("submission queue %+v", *q)
+		}
+		sqs[q.ID] = q
+	}
+	for _, q := range sqs {
+		if q.Size < 2 || q.Size > maxEntries || q.Base%pageSize != 0 || q.Head >= q.Size {
+			return stateError("submission queue %+v", *q)
+		}
+	}
+	for _, q := range cqs {
+		if !q.possible() {
+			return stateError("completion queue %d of %d entries at %#x: head %d, tail %d, %d used",
+				q.ID, q.Size, q.Base, q.Head, q.Tail, q.Used)
+		}
+		inflight := map[uint16]uint32{}
+		for _, r := range q.Waiting {
+			sq := sqs[r.SQ]
+			if sq == nil || r.SQ == 0 || sq.CQ != q.ID || inflight[r.SQ] >= sq.Size {
+				return stateError("completion queue %d: command %d of submission queue %d", q.ID, r.CID, r.SQ)
+			}
+			inflight[r.SQ]++
+		}
+	}
+	return nil
+}
+
+func (q *compQueueState) possible() bool {
+	if q.Size < 2 || q.Size > maxEntries || q.Base%pageSize != 0 || q.Head >= q.Size || q.Tail >= q.Size {
+		return false
+	}
+	r := ring{size: q.Size}
+	return q.Used == r.distance(q.Head, q.Tail)
+}
+
+// apply makes the controller, which was reset, what a checked state says.
+func (h *host) apply(st *driveState) {
+	c := h.c
+	c.adopt(&st.Drive)
+	for i, v := range st.Doorbells {
+		dma.Store32(c.doorbells.page, i*doorbellStride, v)
+	}
+	h.applyFeatures(&st.Features)
+	h.aer = asyncEvents{waiting: st.Events.Waiting, masked: st.Events.Masked}
+	h.events.Store(st.Events.Raised)
+	c.applyHealth(&st.Health)
+	if st.Shadow != nil {
+		h.shadow = shadow{set: true, doorbell: st.Shadow.Doorbells, events: st.Shadow.Events}
+	}
+	if st.Admin != nil {
+		h.applyAdmin(st)
+		for i := range st.CQs {
+			h.applyCQ(&st.CQs[i], st.SQs)
+		}
+	}
+	h.interrupts.setMask(st.Registers.INTMS)
+	c.regs.load(&st.Registers)
+	h.ready.Store(st.Admin != nil)
+	h.arrived = true
+}
+
+// adopt takes over the name of the drive.
+func (c *Controller) adopt(d *driveIdentity) {
+	c.cfg.Serial, c.cfg.Model, c.cfg.Firmware = d.Serial, d.Model, d.Firmware
+	for _, ns := range c.namespaces {
+		ns.identifyBy(d.Serial)
+	}
+}
+
+func (r *registers) load(st *registerState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cc, r.csts, r.aqa = spec.CC(st.CC), spec.CSTS(st.CSTS), spec.AQA(st.AQA)
+	r.asq, r.acq, r.intms = st.ASQ, st.ACQ, st.INTMS
+}
+
+func (h *host) applyFeatures(st *featureState) {
+	f := &h.features
+	f.value = [256]uint32{}
+	for id, v := range st.Values {
+		f.value[id] = v
+	}
+	f.vectors, f.recovery, f.over, f.under = st.Vectors, st.Recovery, st.Over, st.Under
+	f.clock = time.Duration(st.Timestamp)*time.Millisecond - time.Since(h.c.smart.start)
+	f.clockSet = st.Set
+	h.c.writeThrough.Store(h.c.volatileCache() && f.value[spec.FeatVolatileWriteCache]&1 == 0)
+}
+
+func (c *Controller) applyHealth(st *healthState) {
+	l := &c.smart
+	l.reads.Store(st.Reads)
+	l.writes.Store(st.Writes)
+	l.bytesRead.Store(st.BytesRead)
+	l.bytesWritten.Store(st.BytesWritten)
+	l.unsafeShutdowns.Store(st.UnsafeShutdowns)
+	l.mediaErrors.Store(st.MediaErrors)
+	c.errors.load(st.Errors, st.Entries)
+}
+
+func (h *host) applyAdmin(st *driveState) {
+	a := st.Admin
+	cq := h.loadCQ(&a.CQ)
+	sq := newSubQueue(h, 0, a.SQ.Size, a.SQ.Base, cq)
+	sq.head = a.SQ.Head
+	h.admin = admin{open: true, shutdown: a.Shutdown, sq: sq, cq: cq}
+	for _, r := range a.Unposted {
+		h.admin.unposted = append(h.admin.unposted, adminResult{r.CID, r.status(), r.Result})
+	}
+	h.cqs[0].Store(cq)
+	h.sqs[0].Store(sq)
+}
+
+func (h *host) loadCQ(st *compQueueState) *compQueue {
+	q := newCompQueue(h, st.ID, st.Size, st.Base)
+	q.head, q.tail, q.used, q.phase = st.Head, st.Tail, st.Used, 0
+	if st.Phase {
+		q.phase = phaseTag
+	}
+	h.interrupts.bind(q, st.Vector, st.Interrupt)
+	return q
+}
+
+// applyCQ makes a completion queue and its submission queues.
+func (h *host) applyCQ(st *compQueueState, sqs []subQueueState) {
+	q := h.loadCQ(st)
+	byID := map[uint16]*subQueue{}
+	for i := range sqs {
+		if s := &sqs[i]; s.CQ == st.ID {
+			sq := newSubQueue(h, s.ID, s.Size, s.Base, q)
+			sq.head = s.Head
+			q.sqs = append(q.sqs, sq)
+			byID[s.ID] = sq
+		}
+	}
+	for _, r := range st.Waiting {
+		sq := byID[r.SQ]
+		c := sq.command()
+		sq.start()
+		c.entry = spec.SubmissionEntry{CID: r.CID}
+		c.result = r.status()
+		q.waiting.add(c)
+	}
+	h.addCQ(q)
+	for id, sq := range byID {
+		h.sqs[id].Store(sq)
+		h.queues.Add(1)
+	}
+}
+
+// signalArrival interrupts for all that was posted and not consumed before the move:
+// whether its interrupt reached the host is not known, and one too many does no harm.
+func (h *host) signalArrival() {
+	if !h.arrived {
+		return
+	}
+	h.arrived = false
+	for i := range h.cqs {
+		if q := h.cqs[i].Load(); q != nil && q.used > 0 {
+			h.interrupts.signal(q)
+		}
+	}
+}

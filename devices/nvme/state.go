@@ -1,0 +1,211 @@
+package nvme
+
+import (
+	"time"
+
+	"vfiouser/devices/nvme/spec"
+)
+
+// driveState is what a controller takes along when it moves to another process: all that
+// its host can see or has told it. The data path is held while it is taken, so what was
+// in flight has ended, and its completions are in guest memory or in the lists here.
+type driveState struct {
+	Drive     driveIdentity
+	Registers registerState
+	Doorbells []uint32 // as the host wrote them: SQ and CQ of queue 0, 1, …
+	Vectors   []byte   // the MSI-X table
+	Features  featureState
+	Events    eventState
+	Health    healthState
+	Admin     *adminState // nil: the controller is not ready
+	Shadow    *shadowState
+	CQs       []compQueueState
+	SQs       []subQueueState
+}
+
+// driveIdentity is in what source and destination must agree, and, from Serial on, what
+// the destination takes over.
+type driveIdentity struct {
+	Queues, QueueEntries, MaxTransfer int
+	Shadow                            bool // Doorbell Buffer Config is offered
+	Namespaces                        []namespaceIdentity
+
+	Serial, Model, Firmware string
+}
+
+type namespaceIdentity struct {
+	BlockSize int
+	Blocks    uint64
+	ReadOnly  bool
+	// Private: the contents follow in the stream, as nobody else has them.
+	Private bool
+}
+
+type registerState struct {
+	CC       uint32
+	CSTS     uint32
+	AQA      uint32
+	ASQ, ACQ uint64
+	INTMS    uint32
+}
+
+type featureState struct {
+	Values      map[uint8]uint32 // those that are not 0
+	Vectors     []uint32
+	Recovery    []uint32
+	Over, Under uint16
+	Timestamp   uint64 // ms, as the host would read it
+	Set         bool   // by the host
+}
+
+type eventState struct {
+	Waiting []uint16 // command identifiers of Asynchronous Event Requests
+	Masked  uint32
+	Raised  uint32
+}
+
+type healthState struct {
+	Reads, Writes           uint64
+	BytesRead, BytesWritten uint64
+	UnsafeShutdowns         uint64
+	MediaErrors             uint64
+	Errors                  uint64 // count of the newest entry of the error log
+	Entries                 []byte // the error log, newest entry first
+}
+
+type adminState struct {
+	Shutdown bool
+	SQ       subQueueState
+	CQ       compQueueState
+	Unposted []resultState
+}
+
+type shadowState struct{ Doorbells, Events uint64 }
+
+type compQueueState struct {
+	ID, Vector       uint16
+	Size             uint32
+	Base             uint64
+	Interrupt        bool
+	Head, Tail, Used uint32
+	Phase            bool
+	Waiting          []resultState // completed, and no room yet
+}
+
+type subQueueState struct {
+	ID, CQ uint16
+	Size   uint32
+	Base   uint64
+	Head   uint32
+}
+
+// resultState is a completion that is not posted.
+type resultState struct {
+	SQ, CID, Status uint16
+	Result          uint32
+}
+
+// state is the state, with the MSI-X table, which is the reactor's.
+func (h *host) state(vectors []byte) *driveState {
+	c := h.c
+	st := &driveState{
+		Drive:     c.identity(),
+		Registers: c.regs.state(),
+		Vectors:   vectors,
+		Features:  h.featureState(),
+		Events:    eventState{h.aer.waiting, h.aer.masked, h.events.Load()},
+		Health:    c.health(),
+	}
+	for off := 0; off < 2*(c.cfg.Queues+1)*doorbellStride; off += doorbellStride {
+		st.Doorbells = append(st.Doorbells, c.doorbells.load(off))
+	}
+	if h.admin.open {
+		st.Admin = h.admin.state()
+	}
+	if h.shadow.set {
+		st.Shadow = &shadowState{h.shadow.doorbell, h.shadow.events}
+	}
+	for i := 1; i < len(h.cqs); i++ {
+		if q := h.cqs[i].Load(); q != nil {
+			st.CQs = append(st.CQs, q.state())
+		}
+		if q := h.sqs[i].Load(); q != nil {
+			st.SQs = append(st.SQs, q.state())
+		}
+	}
+	return st
+}
+
+// identity is what a stream of this controller begins with.
+func (c *Controller) identity() driveIdentity {
+	d := driveIdentity{
+		Queues: c.cfg.Queues, QueueEntries: c.cfg.QueueEntries, MaxTransfer: c.cfg.MaxTransfer,
+		Shadow: c.cfg.Doorbells == Shadow,
+		Serial: c.cfg.Serial, Model: c.cfg.Model, Firmware: c.cfg.Firmware,
+	}
+	for _, ns := range c.namespaces {
+		d.Namespaces = append(d.Namespaces, namespaceIdentity{1 << ns.shift, ns.blocks, ns.info.ReadOnly, ns.info.Private})
+	}
+	return d
+}
+
+func (r *registers) state() registerState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return registerState{uint32(r.cc), uint32(r.csts), uint32(r.aqa), r.asq, r.acq, r.intms}
+}
+
+func (h *host) featureState() featureState {
+	f := &h.features
+	st := featureState{
+		Values: make(map[uint8]uint32), Vectors: f.vectors, Recovery: f.recovery,
+		Over: f.over, Under: f.under, Timestamp: h.timestamp(), Set: f.clockSet,
+	}
+	for i, v := range f.value {
+		if v != 0 {
+			st.Values[uint8(i)] = v
+		}
+	}
+	return st
+}
+
+// timestamp is the value of the feature in milliseconds.
+func (h *host) timestamp() uint64 {
+	return uint64((time.Since(h.c.smart.start) + h.features.clock).Milliseconds()) & maxTimestamp
+}
+
+func (c *Controller) health() healthState {
+	l := &c.smart
+	return healthState{
+		Reads: l.reads.Load(), Writes: l.writes.Load(),
+		BytesRead: l.bytesRead.Load(), BytesWritten: l.bytesWritten.Load(),
+		UnsafeShutdowns: l.unsafeShutdowns.Load(), MediaErrors: l.mediaErrors.Load(),
+		Errors: c.errors.total(), Entries: c.errors.page(),
+	}
+}
+
+func (a *admin) state() *adminState {
+	st := &adminState{Shutdown: a.shutdown, SQ: a.sq.state(), CQ: a.cq.state()}
+	for _, r := range a.unposted {
+		st.Unposted = append(st.Unposted, resultState{0, r.cid, uint16(r.st), r.dw0})
+	}
+	return st
+}
+
+func (q *compQueue) state() compQueueState {
+	st := compQueueState{
+		ID: q.id, Vector: q.vector, Size: q.size, Base: q.base, Interrupt: q.interrupt,
+		Head: q.head, Tail: q.tail, Used: q.used, Phase: q.phase != 0,
+	}
+	for c := q.waiting.head; c != nil; c = c.next {
+		st.Waiting = append(st.Waiting, resultState{SQ: c.queue.id, CID: c.entry.CID, Status: uint16(c.result)})
+	}
+	return st
+}
+
+func (q *subQueue) state() subQueueState {
+	return subQueueState{ID: q.id, CQ: q.cq.id, Size: q.size, Base: q.base, Head: q.head}
+}
+
+// status is the status as a queue has it.
+func (r resultState) status() spec.Status { return spec.Status(r.Status) }
