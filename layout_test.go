@@ -29,8 +29,8 @@ const (
 var layout = map[string][]string{
 	"codec":             {},
 	"pci":               {},
-	"dma":               {sys},
-	"irq":               {sys},
+	"dma":               {"vfiouser/codec", sys},
+	"irq":               {"vfiouser/codec", sys},
 	"engine/reactor":    {netpoll, gneterr, sys},
 	"engine":            {"vfiouser/codec", "vfiouser/pci", "vfiouser/dma", "vfiouser/irq", buffers, sys},
 	"client":            {"vfiouser/engine/reactor", "vfiouser/codec", sys},

@@ -12,19 +12,29 @@ import (
 	"vfiouser/codec"
 )
 
+// Prot says what a device may do with memory: the flags of DMA_MAP. codec.DMAFlagMmap and codec.DMAFlagFileIO, one of which
+// may be added, tell the server how to use the descriptor.
+type Prot = codec.DMAFlags
+
+// Protection bits.
+const (
+	ProtRead  = codec.DMAFlagRead
+	ProtWrite = codec.DMAFlagWrite
+)
+
 // Mapping describes memory at an address (IOVA) of a device. Memory.At makes one; the zero value is of no use.
 type Mapping struct {
 	IOVA uint64
 	Size uint64 // bytes
-	// Flags are the server's rights; 0 means that it may read and write.
-	Flags codec.DMAFlags
+	// Prot is what the device may do; 0 means that it may read and write.
+	Prot Prot
 	// FD is passed to the server, which maps it from Offset. It stays the caller's, who may close it once MapDMA has
 	// returned. -1: the server cannot map the memory and has to ask for it by message.
 	FD     int
 	Offset uint64
-	// Bytes is the memory in this process, Size bytes: where messages read and write. It must stay mapped until
+	// Local is the memory in this process, Size bytes: where messages read and write. It must stay mapped until
 	// UnmapDMA or Close has returned. It may be nil if FD is there: messages are then refused.
-	Bytes []byte
+	Local []byte
 
 	memory *Memory
 }
@@ -45,8 +55,8 @@ func (m Mapping) Slice(off, size uint64) Mapping {
 	if m.FD >= 0 {
 		m.Offset += off
 	}
-	if m.Bytes != nil {
-		m.Bytes = m.Bytes[off : off+size : off+size]
+	if m.Local != nil {
+		m.Local = m.Local[off : off+size : off+size]
 	}
 	return m
 }
@@ -57,10 +67,10 @@ func (m *Mapping) check() error {
 		return invalid("mapping of 0 bytes")
 	case m.IOVA+m.Size-1 < m.IOVA:
 		return invalid("mapping of %#x bytes at %#x exceeds the address space", m.Size, m.IOVA)
-	case m.FD < 0 && m.Bytes == nil:
+	case m.FD < 0 && m.Local == nil:
 		return invalid("mapping with neither a descriptor nor bytes")
-	case m.Bytes != nil && uint64(len(m.Bytes)) != m.Size:
-		return invalid("mapping of %d bytes with %d local ones", m.Size, len(m.Bytes))
+	case m.Local != nil && uint64(len(m.Local)) != m.Size:
+		return invalid("mapping of %d bytes with %d local ones", m.Size, len(m.Local))
 	}
 	return nil
 }
@@ -114,8 +124,8 @@ func (t *dmaTable) add(maps []Mapping) error {
 			}
 			return err
 		}
-		if m.Flags&(codec.DMAFlagRead|codec.DMAFlagWrite) == 0 {
-			m.Flags |= codec.DMAFlagRead | codec.DMAFlagWrite
+		if m.Prot&(ProtRead|ProtWrite) == 0 {
+			m.Prot |= ProtRead | ProtWrite
 		}
 		if m.FD < 0 {
 			t.messages++
@@ -212,11 +222,11 @@ func (d *Device) startMap(ctx context.Context, m *Mapping) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
-	flags := m.Flags
-	if flags&(codec.DMAFlagRead|codec.DMAFlagWrite) == 0 {
-		flags |= codec.DMAFlagRead | codec.DMAFlagWrite
+	prot := m.Prot
+	if prot&(ProtRead|ProtWrite) == 0 {
+		prot |= ProtRead | ProtWrite
 	}
-	ask := codec.DMAMap{ArgSz: codec.DMAMapSize, Flags: flags, Offset: m.Offset, Addr: m.IOVA, Size: m.Size}
+	ask := codec.DMAMap{ArgSz: codec.DMAMapSize, Flags: prot, Offset: m.Offset, Addr: m.IOVA, Size: m.Size}
 	var fds []int
 	if m.FD >= 0 {
 		fds = []int{m.FD}

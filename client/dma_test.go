@@ -50,7 +50,7 @@ func TestMapDMA(t *testing.T) {
 	})
 	ctx := testContext(t)
 	readOnly := mem.At(0x200000-1<<20).Slice(1<<20, 1<<20)
-	readOnly.Flags = codec.DMAFlagRead
+	readOnly.Prot = ProtRead
 	if err := d.MapDMA(ctx, mem.At(0x10000000), readOnly, mem.At(0x1000).Slice(0, 4096).ByMessage()); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestMapDMAIsAllOrNothing(t *testing.T) {
 			"no size":         {IOVA: 0x1000, FD: 1},
 			"wraps":           {IOVA: ^uint64(0xfff), Size: 8192, FD: 1},
 			"nothing behind":  {IOVA: 0x1000, Size: 4096, FD: -1},
-			"bytes too short": {IOVA: 0x1000, Size: 4096, FD: -1, Bytes: make([]byte, 10)},
+			"bytes too short": {IOVA: 0x1000, Size: 4096, FD: -1, Local: make([]byte, 10)},
 		} {
 			if err := d.MapDMA(testContext(t), maps[0], m); !errors.Is(err, ErrInvalid) {
 				t.Errorf("%s: %v", name, err)

@@ -7,37 +7,37 @@ import (
 	"vfiouser/codec"
 )
 
-// Interrupt indexes of a PCI device (VFIO_PCI_*_IRQ_INDEX).
+// The indexes of a PCI device's interrupts.
 const (
-	IRQINTx = iota
-	IRQMSI
-	IRQMSIX
-	IRQErr
-	IRQReq
+	IRQINTx = codec.IRQINTx
+	IRQMSI  = codec.IRQMSI
+	IRQMSIX = codec.IRQMSIX
+	IRQErr  = codec.IRQErr
+	IRQReq  = codec.IRQReq
 )
 
 // IRQInfo asks what an interrupt index offers.
-func (d *Device) IRQInfo(ctx context.Context, index int) (codec.IRQInfo, error) {
+func (d *Device) IRQInfo(ctx context.Context, index codec.IRQIndex) (codec.IRQInfo, error) {
 	var info codec.IRQInfo
-	if index < 0 || uint64(index) >= uint64(d.info.NumIRQs) {
-		return info, invalid("interrupt index %d of %d", index, d.info.NumIRQs)
+	if uint32(index) >= d.info.NumIRQs {
+		return info, invalid("interrupt index %d of %d", uint32(index), d.info.NumIRQs)
 	}
 	k, err := d.conn.begin(ctx, codec.CmdGetIRQInfo)
 	if err != nil {
 		return info, err
 	}
-	ask := codec.IRQInfo{ArgSz: codec.IRQInfoSize, Index: uint32(index)}
+	ask := codec.IRQInfo{ArgSz: codec.IRQInfoSize, Index: index}
 	k.expect(codec.IRQInfoSize, nil)
 	if err := d.conn.request(ctx, k, ask.Append(k.payload())); err != nil {
 		return info, err
 	}
 	err = info.Decode(k.reply())
 	d.conn.release(k)
-	if err == nil && info.Index != uint32(index) {
-		err = fmt.Errorf("reply for index %d", info.Index)
+	if err == nil && info.Index != index {
+		err = fmt.Errorf("reply for %s", info.Index)
 	}
 	if err != nil {
-		return codec.IRQInfo{}, d.breakOff(codec.CmdGetIRQInfo, err, "interrupt index %d", index)
+		return codec.IRQInfo{}, d.breakOff(codec.CmdGetIRQInfo, err, "%s", index)
 	}
 	return info, nil
 }
@@ -67,14 +67,14 @@ func (d *Device) SetIRQs(ctx context.Context, set codec.SetIRQs, fds ...int) err
 
 // SetEventfds has the device signal eventfds: fds[i] for action (codec.IRQSetActionTrigger, Mask, Unmask) on vector start+i.
 // They are sent in as many messages as the server needs; an error leaves the earlier ones in force.
-func (d *Device) SetEventfds(ctx context.Context, index, start int, action codec.IRQSetFlags, fds ...int) error {
+func (d *Device) SetEventfds(ctx context.Context, index codec.IRQIndex, start int, action codec.IRQSetFlags, fds ...int) error {
 	limit := d.messageFDs()
 	if limit == 0 && len(fds) > 0 {
 		return invalid("the server takes no descriptors")
 	}
 	for len(fds) > 0 {
 		n := min(len(fds), limit)
-		set := codec.SetIRQs{Flags: codec.IRQSetDataEventfd | action, Index: uint32(index), Start: uint32(start), Count: uint32(n)}
+		set := codec.SetIRQs{Flags: codec.IRQSetDataEventfd | action, Index: index, Start: uint32(start), Count: uint32(n)}
 		if err := d.SetIRQs(ctx, set, fds[:n]...); err != nil {
 			return err
 		}
@@ -84,35 +84,35 @@ func (d *Device) SetEventfds(ctx context.Context, index, start int, action codec
 }
 
 // EnableIRQ has the device signal fds[i] when it raises vector start+i of an index.
-func (d *Device) EnableIRQ(ctx context.Context, index, start int, fds ...int) error {
+func (d *Device) EnableIRQ(ctx context.Context, index codec.IRQIndex, start int, fds ...int) error {
 	return d.SetEventfds(ctx, index, start, codec.IRQSetActionTrigger, fds...)
 }
 
 // UnassignIRQ takes the eventfds of count vectors away.
-func (d *Device) UnassignIRQ(ctx context.Context, index, start, count int) error {
+func (d *Device) UnassignIRQ(ctx context.Context, index codec.IRQIndex, start, count int) error {
 	return d.actIRQ(ctx, codec.IRQSetDataEventfd|codec.IRQSetActionTrigger, index, start, count)
 }
 
 // DisableIRQ disables all vectors of an index.
-func (d *Device) DisableIRQ(ctx context.Context, index int) error {
+func (d *Device) DisableIRQ(ctx context.Context, index codec.IRQIndex) error {
 	return d.actIRQ(ctx, codec.IRQSetDataNone|codec.IRQSetActionTrigger, index, 0, 0)
 }
 
 // MaskIRQ masks count vectors.
-func (d *Device) MaskIRQ(ctx context.Context, index, start, count int) error {
+func (d *Device) MaskIRQ(ctx context.Context, index codec.IRQIndex, start, count int) error {
 	return d.actIRQ(ctx, codec.IRQSetDataNone|codec.IRQSetActionMask, index, start, count)
 }
 
 // UnmaskIRQ unmasks count vectors; those that are pending fire.
-func (d *Device) UnmaskIRQ(ctx context.Context, index, start, count int) error {
+func (d *Device) UnmaskIRQ(ctx context.Context, index codec.IRQIndex, start, count int) error {
 	return d.actIRQ(ctx, codec.IRQSetDataNone|codec.IRQSetActionUnmask, index, start, count)
 }
 
 // TriggerIRQ has the device raise count vectors: a loopback test.
-func (d *Device) TriggerIRQ(ctx context.Context, index, start, count int) error {
+func (d *Device) TriggerIRQ(ctx context.Context, index codec.IRQIndex, start, count int) error {
 	return d.actIRQ(ctx, codec.IRQSetDataNone|codec.IRQSetActionTrigger, index, start, count)
 }
 
-func (d *Device) actIRQ(ctx context.Context, flags codec.IRQSetFlags, index, start, count int) error {
-	return d.SetIRQs(ctx, codec.SetIRQs{Flags: flags, Index: uint32(index), Start: uint32(start), Count: uint32(count)})
+func (d *Device) actIRQ(ctx context.Context, flags codec.IRQSetFlags, index codec.IRQIndex, start, count int) error {
+	return d.SetIRQs(ctx, codec.SetIRQs{Flags: flags, Index: index, Start: uint32(start), Count: uint32(count)})
 }

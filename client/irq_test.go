@@ -24,7 +24,7 @@ func TestIRQInfo(t *testing.T) {
 	if err != nil || info.Count != 33 || info.Flags != codec.IRQInfoEventfd {
 		t.Errorf("%+v, %v", info, err)
 	}
-	for _, i := range []int{-1, 5} {
+	for _, i := range []codec.IRQIndex{5, 1<<32 - 1} {
 		if _, err := d.IRQInfo(testContext(t), i); !errors.Is(err, ErrInvalid) {
 			t.Error(err)
 		}

@@ -101,7 +101,7 @@ func (m *Memory) FD() int {
 
 // At describes all of the memory at the address iova of a device, readable and writable: see Device.MapDMA.
 func (m *Memory) At(iova uint64) Mapping {
-	return Mapping{IOVA: iova, Size: m.Size(), FD: m.FD(), Bytes: m.bytes, memory: m}
+	return Mapping{IOVA: iova, Size: m.Size(), FD: m.FD(), Local: m.bytes, memory: m}
 }
 
 // Close gives the memory up. The pages themselves go when the last device that they are mapped to has let go of them.

@@ -17,20 +17,30 @@ const (
 	maxArgsz   = maxControlReply
 )
 
-// Indexes of a PCI device's regions that are no BAR; BARs are 0 to 5.
+// The indexes of a PCI device's regions.
 const (
+	RegionBAR0   = codec.RegionBAR0
+	RegionBAR1   = codec.RegionBAR1
+	RegionBAR2   = codec.RegionBAR2
+	RegionBAR3   = codec.RegionBAR3
+	RegionBAR4   = codec.RegionBAR4
+	RegionBAR5   = codec.RegionBAR5
 	RegionROM    = codec.RegionROM
 	RegionConfig = codec.RegionConfig
 	RegionVGA    = codec.RegionVGA
+	NumRegions   = codec.NumRegions
 )
+
+// Area is a part of a region: an offset from its start and a size, both in bytes.
+type Area = codec.Area
 
 // Region is a region of a device: what GET_REGION_INFO tells, and the descriptors that came with it.
 type Region struct {
 	Index int
-	Flags uint32 // codec.RegionFlag*
+	Flags codec.RegionFlags
 	Size  uint64 // bytes; 0: the device does not have it
 	// Areas are the parts that can be mmapped; the whole region is one area if the server did not say.
-	Areas []codec.Area
+	Areas []Area
 
 	offset uint64
 	mu     sync.Mutex
@@ -85,7 +95,7 @@ func (d *Device) askRegion(ctx context.Context, index int, argsz uint32) (r *Reg
 		return r, 0, nil
 	}
 	if len(r.Areas) == 0 && info.Size > 0 {
-		r.Areas = []codec.Area{{Offset: 0, Size: info.Size}}
+		r.Areas = []Area{{Offset: 0, Size: info.Size}}
 	}
 	if n := len(k.fds); n != len(r.Areas) && (n != 1 || len(r.Areas) == 0) {
 		return nil, 0, d.breakOff(codec.CmdGetRegionInfo, nil, "region %d: %d descriptors for %d mappable areas", index, n, len(r.Areas))

@@ -45,7 +45,7 @@ func (d *Device) serveRead(m *message) unix.Errno {
 	}
 	d.dma.mu.Lock()
 	defer d.dma.mu.Unlock()
-	b, errno := d.locate(&ask, codec.DMAFlagRead)
+	b, errno := d.locate(&ask, ProtRead)
 	if errno == 0 {
 		// Straight from the memory; what does not fit into the socket is copied before the lock is released.
 		d.answer(m, 0, ask.AppendHead(nil), b)
@@ -59,7 +59,7 @@ func (d *Device) serveWrite(m *message) unix.Errno {
 		return unix.EINVAL
 	}
 	d.dma.mu.Lock()
-	b, errno := d.locate(&ask, codec.DMAFlagWrite)
+	b, errno := d.locate(&ask, ProtWrite)
 	if errno == 0 {
 		copy(b, ask.Data)
 	}
@@ -71,7 +71,7 @@ func (d *Device) serveWrite(m *message) unix.Errno {
 }
 
 // locate finds the memory that the server asks for: inside of one mapping, with the right to it. The table is locked.
-func (d *Device) locate(ask *codec.DMAAccess, right codec.DMAFlags) ([]byte, unix.Errno) {
+func (d *Device) locate(ask *codec.DMAAccess, right Prot) ([]byte, unix.Errno) {
 	if ask.Count == 0 || ask.Count > uint64(d.maxTransfer) || ask.Addr+ask.Count-1 < ask.Addr {
 		return nil, unix.EINVAL
 	}
@@ -82,10 +82,10 @@ func (d *Device) locate(ask *codec.DMAAccess, right codec.DMAFlags) ([]byte, uni
 	m := &d.dma.maps[i]
 	off := ask.Addr - m.IOVA
 	switch {
-	case ask.Count > m.Size-off || m.Bytes == nil:
+	case ask.Count > m.Size-off || m.Local == nil:
 		return nil, unix.EINVAL
-	case m.Flags&right == 0:
+	case m.Prot&right == 0:
 		return nil, unix.EACCES
 	}
-	return m.Bytes[off : off+ask.Count], 0
+	return m.Local[off : off+ask.Count], 0
 }

@@ -77,7 +77,7 @@ func TestServerReadsAndWritesByMessage(t *testing.T) {
 				close(done)
 			})
 			readOnly := mem.At(0x20000)
-			readOnly.Flags = codec.DMAFlagRead
+			readOnly.Prot = ProtRead
 			foreign := Mapping{IOVA: 0x30000, Size: 4096, FD: mem.FD()}
 			if err := d.MapDMA(testContext(t), mem.At(0x10000).ByMessage(), readOnly, foreign); err != nil {
 				t.Fatal(err)

@@ -15,7 +15,7 @@ func TestDeviceInfo(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var m DeviceInfo
-			err := m.Decode(pack(tt.argsz, DeviceFlagReset|DeviceFlagPCI, uint32(9), uint32(5), "more"))
+			err := m.Decode(pack(tt.argsz, uint32(DeviceFlagReset|DeviceFlagPCI), uint32(9), uint32(5), "more"))
 			wantError(t, err, CmdGetInfo, tt.kind)
 			if want := (DeviceInfo{tt.argsz, 3, 9, 5}); m != want {
 				t.Errorf("got %+v, want %+v", m, want)

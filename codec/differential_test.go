@@ -121,17 +121,17 @@ var differentials = []struct {
 	{"GET_INFO", 16, func(t *testing.T, b []byte) (any, any, bool) {
 		var m DeviceInfo
 		err := m.Decode(b)
-		return cFour{m.ArgSz, m.Flags, m.NumRegions, m.NumIRQs}, slow[cFour](t, b), err == nil
+		return cFour{m.ArgSz, uint32(m.Flags), m.NumRegions, m.NumIRQs}, slow[cFour](t, b), err == nil
 	}},
 	{"GET_REGION_INFO request", 32, func(t *testing.T, b []byte) (any, any, bool) {
 		var m RegionInfo
 		err := m.DecodeRequest(b)
-		return cRegionInfo{m.ArgSz, m.Flags, m.Index, m.CapOffset, m.Size, m.Offset}, slow[cRegionInfo](t, b), err == nil
+		return cRegionInfo{m.ArgSz, uint32(m.Flags), m.Index, m.CapOffset, m.Size, m.Offset}, slow[cRegionInfo](t, b), err == nil
 	}},
 	{"GET_REGION_INFO reply", 32, func(t *testing.T, b []byte) (any, any, bool) {
 		var m RegionInfo
 		err := m.DecodeReply(b)
-		return cRegionInfo{m.ArgSz, m.Flags, m.Index, m.CapOffset, m.Size, m.Offset}, slow[cRegionInfo](t, b), err == nil
+		return cRegionInfo{m.ArgSz, uint32(m.Flags), m.Index, m.CapOffset, m.Size, m.Offset}, slow[cRegionInfo](t, b), err == nil
 	}},
 	{"GET_REGION_IO_FDS request", 16, func(t *testing.T, b []byte) (any, any, bool) {
 		var m IOFDs
@@ -154,12 +154,12 @@ var differentials = []struct {
 	{"GET_IRQ_INFO", 16, func(t *testing.T, b []byte) (any, any, bool) {
 		var m IRQInfo
 		err := m.Decode(b)
-		return cFour{m.ArgSz, m.Flags, m.Index, m.Count}, slow[cFour](t, b), err == nil
+		return cFour{m.ArgSz, uint32(m.Flags), uint32(m.Index), m.Count}, slow[cFour](t, b), err == nil
 	}},
 	{"SET_IRQS", 20, func(t *testing.T, b []byte) (any, any, bool) {
 		var m SetIRQs
 		err := m.Decode(b)
-		return cSetIRQs{m.ArgSz, uint32(m.Flags), m.Index, m.Start, m.Count}, slow[cSetIRQs](t, b), err == nil
+		return cSetIRQs{m.ArgSz, uint32(m.Flags), uint32(m.Index), m.Start, m.Count}, slow[cSetIRQs](t, b), err == nil
 	}},
 	{"REGION_READ request", 16, func(t *testing.T, b []byte) (any, any, bool) {
 		var m RegionAccess

@@ -15,7 +15,7 @@ func TestIRQInfo(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var m IRQInfo
 			flags := IRQInfoEventfd | IRQInfoMaskable | IRQInfoAutomasked | IRQInfoNoResize
-			err := m.Decode(pack(tt.argsz, flags, uint32(2), uint32(65), "more"))
+			err := m.Decode(pack(tt.argsz, uint32(flags), uint32(2), uint32(65), "more"))
 			wantError(t, err, CmdGetIRQInfo, tt.kind)
 			if want := (IRQInfo{tt.argsz, 0xf, 2, 65}); m != want {
 				t.Errorf("got %+v, want %+v", m, want)

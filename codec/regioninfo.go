@@ -6,12 +6,14 @@ import "encoding/binary"
 // without capabilities, in bytes.
 const RegionInfoSize = 32
 
-// Region flags (VFIO_REGION_INFO_FLAG_*).
+// RegionFlags say what a client may do with a region (VFIO_REGION_INFO_FLAG_*).
+type RegionFlags uint32
+
 const (
-	RegionFlagRead  uint32 = 1 << 0
-	RegionFlagWrite uint32 = 1 << 1
-	RegionFlagMmap  uint32 = 1 << 2
-	RegionFlagCaps  uint32 = 1 << 3 // CapOffset is valid
+	RegionFlagRead  RegionFlags = 1 << 0
+	RegionFlagWrite RegionFlags = 1 << 1
+	RegionFlagMmap  RegionFlags = 1 << 2
+	RegionFlagCaps  RegionFlags = 1 << 3 // CapOffset is valid
 )
 
 // Region indexes of a PCI device (VFIO_PCI_*_REGION_INDEX). What lies beyond them is the
@@ -53,7 +55,7 @@ const RegionTypePCIVendor uint32 = 1 << 31
 // RegionInfo is the request, in which only ArgSz and Index count, and the reply.
 type RegionInfo struct {
 	ArgSz     uint32 // request: room for the reply; reply: what the whole takes, bytes
-	Flags     uint32 // RegionFlag*
+	Flags     RegionFlags
 	Index     uint32
 	CapOffset uint32     // of the first capability, from the start of the payload
 	Size      uint64     // bytes
@@ -90,7 +92,7 @@ func (m *RegionInfo) decodeHead(b []byte) error {
 		return invalid(CmdGetRegionInfo, ErrShort, "payload needs 32 bytes")
 	}
 	m.ArgSz = binary.NativeEndian.Uint32(b[0:])
-	m.Flags = binary.NativeEndian.Uint32(b[4:])
+	m.Flags = RegionFlags(binary.NativeEndian.Uint32(b[4:]))
 	m.Index = binary.NativeEndian.Uint32(b[8:])
 	m.CapOffset = binary.NativeEndian.Uint32(b[12:])
 	m.Size = binary.NativeEndian.Uint64(b[16:])
@@ -220,7 +222,7 @@ func (m *RegionInfo) appendSparse(dst []byte, next uint32) []byte {
 
 func (m *RegionInfo) appendHead(dst []byte) []byte {
 	dst = binary.NativeEndian.AppendUint32(dst, m.ArgSz)
-	dst = binary.NativeEndian.AppendUint32(dst, m.Flags)
+	dst = binary.NativeEndian.AppendUint32(dst, uint32(m.Flags))
 	dst = binary.NativeEndian.AppendUint32(dst, m.Index)
 	dst = binary.NativeEndian.AppendUint32(dst, m.CapOffset)
 	dst = binary.NativeEndian.AppendUint64(dst, m.Size)

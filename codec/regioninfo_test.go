@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-func regionHead(argsz, flags, capOffset uint32, size uint64) []byte {
-	return pack(argsz, flags, uint32(0), capOffset, size, uint64(0))
+func regionHead(argsz uint32, flags RegionFlags, capOffset uint32, size uint64) []byte {
+	return pack(argsz, uint32(flags), uint32(0), capOffset, size, uint64(0))
 }
 
 func sparseCap(next uint32, areas ...Area) []byte {
@@ -72,7 +72,7 @@ func TestRegionInfoReplyInTwoSteps(t *testing.T) {
 func TestRegionInfoReplyWithoutAreas(t *testing.T) {
 	m := RegionInfo{ArgSz: 99, Flags: RegionFlagRead | RegionFlagCaps, Index: 7, CapOffset: 99, Size: 4096, Offset: 5}
 	wantBytes(t, m.AppendReply(nil, 4096),
-		pack(uint32(32), RegionFlagRead, uint32(7), uint32(0), uint64(4096), uint64(5)))
+		pack(uint32(32), uint32(RegionFlagRead), uint32(7), uint32(0), uint64(4096), uint64(5)))
 }
 
 func TestRegionInfoCapabilities(t *testing.T) {

@@ -28,7 +28,7 @@ const (
 type SetIRQs struct {
 	ArgSz uint32 // at least SetIRQsSize
 	Flags IRQSetFlags
-	Index uint32
+	Index IRQIndex
 	Start uint32
 	Count uint32
 	Data  []byte // BOOL: one byte for each vector, else nil
@@ -42,7 +42,7 @@ func (m *SetIRQs) Decode(b []byte) error {
 	}
 	m.ArgSz = binary.NativeEndian.Uint32(b[0:])
 	m.Flags = IRQSetFlags(binary.NativeEndian.Uint32(b[4:]))
-	m.Index = binary.NativeEndian.Uint32(b[8:])
+	m.Index = IRQIndex(binary.NativeEndian.Uint32(b[8:]))
 	m.Start = binary.NativeEndian.Uint32(b[12:])
 	m.Count = binary.NativeEndian.Uint32(b[16:])
 	m.Data = nil
@@ -73,7 +73,7 @@ func (m *SetIRQs) Decode(b []byte) error {
 func (m *SetIRQs) Append(dst []byte) []byte {
 	dst = binary.NativeEndian.AppendUint32(dst, m.ArgSz)
 	dst = binary.NativeEndian.AppendUint32(dst, uint32(m.Flags))
-	dst = binary.NativeEndian.AppendUint32(dst, m.Index)
+	dst = binary.NativeEndian.AppendUint32(dst, uint32(m.Index))
 	dst = binary.NativeEndian.AppendUint32(dst, m.Start)
 	dst = binary.NativeEndian.AppendUint32(dst, m.Count)
 	return append(dst, m.Data...)

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -184,9 +185,12 @@ func TestFullTable(t *testing.T) {
 				}
 			}
 			r.Exit()
+			var unmapped sync.WaitGroup
+			unmapped.Add(n)
 			for _, i := range order() {
-				must(t, tab.Unmap(uint64(i)*2*page, page, nil))
+				must(t, tab.Unmap(uint64(i)*2*page, page, unmapped.Done))
 			}
+			unmapped.Wait()
 			if s := tab.Stats(); s != (Stats{Readers: 1}) {
 				t.Fatalf("%+v", s)
 			}

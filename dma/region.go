@@ -1,14 +1,18 @@
 package dma
 
-import "sync/atomic"
+import (
+	"sync/atomic"
 
-// Prot says what a device may do with a region.
-type Prot uint8
+	"vfiouser/codec"
+)
 
-// Protection bits; their values are those of the DMA_MAP flags.
+// Prot says what a device may do with a region: the flags of DMA_MAP that are about it.
+type Prot = codec.DMAFlags
+
+// Protection bits.
 const (
-	ProtRead  Prot = 1 << 0
-	ProtWrite Prot = 1 << 1
+	ProtRead  = codec.DMAFlagRead
+	ProtWrite = codec.DMAFlagWrite
 )
 
 // Mapping is what a client asks for with VFIO_USER_DMA_MAP.

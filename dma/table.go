@@ -119,7 +119,7 @@ func (t *Table) validate(m Mapping) error {
 		return fmt.Errorf("%w: %#x, %#x bytes, offset %#x: not aligned to %#x",
 			ErrInvalid, m.IOVA, m.Size, m.Offset, t.cfg.PageSize)
 	case m.Prot&rw == 0 || m.Prot&^rw != 0:
-		return fmt.Errorf("%w: protection %#x", ErrInvalid, uint8(m.Prot))
+		return fmt.Errorf("%w: protection %#x", ErrInvalid, uint32(m.Prot))
 	}
 	return nil
 }

@@ -122,14 +122,14 @@ type Region struct {
 	Read  func(off uint64, p []byte) error
 	Write func(off uint64, p []byte) error
 	// FD backs the mappable part of the region, Offset bytes into the file. It is
-	// used if Mmap is not empty, and stays the device's; it must be valid as long as
+	// used if Areas is not empty, and stays the device's; it must be valid as long as
 	// the device is registered.
 	FD     int
 	Offset uint64
-	// Mmap lists the areas that a client may map instead of sending messages, in
+	// Areas are the parts that a client may map instead of sending messages, in
 	// ascending order, in units of pages. The whole region as one area is offered
 	// without a sparse capability.
-	Mmap []Area
+	Areas []Area
 	// IOEventfds are the parts that a client may have signalled instead of sending writes.
 	IOEventfds []IOEventfd
 }

@@ -341,7 +341,7 @@ func (ep *Endpoint) writeConfig(off uint64, p []byte) error {
 
 func (r *Region) check() error {
 	end := uint64(0)
-	for _, a := range r.Mmap {
+	for _, a := range r.Areas {
 		switch {
 		case a.Size == 0 || a.Offset%pageSize != 0 || a.Size%pageSize != 0:
 			return fmt.Errorf("mappable area %+v is not made of pages", a)
@@ -352,7 +352,7 @@ func (r *Region) check() error {
 		}
 		end = a.Offset + a.Size
 	}
-	if len(r.Mmap) > 0 && r.Offset%pageSize != 0 {
+	if len(r.Areas) > 0 && r.Offset%pageSize != 0 {
 		return fmt.Errorf("file offset %#x is not a page's", r.Offset)
 	}
 	return r.checkIOEventfds()

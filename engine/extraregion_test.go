@@ -23,7 +23,7 @@ func TestRegionsOfTheDevicesOwn(t *testing.T) {
 			Read:  func(off uint64, p []byte) error { copy(p, memory[off:]); return nil },
 			Write: func(off uint64, p []byte) error { copy(memory[off:], p); return nil },
 		},
-		{Type: RegionType{Type: 3, Subtype: 4}, Size: 8192, FD: file, Mmap: []Area{{Offset: 4096, Size: 4096}}},
+		{Type: RegionType{Type: 3, Subtype: 4}, Size: 8192, FD: file, Areas: []Area{{Offset: 4096, Size: 4096}}},
 	}
 	b, _ := newPlainBed(t, Config{}, desc)
 	conn := b.attach()
@@ -71,8 +71,8 @@ func TestRegionsThatCannotBeAreRefused(t *testing.T) {
 	}{
 		{"own region without type", Description{Extra: []Region{{Size: 8}}}},
 		{"type of a PCI region", Description{Regions: [NumRegions]Region{2: {Size: 8, Type: kind}}}},
-		{"areas that are not made of pages", Description{Extra: []Region{{Type: kind, Size: 8192, Mmap: []Area{{Size: 100}}}}}},
-		{"areas beyond the end", Description{Extra: []Region{{Type: kind, Size: 4096, Mmap: []Area{{Offset: 4096, Size: 4096}}}}}},
+		{"areas that are not made of pages", Description{Extra: []Region{{Type: kind, Size: 8192, Areas: []Area{{Size: 100}}}}}},
+		{"areas beyond the end", Description{Extra: []Region{{Type: kind, Size: 4096, Areas: []Area{{Offset: 4096, Size: 4096}}}}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := b.engine.Register(filepath.Join(t.TempDir(), "x"), &plainDevice{desc: c.desc}); err == nil {

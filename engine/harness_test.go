@@ -59,10 +59,10 @@ func (d *testDevice) Describe() (Description, error) {
 		IOEventfds: []IOEventfd{{Event: &IOEvent{Handler: func(*Session) { d.note("bell") }}}},
 	}
 	desc.Regions[RegionBAR2] = Region{
-		Size: 16384,
-		Read: func(uint64, []byte) error { return nil },
-		FD:   d.shared,
-		Mmap: []Area{{Offset: 4096, Size: 4096}, {Offset: 12288, Size: 4096}},
+		Size:  16384,
+		Read:  func(uint64, []byte) error { return nil },
+		FD:    d.shared,
+		Areas: []Area{{Offset: 4096, Size: 4096}, {Offset: 12288, Size: 4096}},
 	}
 	desc.Regions[RegionBAR4] = Region{
 		Size:  4096,

@@ -11,7 +11,7 @@ import (
 
 // irqFlags says what each interrupt type can do. NORESIZE is set for none: every
 // vector may be assigned at any time.
-var irqFlags = [irq.NumIndexes]uint32{
+var irqFlags = [irq.NumIndexes]codec.IRQFlags{
 	irq.INTx: codec.IRQInfoEventfd | codec.IRQInfoMaskable | codec.IRQInfoAutomasked,
 	irq.MSI:  codec.IRQInfoEventfd,
 	irq.MSIX: codec.IRQInfoEventfd,
@@ -58,7 +58,7 @@ func (s *Session) serveSetIRQs(m *message) error {
 }
 
 func (s *Session) setIRQs(req *codec.SetIRQs, m *message) error {
-	index, start, count := irq.Index(req.Index), int(req.Start), int(req.Count)
+	index, start, count := req.Index, int(req.Start), int(req.Count)
 	action := req.Flags & codec.IRQSetActionBits
 	if req.Flags&codec.IRQSetDataEventfd != 0 {
 		return s.setEventfds(action, index, start, count, m.takeFDs())
@@ -72,7 +72,7 @@ func (s *Session) setIRQs(req *codec.SetIRQs, m *message) error {
 	case codec.IRQSetActionUnmask:
 		return s.irqs.Unmask(index, start, count, req.Data)
 	default:
-		return s.irqs.Fire(index, start, count, req.Data)
+		return s.irqs.Trigger(index, start, count, req.Data)
 	}
 }
 

@@ -19,17 +19,10 @@ func (s *Session) serveDMAMap(m *message) error {
 	if len(m.fds) > 1 {
 		return fmt.Errorf("DMA_MAP with %d descriptors: %w", len(m.fds), unix.EINVAL)
 	}
-	var prot dma.Prot
-	if req.Flags&codec.DMAFlagRead != 0 {
-		prot |= dma.ProtRead
-	}
-	if req.Flags&codec.DMAFlagWrite != 0 {
-		prot |= dma.ProtWrite
-	}
 	if req.Flags&(codec.DMAFlagMmap|codec.DMAFlagFileIO) != 0 && len(m.fds) == 0 {
 		return fmt.Errorf("DMA_MAP of a file without descriptor: %w", unix.EINVAL)
 	}
-	region := dma.Mapping{IOVA: req.Addr, Size: req.Size, Prot: prot, FD: m.takeFD(), Offset: req.Offset}
+	region := dma.Mapping{IOVA: req.Addr, Size: req.Size, Prot: req.Flags & (dma.ProtRead | dma.ProtWrite), FD: m.takeFD(), Offset: req.Offset}
 	if region.FD >= 0 && !dma.Prompt(region.FD) {
 		s.backlog.begin(m.Header)
 		s.ep.foreign.do(func() {

@@ -29,10 +29,10 @@ func (s *Session) serveGetRegionInfo(m *message) error {
 		info.Flags |= codec.RegionFlagWrite
 	}
 	var fds []int
-	if len(r.Mmap) > 0 {
+	if len(r.Areas) > 0 {
 		info.Flags |= codec.RegionFlagMmap
 		info.Sparse = r.sparse()
-		fds = slices.Repeat([]int{r.FD}, int(min(uint64(len(r.Mmap)), s.peer.MaxMsgFDs)))
+		fds = slices.Repeat([]int{r.FD}, int(min(uint64(len(r.Areas)), s.peer.MaxMsgFDs)))
 	}
 	start := len(s.out.bytes()) - codec.HeaderSize
 	s.out.set(info.AppendReply(s.out.bytes(), argsz))
@@ -45,10 +45,10 @@ func (s *Session) serveGetRegionInfo(m *message) error {
 // sparse is what the sparse mmap capability lists: nothing if all of the region is
 // mappable.
 func (r *Region) sparse() []codec.Area {
-	if len(r.Mmap) == 1 && r.Mmap[0] == (Area{Size: r.Size}) {
+	if len(r.Areas) == 1 && r.Areas[0] == (Area{Size: r.Size}) {
 		return nil
 	}
-	return r.Mmap
+	return r.Areas
 }
 
 // region checks an access against the region that it names.

@@ -3,34 +3,27 @@ package irq
 import (
 	"fmt"
 	"math"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vfiouser/codec"
 )
 
 // Index is a type of interrupt, by the numbers of VFIO.
-type Index uint8
+type Index = codec.IRQIndex
 
-// The indexes of a PCI device (linux/vfio.h, VFIO_PCI_*_IRQ_INDEX).
+// The indexes of a PCI device, under short names.
 const (
-	INTx Index = iota
-	MSI
-	MSIX
-	Err
-	Req
-	NumIndexes = 5
+	INTx       = codec.IRQINTx
+	MSI        = codec.IRQMSI
+	MSIX       = codec.IRQMSIX
+	Err        = codec.IRQErr
+	Req        = codec.IRQReq
+	NumIndexes = codec.NumIRQIndexes
 )
-
-// String gives the name of the index.
-func (i Index) String() string {
-	if i < NumIndexes {
-		return [NumIndexes]string{"INTx", "MSI", "MSI-X", "ERR", "REQ"}[i]
-	}
-	return "Index(" + strconv.Itoa(int(i)) + ")"
-}
 
 // Config describes a set.
 type Config struct {
@@ -258,9 +251,9 @@ func (s *Set) Unmask(i Index, start, count int, which []byte) error {
 	return s.act(i, start, count, which, false, (*Vector).unmask)
 }
 
-// Fire triggers vectors on behalf of the client (NONE|TRIGGER, BOOL|TRIGGER).
+// Trigger triggers vectors on behalf of the client (NONE|TRIGGER, BOOL|TRIGGER).
 // Vectors without an eventfd are passed over.
-func (s *Set) Fire(i Index, start, count int, which []byte) error {
+func (s *Set) Trigger(i Index, start, count int, which []byte) error {
 	return s.act(i, start, count, which, true, func(v *Vector) error {
 		if !v.Assigned() {
 			return nil

@@ -38,7 +38,7 @@ func TestRangesAreChecked(t *testing.T) {
 			"enable":   s.Enable(r.index, r.start, r.count),
 			"mask":     s.Mask(r.index, r.start, r.count, nil),
 			"unmask":   s.Unmask(r.index, r.start, r.count, nil),
-			"fire":     s.Fire(r.index, r.start, r.count, nil),
+			"fire":     s.Trigger(r.index, r.start, r.count, nil),
 			"clear":    s.ClearMaskEventfds(r.index, r.start, r.count),
 			"clear un": s.ClearUnmaskEventfds(r.index, r.start, r.count),
 		} {
@@ -199,7 +199,7 @@ func TestFireActsOnBehalfOfTheClient(t *testing.T) {
 				mine[k] = newEventfd(t)
 				must(t, s.SetEventfds(MSIX, k, []int{dup(t, mine[k])}))
 			}
-			if err := s.Fire(MSIX, 0, 4, tc.which); !errors.Is(err, tc.err) {
+			if err := s.Trigger(MSIX, 0, 4, tc.which); !errors.Is(err, tc.err) {
 				t.Errorf("Fire: %v", err)
 			}
 			for k := range mine {
@@ -259,7 +259,7 @@ func TestCloseEndsAll(t *testing.T) {
 }
 
 func TestIndexString(t *testing.T) {
-	if got := fmt.Sprint(INTx, MSIX, Req, Index(7)); got != "INTx MSI-X REQ Index(7)" {
+	if got := fmt.Sprint(INTx, MSIX, Req, Index(7)); got != "INTx MSI-X REQ interrupt index 7" {
 		t.Error(got)
 	}
 }

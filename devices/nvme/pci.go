@@ -71,7 +71,7 @@ func (c *Controller) Describe() (engine.Description, error) {
 	if c.cfg.Doorbells == Mmap {
 		r := &d.Regions[engine.RegionBAR0]
 		r.FD = c.doorbells.fd
-		r.Mmap = []engine.Area{{Offset: doorbellOffset, Size: pageSize}}
+		r.Areas = []engine.Area{{Offset: doorbellOffset, Size: pageSize}}
 	}
 	d.Regions[tableBAR] = engine.Region{Size: msixBAR, Read: c.msix.Read, Write: c.msix.Write}
 	d.Regions[pbaBAR] = engine.Region{Size: msixBAR, Read: c.msix.ReadPBA,

@@ -163,7 +163,7 @@ func TestDescriptorsOfTheWrongKind(t *testing.T) {
 		fds := a.foreign()
 		fds["a memfd"], fds["the connection itself"] = a.newRAM(pageSize).fd, s.fd
 		for name, fd := range fds {
-			for index := range uint32(5) {
+			for index := range codec.IRQIndex(codec.NumIRQIndexes) {
 				for _, action := range []codec.IRQSetFlags{codec.IRQSetActionTrigger, codec.IRQSetActionMask, codec.IRQSetActionUnmask} {
 					set := codec.SetIRQs{ArgSz: codec.SetIRQsSize, Flags: codec.IRQSetDataEventfd | action, Index: index, Count: 1}
 					if _, err := s.try(codec.CmdSetIRQs, set.Append(nil), fd); err != unix.EINVAL {

@@ -15,7 +15,7 @@ import (
 
 // setIRQs is a SET_IRQS.
 func setIRQs(flags codec.IRQSetFlags, index irq.Index, start, count uint32, data ...byte) []byte {
-	set := codec.SetIRQs{ArgSz: codec.SetIRQsSize + uint32(len(data)), Flags: flags, Index: uint32(index), Start: start, Count: count, Data: data}
+	set := codec.SetIRQs{ArgSz: codec.SetIRQsSize + uint32(len(data)), Flags: flags, Index: index, Start: start, Count: count, Data: data}
 	return set.Append(nil)
 }
 
@@ -168,7 +168,7 @@ func TestInterruptsThatAreRefused(t *testing.T) {
 		p.flood(fileNS, ramBase+g.ram.alloc(pageSize))
 		for range 5000 {
 			set := codec.SetIRQs{
-				ArgSz: codec.SetIRQsSize, Index: r.Uint32N(6), Start: r.Uint32N(70), Count: r.Uint32N(20),
+				ArgSz: codec.SetIRQsSize, Index: codec.IRQIndex(r.Uint32N(6)), Start: r.Uint32N(70), Count: r.Uint32N(20),
 				Flags: codec.IRQSetFlags(1<<r.IntN(3) | 8<<r.IntN(3)), Data: make([]byte, r.IntN(20)),
 			}
 			if r.IntN(10) == 0 {

@@ -128,7 +128,7 @@ func TestAccessesOutOfBounds(t *testing.T) {
 		for _, region := range []uint32{9, 255, 1 << 16, 1 << 31, 1<<32 - 1} {
 			s.refused(unix.EINVAL, codec.CmdRegionRead, (&codec.RegionAccess{Region: region, Count: 4}).AppendHead(nil))
 			s.refused(unix.EINVAL, codec.CmdGetRegionInfo, (&codec.RegionInfo{ArgSz: 32, Index: region}).AppendRequest(nil))
-			s.refused(unix.EINVAL, codec.CmdGetIRQInfo, (&codec.IRQInfo{ArgSz: codec.IRQInfoSize, Index: region}).Append(nil))
+			s.refused(unix.EINVAL, codec.CmdGetIRQInfo, (&codec.IRQInfo{ArgSz: codec.IRQInfoSize, Index: codec.IRQIndex(region)}).Append(nil))
 		}
 		s.alive()
 	})

@@ -89,7 +89,7 @@ func TestServerDMA(t *testing.T) {
 	for i := range dmaSize / dmaChunk {
 		want = append(want, bytes.Repeat([]byte{'A' + byte(i)}, dmaChunk)...)
 	}
-	for i, got := range [][]byte{first.Bytes, second.Bytes} {
+	for i, got := range [][]byte{first.Local, second.Local} {
 		if !bytes.Equal(got, want) {
 			t.Errorf("DMA region %d holds %q..., want %q...", i, got[:4], want[:4])
 		}

@@ -17,12 +17,12 @@ type shape struct {
 	sample  string
 	id      uint32 // vendor, above it device
 	regions map[int]region
-	irqs    map[int]uint32 // vectors by index
+	irqs    map[codec.IRQIndex]uint32 // vectors by index
 }
 
 type region struct {
 	size  uint64
-	flags uint32
+	flags codec.RegionFlags
 	areas []codec.Area
 }
 
@@ -36,7 +36,7 @@ var shapes = []shape{
 			2:                   {size: 0x100, flags: readWrite},
 			client.RegionConfig: {size: 0x100, flags: readWrite},
 		},
-		irqs: map[int]uint32{client.IRQINTx: 1, client.IRQErr: 1, client.IRQReq: 1},
+		irqs: map[codec.IRQIndex]uint32{client.IRQINTx: 1, client.IRQErr: 1, client.IRQReq: 1},
 	},
 	{
 		sample: "server",
@@ -47,14 +47,14 @@ var shapes = []shape{
 				areas: []codec.Area{{Offset: 0, Size: 0x1000}, {Offset: 0x2000, Size: 0x1000}}},
 			client.RegionConfig: {size: 0x100, flags: readWrite},
 		},
-		irqs: map[int]uint32{client.IRQINTx: 1, client.IRQErr: 1, client.IRQReq: 1},
+		irqs: map[codec.IRQIndex]uint32{client.IRQINTx: 1, client.IRQErr: 1, client.IRQReq: 1},
 	},
 	{
 		sample: "null",
 		regions: map[int]region{
 			client.RegionConfig: {size: 0x100, flags: readWrite},
 		},
-		irqs: map[int]uint32{client.IRQErr: 1, client.IRQReq: 1}, // (libvfio-user's defaults)
+		irqs: map[codec.IRQIndex]uint32{client.IRQErr: 1, client.IRQReq: 1}, // (libvfio-user's defaults)
 	},
 }
 
@@ -74,11 +74,11 @@ func TestSamplesDescribeThemselves(t *testing.T) {
 			for i := range int(info.NumRegions) {
 				checkRegion(t, dev, i, want.regions[i])
 			}
-			for i := range int(info.NumIRQs) {
+			for i := range codec.IRQIndex(info.NumIRQs) {
 				got, err := dev.IRQInfo(short(t), i)
 				check(t, err)
 				if got.Count != want.irqs[i] {
-					t.Errorf("interrupt index %d has %d vectors, want %d", i, got.Count, want.irqs[i])
+					t.Errorf("%s has %d vectors, want %d", i, got.Count, want.irqs[i])
 				}
 			}
 			checkConfig(t, dev, want.id)

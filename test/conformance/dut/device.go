@@ -123,7 +123,7 @@ func file(fd int, size uint64, areas ...engine.Area) engine.Region {
 		return err
 	}
 	return engine.Region{
-		Size: size, FD: fd, Mmap: areas,
+		Size: size, FD: fd, Areas: areas,
 		Read: func(off uint64, p []byte) error {
 			n, err := unix.Pread(fd, p, int64(off))
 			return whole(n, len(p), err)
