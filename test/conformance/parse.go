@@ -177,6 +177,9 @@ func parseBlock(file string, lines []line) ([]Case, error) {
 
 // cells cuts a row of a table at " | ": flags have no blanks around theirs.
 func cells(s string) []string {
+	for strings.Contains(s, " | |") { // an empty cell
+		s = strings.ReplaceAll(s, " | |", " |  |")
+	}
 	parts := strings.Split(s+" ", " | ")
 	for i := range parts {
 		parts[i] = strings.TrimSpace(parts[i])

@@ -16,23 +16,27 @@ type Target struct {
 	Has map[string]uint64
 }
 
-// have is how much there is of a fact: of a region its size.
-func (t *Target) have(fact string) uint64 {
-	if size, ok := t.Has[fact+".size"]; ok {
-		return size
-	}
-	return t.Has[fact]
-}
-
 // ErrSkipped is what a case returns that a device lacks something for.
 var ErrSkipped = errors.New("skipped")
 
-// Run runs a case. An error says which line of the case failed and how.
-func (c Case) Run(t *Target) (err error) {
+// Lacks is ErrSkipped with what a device lacks for a case, nil if it lacks nothing.
+func (c Case) Lacks(has map[string]uint64) error {
 	for _, n := range c.Needs {
-		if have := t.have(n.What); have < n.Min {
+		have, region := has[n.What+".size"]
+		if !region {
+			have = has[n.What]
+		}
+		if have < n.Min {
 			return fmt.Errorf("%w: needs %s %d, the device has %d", ErrSkipped, n.What, n.Min, have)
 		}
+	}
+	return nil
+}
+
+// Run runs a case. An error says which line of the case failed and how.
+func (c Case) Run(t *Target) (err error) {
+	if err := c.Lacks(t.Has); err != nil {
+		return err
 	}
 	r := &run{target: t, vars: maps.Clone(t.Has), conns: map[string]*conn{}, fds: map[string]int{}}
 	defer r.close()

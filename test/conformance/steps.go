@@ -401,6 +401,7 @@ func (r *run) expect(s step) error {
 		return fmt.Errorf("%s with flags %#x came", nameOf(m.command), m.flags)
 	}
 	c.told, c.toldRaw = m.header, m.payload
+	r.vars["id"] = uint64(m.id)
 	return w.matchPayload(m.payload, l, r.scope())
 }
 
@@ -425,6 +426,11 @@ func (r *run) answer(s step) error {
 	} else if _, named := w.header["flags"]; !named {
 		w.header["flags"] = "REPLY"
 	}
+	piece, err := r.option(&w, "split")
+	if err != nil {
+		return err
+	}
+	keep, cut := w.take("cut")
 	raw := c.toldRaw
 	for _, f := range l.fields {
 		v, rest, _ := takeNumber(raw, f.size)
@@ -437,6 +443,13 @@ func (r *run) answer(s step) error {
 	if err != nil {
 		return err
 	}
+	if cut {
+		n, err := r.number(keep)
+		if err != nil || n > uint64(len(b)) {
+			return fmt.Errorf("cut=%s of %d bytes: %w", keep, len(b), err)
+		}
+		b = b[:n]
+	}
 	if _, named := w.header["id"]; !named {
 		w.header["id"] = fmt.Sprint(c.told.id)
 	}
@@ -444,7 +457,7 @@ func (r *run) answer(s step) error {
 	if err != nil {
 		return err
 	}
-	return c.sendAll(append(h.append(nil), b...), 0, nil)
+	return c.sendAll(append(h.append(nil), b...), int(piece), nil)
 }
 
 // eof wants the server to hang up without another word.

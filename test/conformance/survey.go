@@ -32,6 +32,7 @@ var facts = map[string]string{
 	"twin_socket":    "a second socket for the server's commands is offered to a client that supports it",
 	"write_multi":    "REGION_WRITE_MULTI is offered to a client that supports it",
 	"fresh":          "a device that nobody has used before",
+	"dma_timeout":    "a client is dropped soon that does not answer a command",
 	"no_migration":   "no migration at all",
 	"no_write_multi": "REGION_WRITE_MULTI is not offered",
 }
@@ -176,17 +177,18 @@ func (s *survey) region(index uint64) error {
 			}
 		}
 	}
-	switch {
-	case index == symbols["CONFIG"]:
-		is("config")
-	case flags&regionInfo["MMAP"] != 0 && sparse:
-		is("sparse")
-	case flags&regionInfo["MMAP"] != 0:
-		is("mappable")
-	case flags&(regionInfo["READ"]|regionInfo["WRITE"]) == regionInfo["READ"]:
-		is("readonly")
-	case flags&(regionInfo["READ"]|regionInfo["WRITE"]) == regionInfo["WRITE"]:
-		is("writeonly")
+	mappable := flags&regionInfo["MMAP"] != 0
+	access := flags & (regionInfo["READ"] | regionInfo["WRITE"])
+	for role, yes := range map[string]bool{
+		"config":    index == symbols["CONFIG"],
+		"sparse":    mappable && sparse,
+		"mappable":  mappable && !sparse,
+		"readonly":  !mappable && access == regionInfo["READ"],
+		"writeonly": access == regionInfo["WRITE"],
+	} {
+		if yes {
+			is(role)
+		}
 	}
 	if b, err = s.ask("GET_REGION_IO_FDS", 16, 0, uint32(index), 0); err != nil {
 		return err

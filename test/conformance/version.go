@@ -11,7 +11,7 @@ import (
 
 // matchVersion checks the reply to VERSION: its numbers, that the rest is a JSON object
 // with a NUL behind it, and members of its capabilities against NAME=PATTERN, where the
-// pattern may also be true, false, object or absent.
+// pattern may also be true, false, object or absent, and maybe:PATTERN allows absence.
 func (w *words) matchVersion(b []byte, sc scope) error {
 	for _, f := range layouts["VERSION"].fields {
 		v, rest, ok := takeNumber(b, f.size)
@@ -55,6 +55,14 @@ func (w *words) matchVersion(b []byte, sc scope) error {
 func matchMember(o map[string]any, path, want string, sc scope) error {
 	name, rest, deeper := strings.Cut(path, ".")
 	v, there := o[name]
+	if then, maybe := strings.CutPrefix(want, "maybe:"); maybe {
+		if !there {
+			return nil
+		}
+		if !deeper {
+			want = then
+		}
+	}
 	if deeper && there {
 		next, ok := v.(map[string]any)
 		if !ok {

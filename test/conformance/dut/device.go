@@ -19,6 +19,7 @@ const (
 	Mappable = engine.RegionBAR3 // a page
 	Control  = engine.RegionBAR4
 	Big      = engine.RegionBAR5 // more memory than one message moves
+	Own      = engine.NumRegions // of the device's own: can only be written, and mapped in part
 
 	page     = 4096
 	bigSize  = 2 << 20
@@ -101,7 +102,10 @@ func (d *Device) Describe() (engine.Description, error) {
 		engine.Area{Offset: page, Size: page}, engine.Area{Offset: 3 * page, Size: page})
 	desc.Regions[Mappable] = file(d.mappable, page, engine.Area{Size: page})
 	desc.Regions[Control] = engine.Region{Size: conformance.ControlSize, Read: d.registers.read, Write: d.registers.write}
-	desc.IRQs = [irq.NumIndexes]int{irq.INTx: 1, irq.MSI: 4, irq.MSIX: 8, irq.Err: 1, irq.Req: 1}
+	own := file(d.sparse, sparseSz, engine.Area{Offset: 2 * page, Size: page})
+	own.Read, own.Type = nil, engine.RegionType{Type: 0xc0f0, Subtype: 1}
+	desc.Extra = []engine.Region{own}
+	desc.IRQs = [irq.NumIndexes]int{irq.INTx: 1, irq.MSI: 4, irq.MSIX: 32, irq.Err: 1, irq.Req: 1}
 	return desc, err
 }
 
