@@ -148,6 +148,7 @@ func (s *Session) unblock() {
 		s.out.timer.Stop()
 		s.out.timer = nil
 	}
+	s.calls.pump()
 	s.watch()
 	s.backlog.run()
 }

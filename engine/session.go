@@ -16,8 +16,8 @@ import (
 
 // Session is one client of one device, from connect to disconnect.
 //
-// Memory, IRQ, ReadDMA, WriteDMA, Fail, Post, Done and Logger may be used from any
-// goroutine; everything else in it belongs to the reactor.
+// Its methods may be called from any goroutine, except that ReadDMA and WriteDMA block and
+// are not for the reactor.
 type Session struct {
 	ep     *Endpoint
 	engine *Engine
@@ -34,6 +34,7 @@ type Session struct {
 	out      output
 	peer     codec.Capabilities // what was negotiated, with defaults filled in
 	calls    dmaCalls
+	readers  readerPool
 	path     dataPath
 	backlog  backlog
 	events   ioEvents

@@ -61,7 +61,8 @@ type Reactor struct {
 
 	queue   queue
 	state   atomic.Uint32
-	writers atomic.Int32 // posters that may be about to write to wake
+	writers atomic.Int32  // posters that may be about to write to wake
+	loop    atomic.Uint64 // number of the loop's goroutine
 
 	// Owned by the loop.
 	slots    []*slot
@@ -122,6 +123,7 @@ func (r *Reactor) release() {
 func (r *Reactor) run() {
 	// Deferred, so that even a handler that calls runtime.Goexit leaves a reactor that is properly closed.
 	defer r.finish()
+	r.loop.Store(goroutine())
 	// A handler may look at guest memory, which a client can truncate: a fault must be a panic, not the end.
 	debug.SetPanicOnFault(true)
 	err := r.polling()

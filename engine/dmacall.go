@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"vfiouser/codec"
+	"vfiouser/dma"
+	"vfiouser/engine/reactor"
+)
+
+// maxDMACalls is how many DMA messages a session has on their way; further ones wait for
+// their turn.
+const maxDMACalls = 256
+
+// dmaCalls is the server's own commands: those that the client has not answered yet, and
+// those that wait to be sent. They are sent in the order in which they were asked for. It
+// lives on the reactor.
+type dmaCalls struct {
+	session *Session
+	closed  error
+	lastID  uint16
+	open    map[uint16]*dmaCall
+	waiting []*dmaCall
+}
+
+// dmaCall is one DMA_READ or DMA_WRITE.
+type dmaCall struct {
+	command codec.Command
+	addr    uint64
+	data    []byte // until finish is called
+	timer   *reactor.Timer
+	finish  func(error) // called once, on the reactor
+}
+
+// send sends a command, now or in its turn.
+func (c *dmaCalls) send(call *dmaCall) {
+	if c.closed != nil {
+		call.finish(c.closed)
+		return
+	}
+	c.waiting = append(c.waiting, call)
+	c.pump()
+	c.session.flush()
+}
+
+// pump puts what waits into the output as far as there is room.
+func (c *dmaCalls) pump() {
+	s := c.session
+	n := 0
+	for n < len(c.waiting) && len(c.open) < maxDMACalls && s.out.unsent() <= maxUnsent {
+		c.put(c.waiting[n])
+		c.waiting[n] = nil
+		n++
+	}
+	if c.waiting = c.waiting[n:]; len(c.waiting) == 0 {
+		c.waiting = nil
+	}
+}
+
+func (c *dmaCalls) put(call *dmaCall) {
+	s := c.session
+	for c.lastID++; c.open[c.lastID] != nil; c.lastID++ {
+	}
+	if c.open == nil {
+		c.open = make(map[uint16]*dmaCall)
+	}
+	c.open[c.lastID] = call
+	start := s.out.begin()
+	req := codec.DMAAccess{Addr: call.addr, Count: uint64(len(call.data)), Data: call.data}
+	if call.command == codec.CmdDMARead {
+		s.out.set(req.AppendHead(s.out.bytes()))
+	} else {
+		s.out.set(req.Append(s.out.bytes()))
+	}
+	s.out.commit(start, codec.Header{ID: c.lastID, Command: call.command})
+	call.timer = s.engine.reactor.AfterFunc(s.engine.cfg.DMATimeout, func() { s.drop(errUnanswered) })
+}
+
+// answer takes a reply. One that answers nothing breaks the framing.
+func (c *dmaCalls) answer(m *message) {
+	call := c.open[m.ID]
+	if call == nil || call.command != m.Command {
+		c.session.drop(fmt.Errorf("reply to %v with id %d, which was not asked: %w", m.Command, m.ID, errFrame))
+		return
+	}
+	err := call.take(m)
+	if errors.Is(err, errFrame) {
+		c.session.drop(err)
+		return
+	}
+	delete(c.open, m.ID)
+	call.timer.Stop()
+	call.finish(err)
+	c.pump()
+}
+
+// take checks a reply against the command and takes its data.
+func (call *dmaCall) take(m *message) error {
+	if m.IsError() {
+		return m.Err()
+	}
+	var reply codec.DMAAccess
+	var err error
+	if call.command == codec.CmdDMARead {
+		err = reply.DecodeReadReply(m.payload)
+	} else {
+		err = reply.DecodeWriteReply(m.payload)
+	}
+	if err != nil || reply.Addr != call.addr || reply.Count != uint64(len(call.data)) {
+		return fmt.Errorf("reply to %v does not match its command: %w", m.Command, errFrame)
+	}
+	copy(call.data, reply.Data)
+	return nil
+}
+
+// close fails what is open and what waits. The session has ended.
+func (c *dmaCalls) close(cause error) {
+	c.closed = fmt.Errorf("%w: %w", ErrClosed, cause)
+	open, waiting := c.open, c.waiting
+	c.open, c.waiting = nil, nil
+	for _, call := range open {
+		call.timer.Stop()
+		c.session.guard(func() { call.finish(c.closed) })
+	}
+	for _, call := range waiting {
+		c.session.guard(func() { call.finish(c.closed) })
+	}
+}
+
+func dmaCommand(prot dma.Prot) codec.Command {
+	if prot == dma.ProtWrite {
+		return codec.CmdDMAWrite
+	}
+	return codec.CmdDMARead
+}
