@@ -29,13 +29,14 @@ const (
 type conn struct {
 	fd      int
 	reactor *reactor.Reactor
-	serve   func(*message) // answers a command of the server; runs on whoever reads, must not wait
-	spin    time.Duration  // how long a call looks again and again before it waits in the kernel
-	done    chan struct{}  // closed when the session has ended
-	gone    chan struct{}  // closed when the descriptor is closed, too
+	serve   func(*conn, *message) // answers a command of the server; runs on whoever reads, must not wait
+	spin    time.Duration         // how long a call looks again and again before it waits in the kernel
+	done    chan struct{}         // closed when the session has ended
+	gone    chan struct{}         // closed when the descriptor is closed, too
 
 	mu       sync.Mutex
 	err      error // why the session has ended
+	partner  *conn // the session's other socket, which ends with this one; nil: there is none
 	users    int   // calls that may touch the descriptor
 	removed  bool  // the reactor has let go of it
 	reading  bool
@@ -102,12 +103,16 @@ func (c *conn) fail(cause error) {
 		return
 	}
 	c.err = cause
+	partner := c.partner
 	for _, k := range c.slots {
 		k.signal()
 	}
 	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // who waits in the kernel comes back
 	c.mu.Unlock()
 	close(c.done)
+	if partner != nil {
+		partner.fail(cause)
+	}
 	if !c.reactor.PostFunc(c.remove) {
 		go func() {
 			<-c.reactor.Done()
@@ -164,7 +169,7 @@ func (c *conn) handleAll(k *call) (finished bool, err error) {
 			return finished, err
 		}
 		if !m.IsReply() {
-			c.serve(m)
+			c.serve(c, m)
 			m.drop()
 			continue
 		}

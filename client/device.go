@@ -15,6 +15,7 @@ import (
 // Device is an attached device. All methods may be called from any goroutine, but Close not from the reactor's.
 type Device struct {
 	conn        conn
+	twin        *conn            // for the server's commands; nil: they come on conn
 	own         *reactor.Reactor // nil: the reactor is the caller's
 	peer        codec.Capabilities
 	minor       uint16
@@ -28,6 +29,7 @@ type options struct {
 	reactor     *reactor.Reactor
 	maxTransfer int
 	spin        time.Duration
+	twin        bool
 }
 
 // Option changes how a device is attached.
@@ -114,7 +116,7 @@ func AttachFD(ctx context.Context, fd int, opts ...Option) (*Device, error) {
 		d.closeReactor()
 		return nil, err
 	}
-	if err := d.negotiate(ctx); err != nil {
+	if err := d.negotiate(ctx, o.twin); err != nil {
 		_ = d.Close()
 		return nil, err
 	}
@@ -131,6 +133,9 @@ func AttachFD(ctx context.Context, fd int, opts ...Option) (*Device, error) {
 func (d *Device) Close() error {
 	d.conn.fail(ErrClosed)
 	<-d.conn.gone
+	if d.twin != nil {
+		<-d.twin.gone
+	}
 	d.dma.clear()
 	d.closeReactor()
 	return nil

@@ -169,8 +169,8 @@ func (t *dmaTable) clear() {
 	t.update()
 }
 
-// update has the reactor read at all times while the server depends on messages.
-func (t *dmaTable) update() { t.device.conn.setEager(t.messages > 0) }
+// update has the reactor read at all times while the server depends on messages, which come here.
+func (t *dmaTable) update() { t.device.conn.setEager(t.messages > 0 && t.device.twin == nil) }
 
 // MapDMA shares memory with the device, all mappings or none: if one fails, those that succeeded are unmapped again. The
 // requests are pipelined. From the first one on the server may access the memory.

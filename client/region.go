@@ -41,7 +41,10 @@ type Region struct {
 	Size  uint64 // bytes; 0: the device does not have it
 	// Areas are the parts that can be mmapped; the whole region is one area if the server did not say.
 	Areas []Area
+	// Type says what a region beyond RegionVGA is; the zero value: the server does not.
+	Type codec.RegionType
 
+	device *Device
 	offset uint64
 	mu     sync.Mutex
 	fds    []int // one for each area, or one for all
@@ -89,7 +92,7 @@ func (d *Device) askRegion(ctx context.Context, index int, argsz uint32) (r *Reg
 		}
 		return nil, info.ArgSz, nil
 	}
-	r = &Region{Index: index, Flags: info.Flags, Size: info.Size, Areas: info.Sparse, offset: info.Offset}
+	r = &Region{Index: index, Flags: info.Flags, Size: info.Size, Areas: info.Sparse, Type: info.Type, device: d, offset: info.Offset}
 	if info.Flags&codec.RegionFlagMmap == 0 {
 		r.Areas = nil
 		return r, 0, nil

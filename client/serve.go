@@ -7,23 +7,23 @@ import (
 )
 
 // serve answers a command of the server. It runs on whoever reads the socket and never waits.
-func (d *Device) serve(m *message) {
+func (d *Device) serve(c *conn, m *message) {
 	var errno unix.Errno
 	switch m.Command {
 	case codec.CmdDMARead:
-		errno = d.serveRead(m)
+		errno = d.serveRead(c, m)
 	case codec.CmdDMAWrite:
-		errno = d.serveWrite(m)
+		errno = d.serveWrite(c, m)
 	default:
 		errno = unix.ENOTSUP
 	}
 	if errno != 0 {
-		d.answer(m, errno, nil, nil)
+		c.answer(m, errno, nil, nil)
 	}
 }
 
 // answer replies to m, unless it wants no reply.
-func (d *Device) answer(m *message, errno unix.Errno, payload, data []byte) {
+func (c *conn) answer(m *message, errno unix.Errno, payload, data []byte) {
 	if m.NoReply() {
 		return
 	}
@@ -35,10 +35,10 @@ func (d *Device) answer(m *message, errno unix.Errno, payload, data []byte) {
 	head := b[:codec.HeaderSize+copy(b[codec.HeaderSize:], payload)]
 	h.Size = uint32(len(head) + len(data))
 	h.Put(head)
-	d.conn.respond(head, data)
+	c.respond(head, data)
 }
 
-func (d *Device) serveRead(m *message) unix.Errno {
+func (d *Device) serveRead(c *conn, m *message) unix.Errno {
 	var ask codec.DMAAccess
 	if ask.DecodeReadRequest(m.payload) != nil {
 		return unix.EINVAL
@@ -48,12 +48,12 @@ func (d *Device) serveRead(m *message) unix.Errno {
 	b, errno := d.locate(&ask, ProtRead)
 	if errno == 0 {
 		// Straight from the memory; what does not fit into the socket is copied before the lock is released.
-		d.answer(m, 0, ask.AppendHead(nil), b)
+		c.answer(m, 0, ask.AppendHead(nil), b)
 	}
 	return errno
 }
 
-func (d *Device) serveWrite(m *message) unix.Errno {
+func (d *Device) serveWrite(c *conn, m *message) unix.Errno {
 	var ask codec.DMAAccess
 	if ask.DecodeWriteRequest(m.payload) != nil {
 		return unix.EINVAL
@@ -65,7 +65,7 @@ func (d *Device) serveWrite(m *message) unix.Errno {
 	}
 	d.dma.mu.Unlock()
 	if errno == 0 {
-		d.answer(m, 0, ask.AppendHead(nil), nil)
+		c.answer(m, 0, ask.AppendHead(nil), nil)
 	}
 	return errno
 }

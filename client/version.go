@@ -20,7 +20,7 @@ const (
 )
 
 // negotiate exchanges VERSION.
-func (d *Device) negotiate(ctx context.Context) error {
+func (d *Device) negotiate(ctx context.Context, twin bool) error {
 	k, err := d.conn.begin(ctx, codec.CmdVersion)
 	if err != nil {
 		return err
@@ -30,8 +30,12 @@ func (d *Device) negotiate(ctx context.Context) error {
 		MaxDataXferSize: uint64(d.maxTransfer),
 		MaxDMAMaps:      maxDMAMaps,
 		PgSizes:         pageSize,
+		WriteMultiple:   true,
 		Migration:       &codec.MigrationCaps{PgSize: pageSize, MaxBitmapSize: uint64(d.maxTransfer)},
 	}}
+	if twin {
+		ask.Caps.TwinSocket = &codec.TwinSocket{Supported: true}
+	}
 	answer := make([]byte, maxVersionReply)
 	k.expect(0, answer)
 	if err := d.conn.start(ctx, k, nil, ask.Append(nil), nil); err != nil {
@@ -41,9 +45,8 @@ func (d *Device) negotiate(ctx context.Context) error {
 		return err
 	}
 	var got codec.VersionMsg
-	err = got.Decode(answer[:k.n])
-	d.conn.release(k)
-	if err != nil {
+	defer d.conn.release(k)
+	if err := got.Decode(answer[:k.n]); err != nil {
 		return d.breakOff(codec.CmdVersion, err, "bad version reply")
 	}
 	if got.Major != versionMajor || got.Minor > versionMinor {
@@ -56,7 +59,7 @@ func (d *Device) negotiate(ctx context.Context) error {
 	}
 	d.peer, d.minor = got.Caps, got.Minor
 	d.chunk = int(min(got.Caps.MaxDataXferSize, uint64(d.maxTransfer)))
-	return nil
+	return d.openTwin(got.Caps.TwinSocket, twin, k.fds)
 }
 
 // messageFDs is how many descriptors the server takes in one message.
