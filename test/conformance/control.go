@@ -10,7 +10,8 @@ import (
 )
 
 // The registers of the control region: what a case has the device do. Package dut
-// implements them.
+// implements them. From ControlBells on there are four doorbells with file descriptors for
+// I/O: 4 bytes (doorbell 0), 4 bytes if 7 is written (0, too), 2 bytes (1), any size (2).
 const (
 	ControlTrigger = 0x00 // 32 bits, write: raise interrupt (type << 16 | vector)
 	ControlLevel   = 0x04 // 32 bits, write: raise (1) or lower (0) the INTx line
@@ -19,6 +20,8 @@ const (
 	ControlStart   = 0x14 // 32 bits, write: TransferRead or TransferWrite starts it
 	ControlStatus  = 0x18 // 32 bits, read: errno of the last transfer, 0, or TransferBusy
 	ControlResets  = 0x1c // 32 bits, read: how often the device was reset
+	ControlRings   = 0x20 // 3 × 32 bits, read: how often doorbells 0, 1 and 2 rang
+	ControlBells   = 0x100
 	ControlBuffer  = 0x1000
 	ControlSize    = 0x40000 // of the region, bytes; the buffer goes to its end
 
@@ -34,6 +37,7 @@ const (
 //	device read ADDR LENGTH    starts to read client memory into the buffer
 //	device write ADDR LENGTH   starts to write the buffer to client memory
 //	device done ERRNO          waits for the end of that; 0 is success
+//	device rings BELL N        waits until a doorbell has rung N times
 func (r *run) device(s step) error {
 	c, err := r.conn(s)
 	if err != nil {
@@ -43,8 +47,11 @@ func (r *run) device(s step) error {
 		return errors.New("wants more words")
 	}
 	verb, args := s.args[0], s.args[1:]
-	if verb == "done" {
+	switch verb {
+	case "done":
 		return r.transferDone(c, args[0])
+	case "rings":
+		return r.rings(c, args)
 	}
 	var v [2]uint64
 	for i := range args[:min(len(args), 2)] {
@@ -100,31 +107,63 @@ func (r *run) ask(c *conn, command string, b []byte) ([]byte, error) {
 	return m.payload, err
 }
 
-// transferDone polls the status register.
+// transferDone waits until a transfer has ended.
 func (r *run) transferDone(c *conn, want string) error {
-	req := binary.NativeEndian.AppendUint64(nil, ControlStatus)
+	status, err := r.poll(c, ControlStatus, func(v uint64) bool { return v != TransferBusy })
+	if err != nil {
+		return fmt.Errorf("the transfer does not end: %w", err)
+	}
+	name := unix.ErrnoName(unix.Errno(status))
+	if status == 0 {
+		name = "0"
+	}
+	if name != want {
+		return fmt.Errorf("ended with %s, want %s", name, want)
+	}
+	return nil
+}
+
+// rings waits until a doorbell has rung.
+func (r *run) rings(c *conn, args []string) error {
+	if len(args) != 2 {
+		return errors.New("wants a doorbell and a number")
+	}
+	bell, err := r.number(args[0])
+	if err != nil {
+		return err
+	}
+	want, err := r.number(args[1])
+	if err != nil {
+		return err
+	}
+	got, err := r.poll(c, ControlRings+4*bell, func(v uint64) bool { return v >= want })
+	if err == nil && got != want {
+		err = errors.New("too often")
+	}
+	if err != nil {
+		return fmt.Errorf("doorbell %d rang %d times, want %d: %w", bell, got, want, err)
+	}
+	return nil
+}
+
+// poll reads a register until it is as it should be.
+func (r *run) poll(c *conn, off uint64, ok func(uint64) bool) (uint64, error) {
+	req := binary.NativeEndian.AppendUint64(nil, off)
 	req = binary.NativeEndian.AppendUint32(req, uint32(r.vars["control"]))
 	req = binary.NativeEndian.AppendUint32(req, 4)
 	for deadline := time.Now().Add(patience); ; {
 		b, err := r.ask(c, "REGION_READ", req)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		status, _, ok := takeNumber(b[min(len(b), 16):], 4)
+		v, _, there := takeNumber(b[min(len(b), 16):], 4)
 		switch {
-		case !ok:
-			return fmt.Errorf("status of %d bytes", len(b))
-		case status != TransferBusy:
-			name := unix.ErrnoName(unix.Errno(status))
-			if status == 0 {
-				name = "0"
-			}
-			if name != want {
-				return fmt.Errorf("ended with %s, want %s", name, want)
-			}
-			return nil
+		case !there:
+			return 0, fmt.Errorf("register of %d bytes", len(b))
+		case ok(v):
+			return v, nil
 		case time.Now().After(deadline):
-			return errors.New("the transfer does not end")
+			return v, fmt.Errorf("nothing in %v", patience)
 		}
 	}
 }

@@ -101,7 +101,9 @@ func (d *Device) Describe() (engine.Description, error) {
 	desc.Regions[Sparse] = file(d.sparse, sparseSz,
 		engine.Area{Offset: page, Size: page}, engine.Area{Offset: 3 * page, Size: page})
 	desc.Regions[Mappable] = file(d.mappable, page, engine.Area{Size: page})
-	desc.Regions[Control] = engine.Region{Size: conformance.ControlSize, Read: d.registers.read, Write: d.registers.write}
+	desc.Regions[Control] = engine.Region{
+		Size: conformance.ControlSize, Read: d.registers.read, Write: d.registers.write, IOEventfds: d.registers.ioeventfds(),
+	}
 	own := file(d.sparse, sparseSz, engine.Area{Offset: 2 * page, Size: page})
 	own.Read, own.Type = nil, engine.RegionType{Type: 0xc0f0, Subtype: 1}
 	desc.Extra = []engine.Region{own}

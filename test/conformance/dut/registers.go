@@ -24,6 +24,7 @@ type registers struct {
 	length  uint32
 	status  uint32
 	resets  uint32
+	rings   [3]uint32
 	buffer  [conformance.ControlSize - conformance.ControlBuffer]byte
 }
 
@@ -65,6 +66,8 @@ func (r *registers) read(off uint64, p []byte) error {
 		v = r.status
 	case conformance.ControlResets:
 		v = r.resets
+	case conformance.ControlRings, conformance.ControlRings + 4, conformance.ControlRings + 8:
+		v = r.rings[(off-conformance.ControlRings)/4]
 	}
 	binary.NativeEndian.PutUint32(p, v)
 	return nil
@@ -76,6 +79,9 @@ func (r *registers) write(off uint64, p []byte) error {
 	switch {
 	case off >= conformance.ControlBuffer:
 		copy(r.buffer[off-conformance.ControlBuffer:], p)
+		return nil
+	case off >= conformance.ControlBells && off < conformance.ControlBells+4*4:
+		r.rings[bells[(off-conformance.ControlBells)/4]]++
 		return nil
 	case off == conformance.ControlAddr && len(p) == 8:
 		r.addr = binary.NativeEndian.Uint64(p)
@@ -142,4 +148,24 @@ func errno(err error) uint32 {
 		return uint32(e)
 	}
 	return uint32(unix.EIO)
+}
+
+// bells are the doorbells at ControlBells, ControlBells+4 and so on.
+var bells = [4]int{0, 0, 1, 2}
+
+// ioeventfds are the areas of the doorbells.
+func (r *registers) ioeventfds() []engine.IOEventfd {
+	var events [len(r.rings)]engine.IOEvent
+	for i := range events {
+		events[i].Handler = func(*engine.Session) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.rings[i]++
+		}
+	}
+	areas := []engine.IOEventfd{{Size: 4}, {Size: 4, Match: true, Data: 7}, {Size: 2}, {}}
+	for i := range areas {
+		areas[i].Offset, areas[i].Event = uint64(conformance.ControlBells+4*i), &events[bells[i]]
+	}
+	return areas
 }
