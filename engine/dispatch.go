@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -60,6 +61,8 @@ func (s *Session) accept(m *message) {
 		s.quiet = false
 	}
 	switch {
+	case m.IsReply() && s.twin != nil:
+		s.drop(fmt.Errorf("reply to %v beside the twin socket: %w", m.Command, errFrame))
 	case m.IsReply():
 		s.calls.answer(m)
 	case s.backlog.blocked() || !s.backlog.empty():

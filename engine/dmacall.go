@@ -41,14 +41,25 @@ func (c *dmaCalls) send(call *dmaCall) {
 	}
 	c.waiting = append(c.waiting, call)
 	c.pump()
+	if t := c.session.twin; t != nil {
+		t.flush()
+		return
+	}
 	c.session.flush()
+}
+
+// out is where commands go.
+func (c *dmaCalls) out() *output {
+	if t := c.session.twin; t != nil {
+		return &t.out
+	}
+	return &c.session.out
 }
 
 // pump puts what waits into the output as far as there is room.
 func (c *dmaCalls) pump() {
-	s := c.session
-	n := 0
-	for n < len(c.waiting) && len(c.open) < maxDMACalls && s.out.unsent() <= maxUnsent {
+	out, n := c.out(), 0
+	for n < len(c.waiting) && len(c.open) < maxDMACalls && out.unsent() <= maxUnsent {
 		c.put(c.waiting[n])
 		c.waiting[n] = nil
 		n++
@@ -59,21 +70,21 @@ func (c *dmaCalls) pump() {
 }
 
 func (c *dmaCalls) put(call *dmaCall) {
-	s := c.session
+	s, out := c.session, c.out()
 	for c.lastID++; c.open[c.lastID] != nil; c.lastID++ {
 	}
 	if c.open == nil {
 		c.open = make(map[uint16]*dmaCall)
 	}
 	c.open[c.lastID] = call
-	start := s.out.begin()
+	start := out.begin()
 	req := codec.DMAAccess{Addr: call.addr, Count: uint64(len(call.data)), Data: call.data}
 	if call.command == codec.CmdDMARead {
-		s.out.set(req.AppendHead(s.out.bytes()))
+		out.set(req.AppendHead(out.bytes()))
 	} else {
-		s.out.set(req.Append(s.out.bytes()))
+		out.set(req.Append(out.bytes()))
 	}
-	s.out.commit(start, codec.Header{ID: c.lastID, Command: call.command})
+	out.commit(start, codec.Header{ID: c.lastID, Command: call.command})
 	call.timer = s.engine.reactor.AfterFunc(s.engine.cfg.DMATimeout, func() { s.drop(errUnanswered) })
 }
 

@@ -296,6 +296,9 @@ func (ep *Endpoint) goOn() {
 	}
 	if s := ep.session; s != nil && s.state != stateDropped {
 		s.watch()
+		if s.twin != nil {
+			s.twin.watch()
+		}
 	}
 }
 

@@ -37,6 +37,9 @@ type Config struct {
 	// WriteMultiple offers write_multiple to a client that offers it. REGION_WRITE_MULTI is
 	// served in any case. QEMU (as of 11.1) queues writes to a server that offers it.
 	WriteMultiple bool
+	// NoTwinSocket has DMA messages on the socket that the client connected even if the
+	// client offers a second one for them.
+	NoTwinSocket bool
 	// DMATimeout bounds how long a client may leave a DMA_READ or DMA_WRITE
 	// unanswered. 0 means 10 s.
 	DMATimeout time.Duration

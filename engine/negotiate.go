@@ -63,6 +63,13 @@ func (s *Session) negotiate(m *message) error {
 			WriteMultiple:   v.Caps.WriteMultiple && s.engine.cfg.WriteMultiple,
 		},
 	}
+	start := len(s.out.bytes()) - codec.HeaderSize
+	if s.offersTwin(m, &v.Caps) {
+		if fd := s.openTwin(); fd >= 0 {
+			reply.Caps.TwinSocket = &codec.TwinSocket{Supported: true, FDIndex: new(uint64)}
+			s.out.give(start, fd)
+		}
+	}
 	s.out.set(reply.Append(s.out.bytes()))
 	return nil
 }

@@ -32,11 +32,17 @@ type output struct {
 	timer *reactor.Timer             // runs while the client does not read
 }
 
-// mark is where a message with descriptors begins in output.buf. The descriptors
-// stay the device's.
+// mark is where a message with descriptors begins in output.buf.
 type mark struct {
 	begin int
 	fds   []int
+	ours  bool // to be closed when they are sent; otherwise they stay the device's
+}
+
+func (m *mark) close() {
+	if m.ours {
+		reactor.CloseFDs(m.fds)
+	}
 }
 
 func (o *output) unsent() int {
@@ -62,6 +68,9 @@ func (o *output) release() {
 		o.buf = nil
 	}
 	o.sent, o.cut = 0, 0
+	for i := range o.marks {
+		o.marks[i].close()
+	}
 	o.marks = o.marks[:0]
 }
 
@@ -105,6 +114,7 @@ func (o *output) send(fd int) error {
 		o.cut = o.sent + len(part)
 		o.sent += n
 		if fds != nil {
+			o.marks[0].close()
 			o.marks = slices.Delete(o.marks, 0, 1)
 		}
 	}
@@ -124,30 +134,35 @@ func (s *Session) flush() {
 	case err == nil:
 		s.unblock()
 	case errors.Is(err, unix.EAGAIN):
-		s.block(s.out.unsent() < before)
+		s.limit(&s.out, s.out.unsent() < before)
+		s.watch()
 	default:
 		s.drop(errHungUp)
 	}
 }
 
-// block waits for the client to read.
-func (s *Session) block(progress bool) {
+// limit bounds the time that the client has to read.
+func (s *Session) limit(o *output, progress bool) {
 	limit := s.engine.cfg.WriteTimeout
 	switch {
-	case s.out.timer == nil:
-		s.out.timer = s.engine.reactor.AfterFunc(limit, func() { s.drop(errUnread) })
+	case o.timer == nil:
+		o.timer = s.engine.reactor.AfterFunc(limit, func() { s.drop(errUnread) })
 	case progress:
-		s.out.timer.Reset(limit)
+		o.timer.Reset(limit)
 	}
-	s.watch()
+}
+
+// inTime ends the limit: the client has read everything.
+func (o *output) inTime() {
+	if o.timer != nil {
+		o.timer.Stop()
+		o.timer = nil
+	}
 }
 
 // unblock is called when everything was sent.
 func (s *Session) unblock() {
-	if s.out.timer != nil {
-		s.out.timer.Stop()
-		s.out.timer = nil
-	}
+	s.out.inTime()
 	s.calls.pump()
 	s.watch()
 	s.backlog.run()
@@ -209,7 +224,12 @@ func errno(err error) unix.Errno {
 	return unix.EIO
 }
 
-// attach gives descriptors to the message that starts at start and is complete.
+// attach gives descriptors to the message that starts at start.
 func (o *output) attach(start int, fds []int) {
-	o.marks = append(o.marks, mark{start, fds})
+	o.marks = append(o.marks, mark{begin: start, fds: fds})
+}
+
+// give is attach for a descriptor that the client alone is to have.
+func (o *output) give(start, fd int) {
+	o.marks = append(o.marks, mark{begin: start, fds: []int{fd}, ours: true})
 }

@@ -34,6 +34,7 @@ type Session struct {
 	out      output
 	peer     codec.Capabilities // what was negotiated, with defaults filled in
 	calls    dmaCalls
+	twin     *twin // nil: the server's commands go through fd
 	readers  readerPool
 	path     dataPath
 	backlog  backlog
@@ -190,6 +191,7 @@ func (s *Session) drop(cause error) {
 	s.ep.foreign.hangUp(s.fd)
 	s.in.close(&s.ep.foreign)
 	s.out.close()
+	s.twin.close()
 	s.backlog.close()
 	s.events.close()
 	s.cancel(cause)
