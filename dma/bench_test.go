@@ -127,3 +127,56 @@ func BenchmarkAccess(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkWriteSection is a section with one translation for writing, with and without
+// a log.
+func BenchmarkWriteSection(b *testing.B) {
+	for _, on := range []bool{false, true} {
+		b.Run(fmt.Sprintf("logging=%v", on), func(b *testing.B) {
+			b.ReportAllocs()
+			tab := newTable(b, Config{})
+			fill(b, tab, 1)
+			if on {
+				logging(b, tab)
+			}
+			r := newReader(b, tab)
+			for b.Loop() {
+				r.Enter()
+				if _, err := r.Bytes(0, 64, rw); err != nil {
+					b.Fatal(err)
+				}
+				r.Exit()
+			}
+		})
+	}
+}
+
+// BenchmarkReportDirty reports 32 GiB in pages of 4 KiB, the most that fits into a
+// message of 1 MiB, of which every page or every other page was written.
+func BenchmarkReportDirty(b *testing.B) {
+	const pages = 8 << 20
+	for name, step := range map[string]uint64{"all": 1, "half": 2, "none": pages} {
+		for _, size := range []uint64{page, 2 * page} {
+			b.Run(fmt.Sprintf("%s/page=%d", name, size), func(b *testing.B) {
+				tab := newTable(b, Config{})
+				logging(b, tab)
+				bitmap := make([]uint64, pages/64)
+				for b.Loop() {
+					b.StopTimer()
+					switch step {
+					case 1:
+						tab.MarkDirty(0, pages*page)
+					case 2:
+						for p := uint64(0); p < pages; p += step {
+							tab.MarkDirty(p*page, 1)
+						}
+					}
+					b.StartTimer()
+					if err := tab.ReportDirty(Range{0, pages * page}, size, bitmap); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

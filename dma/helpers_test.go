@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -70,10 +71,16 @@ func newTable(t testing.TB, cfg Config) *Table {
 	t.Helper()
 	tab := NewTable(cfg)
 	t.Cleanup(func() {
-		closed := false
-		tab.Close(func() { closed = true })
-		if s := tab.Stats(); !closed || s != (Stats{}) {
-			t.Errorf("table was closed: %v, and still holds %+v", closed, s)
+		closed := make(chan struct{})
+		tab.Close(func() { close(closed) })
+		// Large files take a goroutine; anything else is released when Close returns, or never.
+		select {
+		case <-closed:
+		case <-time.After(20 * time.Second):
+			t.Error("table is not closed in 20 s")
+		}
+		if s := tab.Stats(); s != (Stats{}) {
+			t.Errorf("table was closed and still holds %+v", s)
 		}
 	})
 	return tab

@@ -17,8 +17,11 @@ type Reader struct {
 	// The last region hit, of snap.
 	base uint64
 	mem  []byte
-	prot Prot
+	prot Prot // without ProtWrite while writes are logged
 	hit  *region
+
+	log   *dirtyLog // of snap
+	wrote []Range   // what the section writes, if that is logged
 
 	_ [64]byte
 }
@@ -54,14 +57,18 @@ func (r *Reader) Enter() {
 	// published in between; then an Unmap waits for this section without need.
 	r.section.Store(r.t.snap.Load().gen)
 	if s := r.t.snap.Load(); s != r.snap {
-		r.snap = s
+		r.snap, r.log = s, s.log
 		r.base, r.mem, r.prot, r.hit = 0, nil, 0, nil
 	}
 }
 
-// Exit ends the section. Idempotent, so that a recover may call it. If an Unmap
-// waited for this reader alone, the memory is released here.
+// Exit ends the section. Idempotent, so that a recover may call it. What was translated
+// for writing is logged as written. If an Unmap waited for this reader alone, the memory
+// is released here.
 func (r *Reader) Exit() {
+	if len(r.wrote) > 0 {
+		r.settle()
+	}
 	r.section.Store(0)
 	if r.t.waiters.Load() {
 		r.t.reclaim()
@@ -88,7 +95,10 @@ func (r *Reader) search(iova, n uint64, p Prot) ([]byte, error) {
 	if invariants && r.section.Load() == 0 {
 		panic("dma: Reader used outside a section")
 	}
-	g := r.snap.locate(iova, n)
+	g := r.hit
+	if g == nil || !g.holds(iova, n) {
+		g = r.snap.locate(iova, n)
+	}
 	switch {
 	case g == nil:
 		return nil, ErrNotMapped
@@ -98,6 +108,12 @@ func (r *Reader) search(iova, n uint64, p Prot) ([]byte, error) {
 		return nil, ErrMessage
 	}
 	r.base, r.mem, r.prot, r.hit = g.iova, g.mem, g.prot, g
+	if r.log != nil {
+		r.prot &^= ProtWrite // so that the next write comes here too
+		if p&ProtWrite != 0 {
+			r.note(iova, n)
+		}
+	}
 	off := iova - g.iova
 	return g.mem[off : off+n : off+n], nil
 }
@@ -110,6 +126,9 @@ func (r *Reader) Span(iova, n uint64, p Prot) ([]byte, error) {
 	}
 	off := iova - r.base
 	n = min(n, uint64(len(r.mem))-off)
+	if p&ProtWrite != 0 && n > 0 {
+		r.Wrote(iova, n)
+	}
 	return r.mem[off : off+n : off+n], nil
 }
 
@@ -121,5 +140,9 @@ func (r *Reader) Pin(iova, n uint64, p Prot) ([]byte, Pin, error) {
 		return nil, Pin{}, err
 	}
 	r.hit.pins.Add(1)
-	return b, Pin{r.hit}, nil
+	pin := Pin{r: r.hit}
+	if p&ProtWrite != 0 {
+		pin.iova, pin.n = iova, n
+	}
+	return b, pin, nil
 }

@@ -35,6 +35,7 @@ type Region struct {
 
 // region is immutable but for its pins.
 type region struct {
+	t          *Table
 	iova, size uint64
 	offset     uint64
 	prot       Prot
@@ -64,15 +65,25 @@ func (r *region) public() Region {
 
 // Pin keeps a region's memory mapped after the read section in which it was taken.
 // The zero Pin holds nothing.
-type Pin struct{ r *region }
+type Pin struct {
+	r       *region
+	iova, n uint64 // what may be written; n is 0 if it is pinned for reading
+}
 
-// Release gives the pin back, from any goroutine. A Pin is released once; the
+// Release gives the pin back, from any goroutine, after the last access. What was
+// pinned for writing is logged as written. A Pin is released once; the
 // release of one pin twice panics when it is noticed.
 func (p Pin) Release() {
 	if p.r == nil {
 		return
 	}
-	switch n := p.r.pins.Add(-1); {
+	logged := p.mark()
+	n := p.r.pins.Add(-1)
+	if !logged {
+		// Logging may have started since. If it has not now, it starts after the write.
+		p.mark()
+	}
+	switch {
 	case n == draining:
 		p.r.owner.release(p.r)
 	case n < 0:

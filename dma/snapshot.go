@@ -28,6 +28,7 @@ type snapshot struct {
 	count  int
 	first  []uint64 // first[i] is the first address of chunks[i]
 	chunks []*chunk
+	log    *dirtyLog // nil: nothing is logged
 }
 
 // below gives the index of the last element of sorted s that is <= v, or -1. It has no
@@ -79,7 +80,7 @@ func (s *snapshot) each(f func(*region)) {
 
 // replace gives a copy of s in which the chunks [i, j) are replaced.
 func (s *snapshot) replace(i, j, count int, by ...*chunk) *snapshot {
-	n := &snapshot{gen: s.gen + 1, count: count}
+	n := &snapshot{gen: s.gen + 1, count: count, log: s.log}
 	n.chunks = slices.Concat(s.chunks[:i], by, s.chunks[j:])
 	n.first = make([]uint64, len(n.chunks))
 	copy(n.first, s.first[:i])

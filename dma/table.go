@@ -94,7 +94,7 @@ func (t *Table) add(m Mapping) error {
 	case old.count >= t.cfg.MaxMaps:
 		return fmt.Errorf("%w: %d regions", ErrTooMany, old.count)
 	}
-	r := &region{iova: m.IOVA, size: m.Size, offset: m.Offset, prot: m.Prot}
+	r := &region{t: t, iova: m.IOVA, size: m.Size, offset: m.Offset, prot: m.Prot}
 	if m.FD >= 0 {
 		f, err := t.open(m)
 		if err != nil {
@@ -159,7 +159,7 @@ func (t *Table) unmapAll(done func(), closing bool) {
 	old := t.snap.Load()
 	w := &retirement{t: t, gen: old.gen + 1, done: done, all: true}
 	old.each(func(r *region) { w.regions = append(w.regions, r) })
-	t.snap.Store(&snapshot{gen: w.gen})
+	t.snap.Store(&snapshot{gen: w.gen, log: old.log})
 	t.change.Unlock()
 	t.retire(w)
 }
@@ -178,7 +178,7 @@ func (t *Table) Lookup(iova, n uint64, p Prot) (Region, error) {
 	return r.public(), nil
 }
 
-// Generation changes with every Map and Unmap.
+// Generation changes with every Map and Unmap, and when logging starts or stops.
 func (t *Table) Generation() uint64 { return t.snap.Load().gen }
 
 // Regions lists the table in address order.
