@@ -2,9 +2,12 @@ package conformance
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // facts are what a case can need, with what the number of each means.
@@ -32,6 +35,7 @@ var facts = map[string]string{
 	"twin_socket":    "a second socket for the server's commands is offered to a client that supports it",
 	"write_multi":    "REGION_WRITE_MULTI is offered to a client that supports it",
 	"fresh":          "a device that nobody has used before",
+	"reconnect":      "a client can come when another has left",
 	"dma_timeout":    "a client is dropped soon that does not answer a command",
 	"no_migration":   "no migration at all",
 	"no_write_multi": "REGION_WRITE_MULTI is not offered",
@@ -61,6 +65,9 @@ func Survey(dial func() (int, error), roles Roles) (map[string]uint64, error) {
 		if err := ask(); err != nil {
 			return nil, fmt.Errorf("survey: %w", err)
 		}
+	}
+	if err := s.again(); err != nil {
+		return nil, fmt.Errorf("survey: %w", err)
 	}
 	for name, index := range roles {
 		if s.sizes[index] == 0 {
@@ -126,6 +133,26 @@ func (s *survey) version() error {
 	s.has["write_multi"] = offered("write_multiple")
 	s.has["no_write_multi"] = 1 - s.has["write_multi"]
 	s.has["twin_socket"] = offered("twin_socket.supported")
+	return nil
+}
+
+// again leaves and comes back. That the server ends with its first client is allowed.
+func (s *survey) again() error {
+	_ = unix.Close(s.c.fd)
+	s.c.fd = -1
+	r := s.run
+	if err := r.connect(step{}); err != nil {
+		return nil
+	}
+	s.c = r.conns["c"]
+	first := maps.Clone(s.has)
+	if err := s.version(); err != nil && errors.Is(err, errEOF) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	s.has = first
+	s.has["reconnect"] = 1
 	return nil
 }
 
