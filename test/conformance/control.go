@@ -17,7 +17,7 @@ const (
 	ControlLevel   = 0x04 // 32 bits, write: raise (1) or lower (0) the INTx line
 	ControlAddr    = 0x08 // 64 bits: IOVA of the next transfer
 	ControlLength  = 0x10 // 32 bits: its length in bytes
-	ControlStart   = 0x14 // 32 bits, write: TransferRead or TransferWrite starts it
+	ControlStart   = 0x14 // 32 bits, write: one of the Transfer numbers starts it
 	ControlStatus  = 0x18 // 32 bits, read: errno of the last transfer, 0, or TransferBusy
 	ControlResets  = 0x1c // 32 bits, read: how often the device was reset
 	ControlRings   = 0x20 // 3 × 32 bits, read: how often doorbells 0, 1 and 2 rang
@@ -27,6 +27,8 @@ const (
 
 	TransferRead  = 1 // client memory to buffer
 	TransferWrite = 2 // buffer to client memory
+	TransferFetch = 3 // as 1 and 2, begun where the register is written, not in a thread
+	TransferStore = 4
 	TransferBusy  = 0xffffffff
 )
 
@@ -36,6 +38,8 @@ const (
 //	device level 0|1
 //	device read ADDR LENGTH    starts to read client memory into the buffer
 //	device write ADDR LENGTH   starts to write the buffer to client memory
+//	device fetch ADDR LENGTH   as read, begun by the register access itself
+//	device store ADDR LENGTH   as write, likewise
 //	device done ERRNO          waits for the end of that; 0 is success
 //	device rings BELL N        waits until a doorbell has rung N times
 func (r *run) device(s step) error {
@@ -64,11 +68,8 @@ func (r *run) device(s step) error {
 		return r.control(c, ControlTrigger, 4, v[0]<<16|v[1])
 	case "level":
 		return r.control(c, ControlLevel, 4, v[0])
-	case "read", "write":
-		start := uint64(TransferRead)
-		if verb == "write" {
-			start = TransferWrite
-		}
+	case "read", "write", "fetch", "store":
+		start := map[string]uint64{"read": TransferRead, "write": TransferWrite, "fetch": TransferFetch, "store": TransferStore}[verb]
 		return errors.Join(
 			r.control(c, ControlAddr, 8, v[0]),
 			r.control(c, ControlLength, 4, v[1]),

@@ -205,7 +205,7 @@ func parseCase(file string, title line, body []line, row *strings.Replacer) (Cas
 		return c, fmt.Errorf("%s has no rule", pos)
 	case len(c.steps) == 0:
 		return c, fmt.Errorf("%s has no steps", pos)
-	case !slices.ContainsFunc(c.steps, func(s step) bool { return checking[s.verb] }):
+	case !slices.ContainsFunc(c.steps, step.checks):
 		return c, fmt.Errorf("%s checks nothing", pos)
 	}
 	return c, nil

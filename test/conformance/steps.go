@@ -38,10 +38,15 @@ var verbs = map[string]func(*run, step) error{
 	"device":    (*run).device,
 }
 
-// checking are the steps that look at something; a case without them proves nothing.
-var checking = map[string]bool{
-	"reply": true, "error": true, "expect": true, "eof": true, "peek": true, "kind": true, "signalled": true,
-	"silent": true, "released": true, "mapped": true, "unmapped": true,
+// checks says whether a step looks at something; a case without one proves nothing.
+func (s step) checks() bool {
+	switch s.verb {
+	case "reply", "error", "expect", "eof", "peek", "kind", "signalled", "silent", "released", "mapped", "unmapped":
+		return true
+	case "device":
+		return len(s.args) > 0 && (s.args[0] == "done" || s.args[0] == "rings")
+	}
+	return false
 }
 
 // connect opens a connection without a word.

@@ -50,7 +50,7 @@ func variants(t *testing.T) []*variant {
 		has  map[string]uint64
 	}{
 		{"full", engine.Config{WriteMultiple: true}, nil},
-		{"reserved", engine.Config{}, nil},
+		{"reserved", engine.Config{NoTwinSocket: true}, nil},
 		{"impatient", engine.Config{DMATimeout: 20 * time.Millisecond}, map[string]uint64{"dma_timeout": 1}},
 	} {
 		v.cfg.Workers = 1

@@ -35,6 +35,7 @@ var facts = map[string]string{
 	"twin_socket":    "a second socket for the server's commands is offered to a client that supports it",
 	"write_multi":    "REGION_WRITE_MULTI is offered to a client that supports it",
 	"fresh":          "a device that nobody has used before",
+	"no_twin_socket": "a second socket is not offered",
 	"reconnect":      "a client can come when another has left",
 	"dma_timeout":    "a client is dropped soon that does not answer a command",
 	"no_migration":   "no migration at all",
@@ -102,7 +103,9 @@ func (s *survey) askBytes(command string, b []byte) ([]byte, error) {
 		return nil, err
 	}
 	m, err := s.c.receive()
-	closeAll(m.fds)
+	for i, fd := range m.fds { // one can be a socket that the server wants open
+		s.run.fds[fmt.Sprint(command, len(s.run.fds), i)] = fd
+	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", command, err)
@@ -133,6 +136,7 @@ func (s *survey) version() error {
 	s.has["write_multi"] = offered("write_multiple")
 	s.has["no_write_multi"] = 1 - s.has["write_multi"]
 	s.has["twin_socket"] = offered("twin_socket.supported")
+	s.has["no_twin_socket"] = 1 - s.has["twin_socket"]
 	return nil
 }
 

@@ -121,20 +121,27 @@ func (r *registers) start(direction uint32) error {
 	r.busy, r.status = true, conformance.TransferBusy
 	s, addr, data := r.session, r.addr, make([]byte, r.length)
 	copy(data, r.buffer[:])
-	r.running.Go(func() {
-		var err error
-		if direction == conformance.TransferRead {
-			err = s.ReadDMA(s.Context(), addr, data)
-		} else {
-			err = s.WriteDMA(s.Context(), addr, data)
-		}
+	done := func(err error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if err == nil && direction == conformance.TransferRead {
+		if err == nil && (direction == conformance.TransferRead || direction == conformance.TransferFetch) {
 			copy(r.buffer[:], data)
 		}
 		r.busy, r.status = false, errno(err)
-	})
+	}
+	switch direction {
+	case conformance.TransferRead:
+		r.running.Go(func() { done(s.ReadDMA(s.Context(), addr, data)) })
+	case conformance.TransferWrite:
+		r.running.Go(func() { done(s.WriteDMA(s.Context(), addr, data)) })
+	case conformance.TransferFetch:
+		s.StartReadDMA(addr, data, done)
+	case conformance.TransferStore:
+		s.StartWriteDMA(addr, data, done)
+	default:
+		r.busy, r.status = false, 0
+		return unix.EINVAL
+	}
 	return nil
 }
 
