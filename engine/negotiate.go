@@ -55,13 +55,7 @@ func (s *Session) negotiate(m *message) error {
 	reply := codec.VersionMsg{
 		Major: protocolMajor,
 		Minor: min(v.Minor, protocolMinor),
-		Caps: codec.Capabilities{
-			MaxMsgFDs:       maxMsgFDs,
-			MaxDataXferSize: maxDataXfer,
-			MaxDMAMaps:      maxDMAMaps,
-			PgSizes:         pageSize,
-			WriteMultiple:   v.Caps.WriteMultiple && s.engine.cfg.WriteMultiple,
-		},
+		Caps:  s.capabilities(&v.Caps),
 	}
 	start := len(s.out.bytes()) - codec.HeaderSize
 	if s.offersTwin(m, &v.Caps) {
@@ -72,4 +66,23 @@ func (s *Session) negotiate(m *message) error {
 	}
 	s.out.set(reply.Append(s.out.bytes()))
 	return nil
+}
+
+// capabilities answers a client's: what it offered and is served, and the limits of this
+// server. Nothing is in the answer that the client did not send and might not know, and it
+// is no longer than QEMU's own request, which is all the room that QEMU has.
+func (s *Session) capabilities(client *codec.Capabilities) codec.Capabilities {
+	caps := codec.Capabilities{
+		MaxMsgFDs:       maxMsgFDs,
+		MaxDataXferSize: maxDataXfer,
+		MaxDMAMaps:      min(client.MaxDMAMaps, maxDMAMaps),
+		PgSizes:         pageSize,
+		WriteMultiple:   client.WriteMultiple && s.engine.cfg.WriteMultiple,
+		Present:         codec.HasMaxDMAMaps,
+	}
+	if m := client.Migration; m != nil {
+		// cloud-hypervisor takes no answer to it without pgsize.
+		caps.Migration = &codec.MigrationCaps{PgSize: pageSize, MaxBitmapSize: min(m.MaxBitmapSize, maxDataXfer)}
+	}
+	return caps
 }
