@@ -21,6 +21,9 @@ func TestNoInterruptIsLost(t *testing.T) {
 		{"mask", MSIX, func(s *Set, fd int) error {
 			return errors.Join(s.Mask(MSIX, 0, 1, nil), unix.Close(fd), s.Unmask(MSIX, 0, 1, nil))
 		}},
+		{"gate", MSIX, func(s *Set, fd int) error {
+			return errors.Join(s.SetGate(MSIX, 0, 1, GateFunction, true), unix.Close(fd), s.SetGate(MSIX, 0, 1, GateFunction, false))
+		}},
 		{"replace", MSIX, func(s *Set, fd int) error {
 			return s.SetEventfds(MSIX, 0, []int{fd})
 		}},

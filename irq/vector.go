@@ -24,9 +24,9 @@ const (
 )
 
 // slow are the states in which a trigger is more than a write.
-const slow = stateMasked | stateAuto | stateClosed
+const slow = stateMasked | stateAuto | stateClosed | allGates
 
-// Trigger raises the interrupt: it fires at once, or becomes pending if it is masked
+// Trigger raises the interrupt: it fires at once, or becomes pending if it is masked, gated
 // or, but for ERR and REQ, not assigned. An INTx vector masks itself by firing. The
 // error is ErrClosed, or nil; a counter that is full counts as signalled.
 func (v *Vector) Trigger() error {
@@ -59,7 +59,7 @@ func (v *Vector) post() error {
 func (v *Vector) flush() error {
 	for {
 		s := v.state.Load()
-		if s&v.reasons(s) == 0 || s&(stateMasked|stateClosed) != 0 {
+		if s&v.reasons(s) == 0 || s&(stateMasked|stateClosed|allGates) != 0 {
 			return nil
 		}
 		e := v.event.Load()
@@ -113,7 +113,7 @@ func (v *Vector) SetLevel(high bool) error {
 	return v.flush()
 }
 
-// Pending tells whether the vector would fire if it were unmasked and assigned; of
+// Pending tells whether the vector would fire if it were free to and assigned; of
 // an INTx vector also whether its line is up.
 func (v *Vector) Pending() bool {
 	s := v.state.Load()

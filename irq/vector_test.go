@@ -1,6 +1,9 @@
 package irq
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
 // step is one action of a scenario and what the client's eventfds count after it.
 type step struct {
@@ -85,6 +88,36 @@ func TestVectorStates(t *testing.T) {
 			{do: "reset", masked: true}, {do: "unmask", unmaskEvents: 1},
 			{do: "high", fired: 1, masked: true, pending: true, maskEvents: 1},
 		}},
+		{"a gated edge is pending and fires once when the gate opens", MSIX, []step{
+			{do: "assign"}, {do: "close function"}, {do: "trigger", pending: true}, {do: "trigger", pending: true},
+			{do: "open function", fired: 1}, {do: "open function"}, {do: "trigger", fired: 1},
+		}},
+		{"the last gate that opens lets it fire", MSI, []step{
+			{do: "assign"}, {do: "close function"}, {do: "close vector"}, {do: "trigger", pending: true},
+			{do: "open function", pending: true}, {do: "open vector", fired: 1},
+		}},
+		{"gate and mask are independent", MSIX, []step{
+			{do: "assign"}, {do: "close vector"}, {do: "mask", masked: true, maskEvents: 1},
+			{do: "trigger", masked: true, pending: true}, {do: "open vector", masked: true, pending: true},
+			{do: "close vector", masked: true, pending: true}, {do: "unmask", pending: true, unmaskEvents: 1},
+			{do: "open vector", fired: 1},
+		}},
+		{"a line that is up behind a gate fires when it opens", INTx, []step{
+			{do: "assign"}, {do: "close function"}, {do: "high", pending: true},
+			{do: "open function", fired: 1, masked: true, pending: true, maskEvents: 1},
+		}},
+		{"a line that fell behind a gate does not fire", INTx, []step{
+			{do: "assign"}, {do: "close function"}, {do: "high", pending: true}, {do: "low"}, {do: "open function"},
+		}},
+		{"a line behind a gate does not fire again on unmask", INTx, []step{
+			{do: "assign"}, {do: "high", fired: 1, masked: true, pending: true, maskEvents: 1},
+			{do: "close function", masked: true, pending: true}, {do: "unmask", pending: true, unmaskEvents: 1},
+			{do: "open function", fired: 1, masked: true, pending: true, maskEvents: 1},
+		}},
+		{"disable and reset leave gates closed", MSIX, []step{
+			{do: "close function"}, {do: "disable"}, {do: "reset"}, {do: "assign"}, {do: "trigger", pending: true},
+			{do: "open function", fired: 1},
+		}},
 		{"a rising level is an edge elsewhere", MSIX, []step{
 			{do: "assign"}, {do: "high", fired: 1}, {do: "high"}, {do: "low"}, {do: "high", fired: 1},
 		}},
@@ -126,6 +159,14 @@ func act(t *testing.T, s *Set, i Index, do string, eventfd int) error {
 		return v.SetLevel(true)
 	case "low":
 		return v.SetLevel(false)
+	case "close function":
+		return s.SetGate(i, 0, 1, GateFunction, true)
+	case "open function":
+		return s.SetGate(i, 0, 1, GateFunction, false)
+	case "close vector":
+		return s.SetGate(i, 0, 1, GateVector, true)
+	case "open vector":
+		return s.SetGate(i, 0, 1, GateVector, false)
 	case "disable":
 		return s.Disable(i)
 	case "reset":
@@ -134,16 +175,45 @@ func act(t *testing.T, s *Set, i Index, do string, eventfd int) error {
 	return nil
 }
 
+func TestGatesAreChecked(t *testing.T) {
+	s := newSet(t, counts)
+	for _, tc := range []struct {
+		name         string
+		index        Index
+		start, count int
+		gate         Gate
+		want         error
+	}{
+		{"no such vector", MSIX, 0, counts.Counts[MSIX] + 1, GateVector, ErrRange},
+		{"none", MSIX, 0, 0, GateVector, ErrRange},
+		{"of the error interrupt", Err, 0, 1, GateFunction, ErrAction},
+		{"a bit that is no gate", MSIX, 0, 1, 1, ErrAction},
+	} {
+		if err := s.SetGate(tc.index, tc.start, tc.count, tc.gate, true); !errors.Is(err, tc.want) {
+			t.Errorf("%s: got %v, want %v", tc.name, err, tc.want)
+		}
+	}
+	if s.Vector(MSIX, 0).Gated() {
+		t.Error("what was refused closed a gate")
+	}
+	must(t, s.SetGate(MSIX, 0, 1, GateVector, true))
+	if !s.Vector(MSIX, 0).Gated() || s.Vector(MSIX, 1).Gated() {
+		t.Error("the gate of one vector")
+	}
+}
+
 func TestTriggerDoesNotAllocate(t *testing.T) {
 	s := newSet(t, counts)
 	mine := newEventfd(t)
 	must(t, s.SetEventfds(MSIX, 0, []int{dup(t, mine)}))
 	must(t, s.SetEventfds(INTx, 0, []int{dup(t, mine)}))
-	plain, masked, line := s.Vector(MSIX, 0), s.Vector(MSIX, 1), s.Vector(INTx, 0)
+	plain, masked, gated, line := s.Vector(MSIX, 0), s.Vector(MSIX, 1), s.Vector(MSIX, 2), s.Vector(INTx, 0)
 	must(t, s.Mask(MSIX, 1, 1, nil))
+	must(t, s.SetGate(MSIX, 2, 1, GateFunction, true))
 	for name, f := range map[string]func(){
 		"plain":  func() { _ = plain.Trigger() },
 		"masked": func() { _ = masked.Trigger() },
+		"gated":  func() { _ = gated.Trigger() },
 		"line": func() {
 			_ = line.SetLevel(true)
 			_ = line.SetLevel(false)
