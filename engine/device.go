@@ -96,6 +96,16 @@ type Description struct {
 	Extra []Region
 	// IRQs is the number of interrupts of each type.
 	IRQs [irq.NumIndexes]int
+	// MSIX, if set, is the MSI-X table. The engine serves it and its pending bits where
+	// Config says that they lie, in the device's own regions or, where those have no
+	// Size, in regions that it makes; the table's masks hold for the vectors, and the
+	// pending bits are theirs. It is the engine's from Register on, and is reset for
+	// each client. IRQs[irq.MSIX] may be left 0.
+	MSIX *pci.MSIXTable
+	// ROM, if set, is what the expansion ROM reads, up to the size that Config gives it;
+	// the rest reads ones. The engine serves the region RegionROM from it: read-only, and
+	// only while the guest has enabled it.
+	ROM []byte
 	// StateVersion is how a Migrator lays out its state. It takes that of earlier
 	// versions too; later ones are refused.
 	StateVersion uint32

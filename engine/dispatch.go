@@ -140,6 +140,7 @@ func (s *Session) reset(then func()) {
 		}
 		s.ep.desc.Config.Reset()
 		s.irqs.ClearPending()
+		s.settleGates()
 		s.ep.device.ResetDevice(s)
 		s.path.release(then)
 	})

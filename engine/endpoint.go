@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/engine/reactor"
-	"vfiouser/pci"
 )
 
 // acceptPause is how long an endpoint stops accepting when the process has run out
@@ -310,8 +309,13 @@ func (ep *Endpoint) complete() error {
 	}
 	d.Regions[RegionConfig] = Region{
 		Size:  uint64(d.Config.Size()),
-		Read:  func(off uint64, p []byte) error { return d.Config.Read(int(off), p) },
+		Read:  ep.readConfig,
 		Write: ep.writeConfig,
+	}
+	for _, place := range []func() error{ep.placeMSIX, d.placeROM, d.checkBARs} {
+		if err := place(); err != nil {
+			return err
+		}
 	}
 	ep.regions = append(d.Regions[:], d.Extra...)
 	for i := range ep.regions {
@@ -328,18 +332,6 @@ func (ep *Endpoint) complete() error {
 		}
 	}
 	return nil
-}
-
-// writeConfig is a client's write to the configuration space.
-func (ep *Endpoint) writeConfig(off uint64, p []byte) error {
-	changed, err := ep.desc.Config.Write(int(off), p)
-	if changed&pci.RequestedReset != 0 {
-		ep.resetAsked = true
-	}
-	if changed != 0 && ep.desc.ConfigWritten != nil {
-		ep.desc.ConfigWritten(changed)
-	}
-	return err
 }
 
 func (r *Region) check() error {

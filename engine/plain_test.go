@@ -18,7 +18,14 @@ type plainDevice struct {
 func (d *plainDevice) Describe() (Description, error) {
 	var err error
 	if d.desc.Config == nil {
-		d.desc.Config, err = pci.NewSpace(pci.Config{Vendor: 0x1b36, Device: 0x0001, Class: 0xff0000})
+		config := pci.Config{Vendor: 0x1b36, Device: 0x0001, Class: 0xff0000}
+		for i := range config.BARs {
+			config.BARs[i].Size = d.desc.Regions[i].Size
+			if config.BARs[i].Size < 16 { // too little for memory
+				config.BARs[i].Type = pci.IO
+			}
+		}
+		d.desc.Config, err = pci.NewSpace(config)
 	}
 	return d.desc, err
 }

@@ -91,6 +91,7 @@ func newSession(ep *Endpoint, fd int) (*Session, error) {
 		s.cancel(err)
 		return nil, err
 	}
+	s.settleGates()
 	s.silence = e.reactor.AfterFunc(e.cfg.NegotiateTimeout, func() { s.drop(errSilent) })
 	s.log.Info("client connected")
 	return s, nil

@@ -22,7 +22,7 @@ type Controller struct {
 	cap        spec.Cap
 	namespaces []*namespace
 	space      *pci.Space     // the engine's, on the reactor
-	msix       *pci.MSIXTable // on the reactor
+	msix       *pci.MSIXTable // likewise
 	doorbells  doorbellPage
 	regs       registers
 	errors     errorLog
@@ -121,7 +121,6 @@ func (c *Controller) attach(s session, pick func() worker) error {
 		before = c.host.done
 	}
 	c.regs.reset()
-	c.msix.Reset()
 	h := newHost(c, s, pick)
 	c.host = h
 	c.hosts.Add(1)
@@ -175,6 +174,5 @@ func (c *Controller) ResetDevice(*engine.Session) { c.reset() }
 
 func (c *Controller) reset() {
 	c.regs.reset()
-	c.msix.Reset()
 	c.host.ask(func(r *request) { r.resetAsked() })
 }

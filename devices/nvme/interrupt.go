@@ -143,15 +143,6 @@ func (i *interrupts) setMask(intms uint32) {
 	i.drivePin()
 }
 
-// maskVector follows a mask bit in the MSI-X table.
-func (i *interrupts) maskVector(v int, masked bool) {
-	act := i.set.Unmask
-	if masked {
-		act = i.set.Mask
-	}
-	_ = act(irq.MSIX, v, 1, nil) // the vector exists
-}
-
 // reset forgets all queues.
 func (i *interrupts) reset() {
 	i.mu.Lock()

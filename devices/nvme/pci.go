@@ -56,26 +56,18 @@ func (c *Controller) newSpace() error {
 	}
 	c.space = s
 	c.msix, err = pci.NewMSIXTable(c.vectors())
-	if err != nil {
-		return err
-	}
-	c.msix.OnMask = func(v int, masked bool) { c.host.interrupts.maskVector(v, masked) }
-	c.msix.Pending = func(v int) bool { return c.host.s.IRQ().Vector(irq.MSIX, v).Pending() }
-	return nil
+	return err
 }
 
 // Describe gives the shape of the device.
 func (c *Controller) Describe() (engine.Description, error) {
-	d := engine.Description{Config: c.space, StateVersion: stateVersion}
+	d := engine.Description{Config: c.space, MSIX: c.msix, StateVersion: stateVersion}
 	d.Regions[engine.RegionBAR0] = engine.Region{Size: bar0Size, Read: c.readBAR0, Write: c.writeBAR0}
 	if c.cfg.Doorbells == Mmap {
 		r := &d.Regions[engine.RegionBAR0]
 		r.FD = c.doorbells.fd
 		r.Areas = []engine.Area{{Offset: doorbellOffset, Size: pageSize}}
 	}
-	d.Regions[tableBAR] = engine.Region{Size: msixBAR, Read: c.msix.Read, Write: c.msix.Write}
-	d.Regions[pbaBAR] = engine.Region{Size: msixBAR, Read: c.msix.ReadPBA,
-		Write: func(uint64, []byte) error { return nil }} // pending bits are read-only
 	d.IRQs[irq.INTx] = 1
 	d.IRQs[irq.MSI] = c.messages()
 	d.IRQs[irq.MSIX] = c.vectors()
