@@ -202,6 +202,8 @@ func TestMoveWithoutRoomForCompletions(t *testing.T) {
 			}
 			g.until("ten flushes", func() bool { return slow.held() == 10 })
 			slow.release()
+			third := g.bytes(q.cq+2*spec.CompletionEntrySize, spec.CompletionEntrySize)
+			g.until("three completions", func() bool { return dma.Load32(third, 12)>>16&1 == 1 }) // the phase
 			stream := g.saved()
 			state, _ := split(t, stream)
 			cq := state["CQs"].([]any)[0].(map[string]any)
