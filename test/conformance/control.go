@@ -23,7 +23,7 @@ const (
 	ControlRings   = 0x20 // 3 × 32 bits, read: how often doorbells 0, 1 and 2 rang
 	ControlBells   = 0x100
 	ControlBuffer  = 0x1000
-	ControlSize    = 0x40000 // of the region, bytes; the buffer goes to its end
+	ControlSize    = 0x10000 // of the region, bytes; the buffer goes to its end
 
 	TransferRead  = 1 // client memory to buffer
 	TransferWrite = 2 // buffer to client memory

@@ -34,17 +34,23 @@ type Device struct {
 	engine.BaseDevice
 	registers registers
 	scratch   [page]byte
-	big       []byte
 	sparse    int // memfds
 	mappable  int
+	big       int
 }
 
 // New makes a device. Close it after its endpoint.
 func New() (*Device, error) {
-	d := &Device{big: make([]byte, bigSize), sparse: -1, mappable: -1}
+	d := &Device{sparse: -1, mappable: -1, big: -1}
 	var err error
 	if d.sparse, err = memory("sparse", sparseSz); err == nil {
 		d.mappable, err = memory("mappable", page)
+	}
+	if err == nil {
+		d.big, err = memory("big", 0)
+	}
+	if err == nil {
+		err = unix.Ftruncate(d.big, bigSize)
 	}
 	if err != nil {
 		d.Close()
@@ -55,7 +61,7 @@ func New() (*Device, error) {
 
 // Close releases the memory behind the mappable regions.
 func (d *Device) Close() {
-	for _, fd := range []int{d.sparse, d.mappable} {
+	for _, fd := range []int{d.sparse, d.mappable, d.big} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
@@ -91,7 +97,7 @@ func (d *Device) Describe() (engine.Description, error) {
 	}
 	desc := engine.Description{Config: config}
 	desc.Regions[Scratch] = ram(d.scratch[:])
-	desc.Regions[Big] = ram(d.big)
+	desc.Regions[Big] = file(d.big, bigSize)
 	desc.Regions[ReadOnly] = engine.Region{Size: page, Read: func(off uint64, p []byte) error {
 		for i := range p {
 			p[i] = byte(off + uint64(i))
@@ -150,9 +156,8 @@ func (d *Device) NewDevice(s *engine.Session) error {
 // DestroyDevice implements engine.Device.
 func (d *Device) DestroyDevice(*engine.Session) { d.registers.detach() }
 
-// ResetDevice implements engine.Device: memory behind handlers reads 0 again.
+// ResetDevice implements engine.Device: the scratch memory reads 0 again.
 func (d *Device) ResetDevice(*engine.Session) {
 	clear(d.scratch[:])
-	clear(d.big)
 	d.registers.reset()
 }
