@@ -51,7 +51,7 @@ type words struct {
 // item is a piece of payload that follows the fields.
 type item struct{ kind, text string }
 
-var itemKinds = []string{"u8", "u16", "u32", "u64", "hex", "zero", "fill", "text", "any", "count"}
+var itemKinds = []string{"u8", "u16", "u32", "u64", "hex", "zero", "fill", "text", "any", "count", "blob"}
 
 // sortWords sorts arguments; options are the bare words that the step knows.
 func sortWords(s step, options ...string) (words, error) {
@@ -146,6 +146,12 @@ func appendItems(b []byte, items []item, sc scope) ([]byte, error) {
 			b = append(b, raw...)
 		case "any":
 			return b, fmt.Errorf("any:%s is for replies", it.text)
+		case "blob":
+			blob, ok := sc.blobs[it.text]
+			if !ok {
+				return b, fmt.Errorf("no bytes are kept as %s", it.text)
+			}
+			b = append(b, blob...)
 		default:
 			v, err := sc.eval(it.text)
 			if err != nil {
@@ -220,6 +226,9 @@ func matchItems(b []byte, items []item, sc scope) error {
 				return fmt.Errorf("ends before %s, %d bytes after the fields", label, at)
 			}
 			at += int(n)
+		case it.kind == "blob":
+			sc.blobs[it.text] = append(sc.blobs[it.text], rest...)
+			at = len(b)
 		default:
 			want, err := appendItems(nil, []item{it}, sc)
 			if err != nil {

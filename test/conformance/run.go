@@ -38,7 +38,7 @@ func (c Case) Run(t *Target) (err error) {
 	if err := c.Lacks(t.Has); err != nil {
 		return err
 	}
-	r := &run{target: t, vars: maps.Clone(t.Has), conns: map[string]*conn{}, fds: map[string]int{}}
+	r := &run{target: t, vars: maps.Clone(t.Has), conns: map[string]*conn{}, fds: map[string]int{}, blobs: map[string][]byte{}}
 	defer r.close()
 	for _, s := range c.steps {
 		if err := verbs[s.verb](r, s); err != nil {
@@ -55,9 +55,10 @@ type run struct {
 	conns  map[string]*conn
 	order  []string // of conns
 	fds    map[string]int
+	blobs  map[string][]byte
 }
 
-func (r *run) scope() scope { return scope{vars: r.vars} }
+func (r *run) scope() scope { return scope{vars: r.vars, blobs: r.blobs} }
 
 // number evaluates an expression of a step.
 func (r *run) number(expr string) (uint64, error) { return r.scope().eval(expr) }

@@ -36,6 +36,8 @@ var verbs = map[string]func(*run, step) error{
 	"unmapped":  (*run).unmapped,
 	"let":       (*run).let,
 	"device":    (*run).device,
+	"to":        (*run).to,
+	"save":      (*run).save,
 }
 
 // checks says whether a step looks at something; a case without one proves nothing.

@@ -41,8 +41,9 @@ func number(s string) (uint64, error) {
 
 // scope is where the names in an expression come from.
 type scope struct {
-	vars map[string]uint64
-	own  map[string]uint64 // of one field
+	vars  map[string]uint64
+	own   map[string]uint64 // of one field
+	blobs map[string][]byte // bytes that replies held, by name
 }
 
 // eval computes an expression: terms joined by |, + and -, from left to right, modulo

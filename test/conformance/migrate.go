@@ -1,0 +1,57 @@
+package conformance
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// to takes the device through states of migration, each with a command that must succeed.
+func (r *run) to(s step) error {
+	c, err := r.conn(s)
+	if err != nil {
+		return err
+	}
+	for _, name := range s.args {
+		state, ok := symbols["STATE_"+name]
+		if !ok {
+			return fmt.Errorf("there is no state %s", name)
+		}
+		b := binary.NativeEndian.AppendUint32(nil, 16)
+		b = binary.NativeEndian.AppendUint32(b, uint32(feature["SET"]|feature["MIG_DEVICE_STATE"]))
+		b = binary.NativeEndian.AppendUint32(b, uint32(state))
+		b = binary.NativeEndian.AppendUint32(b, 0)
+		if _, err := r.ask(c, "DEVICE_FEATURE", b); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// save is "save NAME": it reads the migration stream to its end and keeps it.
+func (r *run) save(s step) error {
+	c, err := r.conn(s)
+	if err != nil {
+		return err
+	}
+	if len(s.args) != 1 {
+		return errors.New("wants a name")
+	}
+	const piece = 4096
+	req := binary.NativeEndian.AppendUint32(nil, 8+piece)
+	req = binary.NativeEndian.AppendUint32(req, piece)
+	for {
+		b, err := r.ask(c, "MIG_DATA_READ", req)
+		if err != nil {
+			return err
+		}
+		size, _, ok := takeNumber(b[min(len(b), 4):], 4)
+		if !ok || size != uint64(len(b)-8) || size > piece {
+			return fmt.Errorf("a reply of %d bytes says that it has %d", len(b), size)
+		}
+		r.blobs[s.args[0]] = append(r.blobs[s.args[0]], b[8:]...)
+		if size < piece {
+			return nil
+		}
+	}
+}
