@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -227,7 +228,10 @@ func matchItems(b []byte, items []item, sc scope) error {
 			}
 			at += int(n)
 		case it.kind == "blob":
-			sc.blobs[it.text] = append(sc.blobs[it.text], rest...)
+			if kept, there := sc.blobs[it.text]; there && !bytes.Equal(kept, rest) {
+				return fmt.Errorf("%s is %x, was %x", label, rest, kept)
+			}
+			sc.blobs[it.text] = bytes.Clone(rest)
 			at = len(b)
 		default:
 			want, err := appendItems(nil, []item{it}, sc)

@@ -25,6 +25,9 @@ var facts = map[string]string{
 	"iofds":     "region with file descriptors for I/O",
 	// Numbers of interrupts.
 	"intx": "INTx", "msi": "MSI", "msix": "MSI-X", "err": "ERR", "req": "REQ",
+	// Capabilities in the configuration space: their offsets.
+	"cap_pm": "power management", "cap_msi": "MSI", "cap_msix": "MSI-X", "cap_express": "PCI Express",
+	"cap_vendor": "vendor-specific capability", "ext_serial": "device serial number", "ext_aer": "advanced error reporting",
 	// The rest is there or not, 1 or 0.
 	"empty":          "index of a region of size 0, in $empty",
 	"regions":        "regions, in $regions",
@@ -62,7 +65,7 @@ func Survey(dial func() (int, error), roles Roles) (map[string]uint64, error) {
 		return nil, err
 	}
 	s.c = r.conns["c"]
-	for _, ask := range []func() error{s.version, s.info, s.interrupts, s.features} {
+	for _, ask := range []func() error{s.version, s.info, s.capabilities, s.interrupts, s.features} {
 		if err := ask(); err != nil {
 			return nil, fmt.Errorf("survey: %w", err)
 		}
@@ -226,6 +229,34 @@ func (s *survey) region(index uint64) error {
 	}
 	if b != nil && binary.NativeEndian.Uint32(b[12:]) > 0 {
 		is("iofds")
+	}
+	return nil
+}
+
+// capabilities walks the lists in the configuration space.
+func (s *survey) capabilities() error {
+	size := min(s.sizes[symbols["CONFIG"]], 4096)
+	b, err := s.ask("REGION_READ", 0, 0, uint32(symbols["CONFIG"]), uint32(size))
+	if err != nil || uint64(len(b)) != 16+size || size < 256 {
+		return err
+	}
+	b = b[16:]
+	standard := map[byte]string{0x01: "cap_pm", 0x05: "cap_msi", 0x09: "cap_vendor", 0x10: "cap_express", 0x11: "cap_msix"}
+	extended := map[uint32]string{0x01: "ext_aer", 0x03: "ext_serial"}
+	found := func(name string, at int) {
+		if _, there := s.has[name]; name != "" && !there {
+			s.has[name] = uint64(at)
+		}
+	}
+	at, steps := int(b[0x34]&^3), 0
+	for ; at >= 0x40 && at <= 0xfc && steps < 48; steps++ {
+		found(standard[b[at]], at)
+		at = int(b[at+1] &^ 3)
+	}
+	for at = 256; at >= 256 && at+4 <= len(b) && steps < 1000; steps++ {
+		h := binary.LittleEndian.Uint32(b[at:])
+		found(extended[h&0xffff], at)
+		at = int(h>>20) &^ 3
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package dut
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -92,9 +93,10 @@ func (d *Device) Describe() (engine.Description, error) {
 			Control: bar(conformance.ControlSize), Big: bar(bigSize),
 		},
 	})
-	if err == nil {
-		_, err = config.AddExpress(pci.Express{FLR: true})
+	if err != nil {
+		return engine.Description{}, err
 	}
+	err = capabilities(config)
 	desc := engine.Description{Config: config}
 	desc.Regions[Scratch] = ram(d.scratch[:])
 	desc.Regions[Big] = file(d.big, bigSize)
@@ -115,6 +117,19 @@ func (d *Device) Describe() (engine.Description, error) {
 	desc.Extra = []engine.Region{own}
 	desc.IRQs = [irq.NumIndexes]int{irq.INTx: 1, irq.MSI: 4, irq.MSIX: 32, irq.Err: 1, irq.Req: 1}
 	return desc, err
+}
+
+// capabilities fills the configuration space. MSI-X table and pending bits lie where
+// nobody looks: clients keep the table to themselves.
+func capabilities(config *pci.Space) error {
+	_, err1 := config.AddExpress(pci.Express{FLR: true})
+	_, err2 := config.AddPM(pci.PM{PME: pci.PMED0 | pci.PMED3hot})
+	_, err3 := config.AddMSI(pci.MSI{Vectors: 4, Maskable: true})
+	_, err4 := config.AddMSIX(pci.MSIX{Vectors: 32, TableBAR: Big, TableOffset: bigSize / 2, PBABAR: Big, PBAOffset: bigSize/2 + page})
+	_, err5 := config.AddVendor([]byte("abc"))
+	_, err6 := config.AddAER()
+	_, err7 := config.AddSerial(0x0102030405060708)
+	return errors.Join(err1, err2, err3, err4, err5, err6, err7)
 }
 
 // ram is a region that is memory.
