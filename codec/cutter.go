@@ -43,6 +43,9 @@ func (c *Cutter) Cut(data []byte, limit int) (h Header, size int, err error) {
 	return h, int(h.Size), nil
 }
 
+// Messages is how many messages were cut.
+func (c *Cutter) Messages() uint64 { return c.next }
+
 // FDs are the descriptors of the message that was cut last, valid until the next call.
 // flooded says that more came than a message may carry; then there are none.
 func (c *Cutter) FDs() (fds []int, flooded bool) {

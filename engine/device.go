@@ -84,6 +84,10 @@ type Description struct {
 	// Config is the device's configuration space. The engine serves the region
 	// RegionConfig from it, on the reactor, and owns it from Register on.
 	Config *pci.Space
+	// NoReset says that the device does not take VFIO_USER_DEVICE_RESET: GET_INFO has no
+	// VFIO_DEVICE_FLAGS_RESET, and the command is refused with ENOTSUP. (A function level
+	// reset is a matter of the configuration space.)
+	NoReset bool
 	// ConfigWritten, if set, is called on the reactor after a client's write to the
 	// configuration space changed what the bits say.
 	ConfigWritten func(what pci.Changed)

@@ -120,12 +120,18 @@ func (s *Session) serveGetInfo(m *message) error {
 		NumRegions: uint32(len(s.ep.regions)),
 		NumIRQs:    uint32(len(s.ep.desc.IRQs)),
 	}
+	if s.ep.desc.NoReset {
+		info.Flags &^= codec.DeviceFlagReset
+	}
 	s.out.set(info.Append(s.out.bytes()))
 	return nil
 }
 
 // startReset is VFIO_USER_DEVICE_RESET.
 func (s *Session) startReset(m *message) error {
+	if s.ep.desc.NoReset {
+		return fmt.Errorf("RESET of a device that has none: %w", unix.ENOTSUP)
+	}
 	s.backlog.begin(m.Header)
 	s.reset(func() { s.backlog.finish(nil, nil) })
 	return nil

@@ -22,6 +22,7 @@ type dmaCalls struct {
 	lastID  uint16
 	open    map[uint16]*dmaCall
 	waiting []*dmaCall
+	sent    uint64 // for Inspect
 }
 
 // dmaCall is one DMA_READ or DMA_WRITE.
@@ -77,6 +78,7 @@ func (c *dmaCalls) put(call *dmaCall) {
 		c.open = make(map[uint16]*dmaCall)
 	}
 	c.open[c.lastID] = call
+	c.sent++
 	start := out.begin()
 	req := codec.DMAAccess{Addr: call.addr, Count: uint64(len(call.data)), Data: call.data}
 	if call.command == codec.CmdDMARead {

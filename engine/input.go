@@ -62,8 +62,9 @@ type receiver struct {
 // input is the receiving side of one socket.
 type input struct {
 	codec.Cutter
-	partial *bytebufferpool.ByteBuffer // the bytes of a message that is not complete
-	again   again
+	partial  *bytebufferpool.ByteBuffer // the bytes of a message that is not complete
+	received uint64                     // bytes, for Inspect
+	again    again
 }
 
 func (in *input) close(f *foreign) {
@@ -87,6 +88,7 @@ func (in *input) read(fd int, rx *receiver, f *foreign) (data []byte, err error)
 	if err != nil && !flooded {
 		return nil, err
 	}
+	in.received += uint64(n)
 	data = buf[:have+n]
 	if in.partial != nil {
 		in.partial.B = data

@@ -51,10 +51,11 @@ func (s *Session) negotiate(m *message) error {
 	}
 	s.state = stateNegotiated
 	s.silence.Stop()
-	s.log.Info("client negotiated", "minor", min(v.Minor, protocolMinor))
+	s.minor = min(v.Minor, protocolMinor)
+	s.log.Info("client negotiated", "minor", s.minor)
 	reply := codec.VersionMsg{
 		Major: protocolMajor,
-		Minor: min(v.Minor, protocolMinor),
+		Minor: s.minor,
 		Caps:  s.capabilities(&v.Caps),
 	}
 	start := len(s.out.bytes()) - codec.HeaderSize

@@ -30,6 +30,7 @@ type output struct {
 	cut   int                        // end of the part that went out last, maybe not whole
 	marks []mark                     // messages with descriptors, in order
 	timer *reactor.Timer             // runs while the client does not read
+	gone  uint64                     // bytes sent from the beginning, for Inspect
 }
 
 // mark is where a message with descriptors begins in output.buf.
@@ -113,6 +114,7 @@ func (o *output) send(fd int) error {
 		}
 		o.cut = o.sent + len(part)
 		o.sent += n
+		o.gone += uint64(n)
 		if fds != nil {
 			o.marks[0].close()
 			o.marks = slices.Delete(o.marks, 0, 1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,25 +28,27 @@ type Session struct {
 	ctx    context.Context // ends with the session
 	cancel context.CancelCauseFunc
 
-	fd       int
-	poll     *reactor.FD
-	in       input
-	current  message // the one being served
-	out      output
-	peer     codec.Capabilities // what was negotiated, with defaults filled in
-	calls    dmaCalls
-	twin     *twin // nil: the server's commands go through fd
-	readers  readerPool
-	path     dataPath
-	backlog  backlog
-	events   ioEvents
-	state    sessionState
-	turn     turn
-	serving  bool // HandleEvents or takeTurn is running, and flushes at its end
-	quiet    bool // nothing served in this event can have made a goroutine runnable
-	created  bool // NewDevice was called and accepted
-	released bool // dropped, and at most descriptors are left to be closed
-	silence  *reactor.Timer
+	fd        int
+	poll      *reactor.FD
+	in        input
+	current   message // the one being served
+	out       output
+	peer      codec.Capabilities // what was negotiated, with defaults filled in
+	minor     uint16             // of the version, likewise
+	connected time.Time
+	calls     dmaCalls
+	twin      *twin // nil: the server's commands go through fd
+	readers   readerPool
+	path      dataPath
+	backlog   backlog
+	events    ioEvents
+	state     sessionState
+	turn      turn
+	serving   bool // HandleEvents or takeTurn is running, and flushes at its end
+	quiet     bool // nothing served in this event can have made a goroutine runnable
+	created   bool // NewDevice was called and accepted
+	released  bool // dropped, and at most descriptors are left to be closed
+	silence   *reactor.Timer
 }
 
 type sessionState uint8
@@ -70,7 +73,7 @@ var (
 func newSession(ep *Endpoint, fd int) (*Session, error) {
 	e := ep.engine
 	s := &Session{
-		ep: ep, engine: e, log: ep.log, fd: fd,
+		ep: ep, engine: e, log: ep.log, fd: fd, connected: time.Now(),
 	}
 	s.memory = dma.NewTable(dma.Config{
 		MaxMaps: maxDMAMaps, PageSize: pageSize, MaxMmaps: e.mmapShare(),
