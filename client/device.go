@@ -14,15 +14,16 @@ import (
 
 // Device is an attached device. All methods may be called from any goroutine, but Close not from the reactor's.
 type Device struct {
-	conn        conn
-	twin        *conn            // for the server's commands; nil: they come on conn
-	own         *reactor.Reactor // nil: the reactor is the caller's
-	peer        codec.Capabilities
-	minor       uint16
-	info        codec.DeviceInfo
-	dma         dmaTable
-	maxTransfer int // data bytes that we take in a message
-	chunk       int // data bytes in one region access, which both sides take
+	conn          conn
+	twin          *conn            // for the server's commands; nil: they come on conn
+	own           *reactor.Reactor // nil: the reactor is the caller's
+	peer          codec.Capabilities
+	minor         uint16
+	info          codec.DeviceInfo
+	dma           dmaTable
+	subscriptions subscriptions
+	maxTransfer   int // data bytes that we take in a message
+	chunk         int // data bytes in one region access, which both sides take
 }
 
 type options struct {
@@ -136,6 +137,7 @@ func (d *Device) Close() error {
 	if d.twin != nil {
 		<-d.twin.gone
 	}
+	d.subscriptions.close()
 	d.dma.clear()
 	d.closeReactor()
 	return nil
