@@ -231,7 +231,7 @@ func matchItems(b []byte, items []item, sc scope) error {
 			if kept, there := sc.blobs[it.text]; there && !bytes.Equal(kept, rest) {
 				return fmt.Errorf("%s is %x, was %x", label, rest, kept)
 			}
-			sc.blobs[it.text] = bytes.Clone(rest)
+			sc.keep(it.text, bytes.Clone(rest))
 			at = len(b)
 		default:
 			want, err := appendItems(nil, []item{it}, sc)

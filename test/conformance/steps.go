@@ -38,12 +38,14 @@ var verbs = map[string]func(*run, step) error{
 	"device":    (*run).device,
 	"to":        (*run).to,
 	"save":      (*run).save,
+	"load":      (*run).load,
+	"same":      (*run).same,
 }
 
 // checks says whether a step looks at something; a case without one proves nothing.
 func (s step) checks() bool {
 	switch s.verb {
-	case "reply", "error", "expect", "eof", "peek", "kind", "signalled", "silent", "released", "mapped", "unmapped":
+	case "reply", "error", "expect", "eof", "peek", "kind", "signalled", "silent", "released", "mapped", "unmapped", "same":
 		return true
 	case "device":
 		return len(s.args) > 0 && (s.args[0] == "done" || s.args[0] == "rings")

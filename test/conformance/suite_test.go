@@ -35,8 +35,8 @@ func load(t *testing.T) []conformance.Case {
 // variant is an engine with devices of one kind. Each case runs on the first that has what
 // it needs.
 type variant struct {
-	name   string
 	engine *engine.Engine
+	shape  func(*dut.Device) engine.Device
 	has    map[string]uint64
 }
 
@@ -44,14 +44,16 @@ type variant struct {
 func variants(t *testing.T) []*variant {
 	t.Helper()
 	var all []*variant
+	full := func(d *dut.Device) engine.Device { return d }
 	for _, v := range []struct {
-		name string
-		cfg  engine.Config
-		has  map[string]uint64
+		cfg   engine.Config
+		shape func(*dut.Device) engine.Device
+		has   map[string]uint64
 	}{
-		{"full", engine.Config{WriteMultiple: true}, nil},
-		{"reserved", engine.Config{NoTwinSocket: true}, nil},
-		{"impatient", engine.Config{DMATimeout: 20 * time.Millisecond}, map[string]uint64{"dma_timeout": 1}},
+		{engine.Config{WriteMultiple: true}, full, nil},
+		{engine.Config{NoTwinSocket: true}, (*dut.Device).Plain, nil},
+		{engine.Config{}, (*dut.Device).StopCopy, nil},
+		{engine.Config{DMATimeout: 20 * time.Millisecond}, full, map[string]uint64{"dma_timeout": 1}},
 	} {
 		v.cfg.Workers = 1
 		e, err := engine.New(v.cfg)
@@ -63,9 +65,10 @@ func variants(t *testing.T) []*variant {
 				t.Error(err)
 			}
 		})
-		has := survey(t, e)
-		maps.Copy(has, v.has)
-		all = append(all, &variant{v.name, e, has})
+		one := &variant{engine: e, shape: v.shape}
+		one.has = survey(t, one)
+		maps.Copy(one.has, v.has)
+		all = append(all, one)
 	}
 	return all
 }
@@ -96,7 +99,7 @@ func TestConformance(t *testing.T) {
 				t.Fatalf("%s.txt:%d: no device has what it needs: %v", c.File, c.Line, c.Lacks(all[0].has))
 			}
 			before := descriptors(t)
-			b := newBed(t, v.engine)
+			b := newBed(t, v)
 			err := c.Run(&conformance.Target{Dial: b.dial, Has: v.has})
 			b.close()
 			if err != nil {
@@ -133,13 +136,13 @@ type bed struct {
 	ep     *engine.Endpoint
 }
 
-func newBed(t *testing.T, e *engine.Engine) *bed {
+func newBed(t *testing.T, v *variant) *bed {
 	t.Helper()
 	d, err := dut.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ep, err := e.Register(filepath.Join(t.TempDir(), "s"), d)
+	ep, err := v.engine.Register(filepath.Join(t.TempDir(), "s"), v.shape(d))
 	if err == nil {
 		err = ep.Start()
 	}
@@ -159,9 +162,9 @@ func (b *bed) close() {
 }
 
 // survey asks a device of its own; the cases find the same in theirs.
-func survey(t *testing.T, e *engine.Engine) map[string]uint64 {
+func survey(t *testing.T, v *variant) map[string]uint64 {
 	t.Helper()
-	b := newBed(t, e)
+	b := newBed(t, v)
 	defer b.close()
 	has, err := conformance.Survey(b.dial, dut.Roles)
 	if err != nil {

@@ -34,6 +34,7 @@ var facts = map[string]string{
 	"reset":          "RESET is supported",
 	"migration":      "migration",
 	"precopy":        "migration with PRE_COPY",
+	"no_precopy":     "migration without PRE_COPY",
 	"dma_logging":    "logging of DMA writes",
 	"twin_socket":    "a second socket for the server's commands is offered to a client that supports it",
 	"write_multi":    "REGION_WRITE_MULTI is offered to a client that supports it",
@@ -283,6 +284,7 @@ func (s *survey) features() error {
 	if len(b) >= 16 {
 		s.has["migration"], s.has["no_migration"] = 1, 0
 		s.has["precopy"] = binary.NativeEndian.Uint64(b[8:]) >> 2 & 1
+		s.has["no_precopy"] = 1 - s.has["precopy"]
 	}
 	b, err = s.ask("DEVICE_FEATURE", 8, uint32(feature["PROBE"]|feature["SET"]|feature["DMA_LOGGING_START"]))
 	if b != nil {

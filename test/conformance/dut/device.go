@@ -34,7 +34,7 @@ var Roles = conformance.Roles{"scratch": Scratch, "big": Big, "control": Control
 type Device struct {
 	engine.BaseDevice
 	registers registers
-	scratch   [page]byte
+	scratch   scratch
 	sparse    int // memfds
 	mappable  int
 	big       int
@@ -97,8 +97,8 @@ func (d *Device) Describe() (engine.Description, error) {
 		return engine.Description{}, err
 	}
 	err = capabilities(config)
-	desc := engine.Description{Config: config}
-	desc.Regions[Scratch] = ram(d.scratch[:])
+	desc := engine.Description{Config: config, StateVersion: 1}
+	desc.Regions[Scratch] = engine.Region{Size: page, Read: d.scratch.read, Write: d.scratch.write}
 	desc.Regions[Big] = file(d.big, bigSize)
 	desc.Regions[ReadOnly] = engine.Region{Size: page, Read: func(off uint64, p []byte) error {
 		for i := range p {
@@ -130,15 +130,6 @@ func capabilities(config *pci.Space) error {
 	_, err6 := config.AddAER()
 	_, err7 := config.AddSerial(0x0102030405060708)
 	return errors.Join(err1, err2, err3, err4, err5, err6, err7)
-}
-
-// ram is a region that is memory.
-func ram(b []byte) engine.Region {
-	return engine.Region{
-		Size:  uint64(len(b)),
-		Read:  func(off uint64, p []byte) error { copy(p, b[off:]); return nil },
-		Write: func(off uint64, p []byte) error { copy(b[off:], p); return nil },
-	}
 }
 
 // file is a region that is memory which a client can map in part.
@@ -173,6 +164,6 @@ func (d *Device) DestroyDevice(*engine.Session) { d.registers.detach() }
 
 // ResetDevice implements engine.Device: the scratch memory reads 0 again.
 func (d *Device) ResetDevice(*engine.Session) {
-	clear(d.scratch[:])
+	d.scratch.reset()
 	d.registers.reset()
 }
