@@ -72,13 +72,12 @@ func (l *Lab) Boot(ctx context.Context, cfg Config) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer agentFile.Close()
 	monitorConn, monitorFile, err := qmp.SocketPair("monitor")
 	if err != nil {
 		agentConn.Close()
+		agentFile.Close()
 		return nil, err
 	}
-	defer monitorFile.Close()
 
 	g := &Guest{
 		agent:   newAgent(agentConn),
@@ -95,7 +94,10 @@ func (l *Lab) Boot(ctx context.Context, cfg Config) (*Guest, error) {
 	// (the guest must not outlive a test process that is killed)
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	g.cmd.WaitDelay = killedDelay
-	if err := g.cmd.Start(); err != nil {
+	err = g.cmd.Start()
+	agentFile.Close() // (so that the end of QEMU is the end of its connections)
+	monitorFile.Close()
+	if err != nil {
 		agentConn.Close()
 		monitorConn.Close()
 		return nil, err
@@ -200,6 +202,15 @@ func (g *Guest) Reboot(ctx context.Context) error {
 		return err
 	}
 	return g.Monitor(ctx, "set-action", map[string]string{"reboot": "shutdown"}, nil)
+}
+
+// Kexec has the guest's kernel start the kernel that a script loaded (kexec -l), without
+// the firmware and without a reset of the machine, and returns when that takes scripts.
+func (g *Guest) Kexec(ctx context.Context) error {
+	if err := g.agent.send(ctx, "kexec -e"); err != nil {
+		return err
+	}
+	return g.agent.ready(ctx)
 }
 
 // Kill ends QEMU with SIGKILL and waits for its end.

@@ -195,4 +195,7 @@ func (l *Lab) Versions() string {
 // QEMU is the path of the emulator.
 func (l *Lab) QEMU() string { return l.path("bin/qemu-system-x86_64") }
 
+// Kernel is the path of the guest's kernel, compressed, for kexec.
+func (l *Lab) Kernel() string { return l.path("vmlinuz") }
+
 func (l *Lab) path(name string) string { return filepath.Join(l.dir, name) }

@@ -8,7 +8,8 @@
 #
 #   DEST/bin/qemu-system-x86_64   runs the unpacked QEMU with its own loader and libraries
 #   DEST/vmlinux                  the cloud kernel, decompressed
-#   DEST/initramfs.cpio           busybox, nvme-cli, fio, e2fsprogs, util-linux, pciutils, init
+#   DEST/vmlinuz                  the same as it came, for kexec
+#   DEST/initramfs.cpio           busybox, nvme-cli, fio, e2fsprogs, util-linux, pciutils, kexec-tools, init
 #   DEST/VERSIONS                 "package version", one a line
 #   DEST/debian                   the unpacked packages
 #
@@ -18,10 +19,11 @@ set -euo pipefail
 suite=trixie                # what runs in the guest
 backports=trixie-backports  # where QEMU 11 comes from
 qemu_packages=(qemu-system-x86)
-guest_packages=(busybox-static dash nvme-cli fio util-linux e2fsprogs pciutils)
+guest_packages=(busybox-static dash nvme-cli fio util-linux e2fsprogs pciutils kexec-tools)
 build_packages=(zstd xz-utils)
 guest_tools=(usr/bin/dash usr/sbin/nvme usr/bin/fio usr/bin/lspci usr/sbin/mkfs.ext4
-  usr/sbin/e2fsck usr/sbin/blkdiscard usr/sbin/fstrim usr/bin/dmesg)
+  usr/sbin/e2fsck usr/sbin/blkdiscard usr/sbin/fstrim usr/bin/dmesg
+  usr/bin/setpci usr/sbin/kexec usr/sbin/rtcwake)
 
 say() { printf '[%3d s] %s\n' "$SECONDS" "$*"; }
 die() { echo "setup.sh: $*"; exit 1; }
@@ -147,6 +149,7 @@ install_kernel() {
     is_elf && break
   done
   is_elf || die "no ELF image found in $image"
+  ln -s "debian/boot/${image##*/}" "$dest/vmlinuz"
   say "kernel ${image##*vmlinuz-}"
 }
 

@@ -61,13 +61,12 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
 	monitorConn, monitorFile, err := qmp.SocketPair("monitor")
 	if err != nil {
 		conn.Close()
+		file.Close()
 		return nil, err
 	}
-	defer monitorFile.Close()
 	m := &Machine{
 		conn: conn, in: bufio.NewReader(conn), monitor: qmp.New(monitorConn),
 		output: &output{}, lines: map[int]bool{}, exited: make(chan struct{}),
@@ -82,7 +81,10 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	m.cmd.ExtraFiles = []*os.File{file, monitorFile}
 	m.cmd.Stdout, m.cmd.Stderr = m.output, m.output
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := m.cmd.Start(); err != nil {
+	err = m.cmd.Start()
+	file.Close() // (so that the end of QEMU is the end of its connections)
+	monitorFile.Close()
+	if err != nil {
 		conn.Close()
 		monitorConn.Close()
 		return nil, err
