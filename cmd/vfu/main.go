@@ -48,7 +48,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(serveCommand(), demoCommand())
+	cmd.AddCommand(serveCommand(), demoCommand(), traceCommand())
 	onlyCommands(cmd)
 	return cmd
 }
