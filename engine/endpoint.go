@@ -106,6 +106,9 @@ func (e *Engine) register(a address, d Device) (*Endpoint, error) {
 // Path returns the socket path, or "" for an inherited descriptor.
 func (ep *Endpoint) Path() string { return ep.addr.path }
 
+// Engine is the engine that the endpoint is registered with.
+func (ep *Endpoint) Engine() *Engine { return ep.engine }
+
 // Start listens: clients may come as soon as it returns. A socket file that a dead
 // server left behind is replaced; one that a live server listens on is an error
 // (EADDRINUSE).

@@ -136,6 +136,23 @@ func (e *Engine) closeWorkers() {
 	}
 }
 
+// Endpoint finds the endpoint that is registered on a socket path, nil if there is none.
+func (e *Engine) Endpoint(path string) *Endpoint {
+	for _, ep := range e.Endpoints() {
+		if !ep.addr.inherited && ep.addr.path == path {
+			return ep
+		}
+	}
+	return nil
+}
+
+// Endpoints are those that are registered and not closed, in the order of registration.
+func (e *Engine) Endpoints() []*Endpoint {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.endpoints)
+}
+
 // NumWorkers returns the number of workers.
 func (e *Engine) NumWorkers() int { return len(e.workers) }
 

@@ -110,6 +110,9 @@ func (s *Session) IRQ() *irq.Set { return s.irqs }
 // Logger is the endpoint's logger.
 func (s *Session) Logger() *slog.Logger { return s.log }
 
+// Endpoint is where the client attached; its path identifies the device.
+func (s *Session) Endpoint() *Endpoint { return s.ep }
+
 // Engine is the engine that serves the session.
 func (s *Session) Engine() *Engine { return s.engine }
 
