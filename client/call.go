@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"vfiouser/codec"
 	"vfiouser/engine/reactor"
@@ -17,11 +18,12 @@ const (
 // call is a slot for a request that is under way. A slot belongs to who began it, until release; what the reader fills in
 // is guarded by conn.mu. Slots are reused, so that a call allocates nothing.
 type call struct {
-	id      uint16 // the slot's number in the low byte, above it a count of its uses
-	command codec.Command
-	state   callState
-	parked  bool          // its owner sleeps on wake
-	wake    chan struct{} // a token: done, or it is your turn to read, or the session has ended
+	id       uint16 // the slot's number in the low byte, above it a count of its uses
+	command  codec.Command
+	deadline time.Time // if conn.callTime is set
+	state    callState
+	parked   bool          // its owner sleeps on wake
+	wake     chan struct{} // a token: done, or it is your turn to read, or the session has ended
 
 	request [codec.HeaderSize + fixedSize]byte
 
@@ -61,6 +63,13 @@ func (k *call) signal() {
 
 // begin reserves a slot. It must be followed by start.
 func (c *conn) begin(ctx context.Context, command codec.Command) (*call, error) {
+	var deadline time.Time
+	if c.callTime > 0 {
+		deadline = time.Now().Add(c.callTime)
+		bounded, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		ctx = bounded
+	}
 	c.mu.Lock()
 	for {
 		if err := c.refuse(ctx); err != nil {
@@ -71,6 +80,7 @@ func (c *conn) begin(ctx context.Context, command codec.Command) (*call, error) 
 			k := c.free[n-1]
 			c.free = c.free[:n-1]
 			c.claim(k, command)
+			k.deadline = deadline
 			c.mu.Unlock()
 			return k, nil
 		}
@@ -78,6 +88,7 @@ func (c *conn) begin(ctx context.Context, command codec.Command) (*call, error) 
 			k := &call{id: uint16(n), wake: make(chan struct{}, 1)}
 			c.slots = append(c.slots, k)
 			c.claim(k, command)
+			k.deadline = deadline
 			c.mu.Unlock()
 			return k, nil
 		}
@@ -121,6 +132,11 @@ func (k *call) put(flags codec.Flags, payload, data int) []byte {
 
 // post sends the request and wants no reply. The slot is gone afterwards.
 func (c *conn) post(ctx context.Context, k *call, payload, data []byte) error {
+	if c.callTime > 0 {
+		bounded, cancel := context.WithDeadline(ctx, k.deadline)
+		defer cancel()
+		ctx = bounded
+	}
 	err := c.send(ctx, nil, k.put(codec.FlagNoReply, len(payload), len(data)), data)
 	c.release(k)
 	return err
@@ -129,6 +145,11 @@ func (c *conn) post(ctx context.Context, k *call, payload, data []byte) error {
 // start sends the request: what was appended to k.payload, then data, with descriptors, which stay the caller's.
 // After an error the slot is gone.
 func (c *conn) start(ctx context.Context, k *call, payload, data []byte, fds []int) error {
+	if c.callTime > 0 {
+		bounded, cancel := context.WithDeadline(ctx, k.deadline)
+		defer cancel()
+		ctx = bounded
+	}
 	head := k.put(0, len(payload), len(data))
 	c.mu.Lock()
 	k.state = callWaiting // before the first byte leaves: the reply may be quicker than we are
@@ -151,6 +172,11 @@ func (c *conn) start(ctx context.Context, k *call, payload, data []byte, fds []i
 // is then two system calls and no switch between goroutines. Who comes later sleeps, until its
 // reply was read or the reader leaves and passes the socket on.
 func (c *conn) wait(ctx context.Context, k *call) error {
+	if c.callTime > 0 {
+		bounded, cancel := context.WithDeadline(ctx, k.deadline)
+		defer cancel()
+		ctx = bounded
+	}
 	c.mu.Lock()
 	for k.state == callWaiting && c.err == nil {
 		if err := ctx.Err(); err != nil {

@@ -27,12 +27,13 @@ const (
 // One goroutine at a time reads (reading): a call that waits, or the reactor when none does. The reactor stops watching
 // the socket when it finds a call reading it, and looks again every hotTime until the calls have ceased.
 type conn struct {
-	fd      int
-	reactor *reactor.Reactor
-	serve   func(*conn, *message) // answers a command of the server; runs on whoever reads, must not wait
-	spin    time.Duration         // how long a call looks again and again before it waits in the kernel
-	done    chan struct{}         // closed when the session has ended
-	gone    chan struct{}         // closed when the descriptor is closed, too
+	fd       int
+	reactor  *reactor.Reactor
+	serve    func(*conn, *message) // answers a command of the server; runs on whoever reads, must not wait
+	spin     time.Duration         // how long a call looks again and again before it waits in the kernel
+	callTime time.Duration         // how long a call may take; 0: as long as its context says
+	done     chan struct{}         // closed when the session has ended
+	gone     chan struct{}         // closed when the descriptor is closed, too
 
 	mu       sync.Mutex
 	err      error // why the session has ended

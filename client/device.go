@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,9 @@ type Device struct {
 	info          codec.DeviceInfo
 	dma           dmaTable
 	subscriptions subscriptions
+	keep          *keeper    // nil: nothing is kept for Reattach
+	life          sync.Mutex // held by Close and Reattach
+	closed        bool
 	maxTransfer   int // data bytes that we take in a message
 	chunk         int // data bytes in one region access, which both sides take
 }
@@ -31,6 +35,10 @@ type options struct {
 	maxTransfer int
 	spin        time.Duration
 	twin        bool
+	reattach    bool
+	path        string // and all options: for Reattach
+	all         []Option
+	callTime    time.Duration
 }
 
 // Option changes how a device is attached.
@@ -49,13 +57,17 @@ func WithSpin(d time.Duration) Option { return func(o *options) { o.spin = d } }
 
 const minTransfer = 4096
 
+// WithCallTimeout bounds every call that sends a request, beside its context: after d it fails with context.DeadlineExceeded, and
+// the late answer is dropped. That goes for Reset and SetMigrationState as well, which may take long. Default: 0, no bound.
+func WithCallTimeout(d time.Duration) Option { return func(o *options) { o.callTime = d } }
+
 // Attach connects to the server at path, negotiates, and asks for the device's information. ctx bounds only that.
 func Attach(ctx context.Context, path string, opts ...Option) (*Device, error) {
 	fd, err := dial(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("client: attach to %s: %w", path, err)
 	}
-	d, err := AttachFD(ctx, fd, opts...)
+	d, err := AttachFD(ctx, fd, append(opts[:len(opts):len(opts)], func(o *options) { o.path, o.all = path, opts })...)
 	if err != nil {
 		return nil, fmt.Errorf("client: attach to %s: %w", path, err)
 	}
@@ -103,7 +115,11 @@ func AttachFD(ctx context.Context, fd int, opts ...Option) (*Device, error) {
 	}
 	d := &Device{maxTransfer: o.maxTransfer, chunk: o.maxTransfer}
 	d.conn.reactor, d.conn.spin, d.conn.serve = o.reactor, o.spin, d.serve
+	d.conn.callTime = o.callTime
 	d.dma.device, d.dma.undoTime = d, undoTime
+	if o.reattach && o.path != "" {
+		d.keep = &keeper{path: o.path, opts: o.all, fds: make(map[keptIRQ]int), masked: make(map[keptIRQ]bool)}
+	}
 	if o.reactor == nil {
 		r, err := reactor.New(reactor.Config{})
 		if err != nil {
@@ -133,14 +149,32 @@ func AttachFD(ctx context.Context, fd int, opts ...Option) (*Device, error) {
 // valid until they are closed themselves. Closing again does nothing.
 func (d *Device) Close() error {
 	d.conn.fail(ErrClosed)
+	d.life.Lock()
+	defer d.life.Unlock()
+	d.close()
+	return nil
+}
+
+func (d *Device) close() {
+	if d.closed {
+		return
+	}
+	d.closed = true
+	d.waitGone()
+	d.subscriptions.close()
+	d.dma.clear()
+	if d.keep != nil {
+		d.keep.close()
+	}
+	d.closeReactor()
+}
+
+// waitGone waits until the sockets are closed.
+func (d *Device) waitGone() {
 	<-d.conn.gone
 	if d.twin != nil {
 		<-d.twin.gone
 	}
-	d.subscriptions.close()
-	d.dma.clear()
-	d.closeReactor()
-	return nil
 }
 
 func (d *Device) closeReactor() {

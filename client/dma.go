@@ -37,6 +37,8 @@ type Mapping struct {
 	Local []byte
 
 	memory *Memory
+	kept   *int // our duplicate of FD, for Reattach; nil: there is none
+	again  bool // Reattach maps it, which has it mapped already
 }
 
 // ByMessage is the same mapping without the descriptor.
@@ -116,7 +118,12 @@ func (t *dmaTable) add(maps []Mapping) error {
 			err = ErrOverlap
 		}
 		if err == nil && m.memory != nil {
-			err = m.memory.retain()
+			err = m.memory.retain(m.again)
+		}
+		if err == nil {
+			if err = t.keep(&m); err != nil && m.memory != nil {
+				m.memory.release()
+			}
 		}
 		if err != nil {
 			for _, done := range maps[:i] {
@@ -127,6 +134,7 @@ func (t *dmaTable) add(maps []Mapping) error {
 		if m.Prot&(ProtRead|ProtWrite) == 0 {
 			m.Prot |= ProtRead | ProtWrite
 		}
+		m.again = false
 		if m.FD < 0 {
 			t.messages++
 		}
@@ -147,9 +155,39 @@ func (t *dmaTable) drop(iova, size uint64) {
 	if m.FD < 0 {
 		t.messages--
 	}
+	if m.kept != nil {
+		_ = unix.Close(*m.kept)
+	}
 	if m.memory != nil {
 		m.memory.release()
 	}
+}
+
+// keep duplicates a mapping's descriptor if Reattach may need it.
+func (t *dmaTable) keep(m *Mapping) error {
+	m.kept = nil
+	if t.device.keep == nil || m.FD < 0 {
+		return nil
+	}
+	own, err := duplicate([]int{m.FD})
+	if err == nil {
+		m.kept = &own[0]
+	}
+	return err
+}
+
+// kept is all mappings, for another device, with descriptors that are certainly there.
+func (t *dmaTable) kept() []Mapping {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps := slices.Clone(t.maps)
+	for i := range maps {
+		if maps[i].kept != nil {
+			maps[i].FD = *maps[i].kept
+		}
+		maps[i].again = true
+	}
+	return maps
 }
 
 func (t *dmaTable) remove(iova, size uint64) {
@@ -302,6 +340,13 @@ func (d *Device) unmap(ctx context.Context, ask *codec.DMAUnmap) (got codec.DMAU
 		return got, d.breakOff(codec.CmdDMAUnmap, err, "the reply is not the request again")
 	}
 	return got, nil
+}
+
+// Mappings are all mappings, in ascending order. Their descriptors may have been closed by whoever opened them.
+func (d *Device) Mappings() []Mapping {
+	d.dma.mu.Lock()
+	defer d.dma.mu.Unlock()
+	return slices.Clone(d.dma.maps)
 }
 
 // MappingOf finds where memory is mapped to the device.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"vfiouser/codec"
+	"vfiouser/engine/reactor"
 )
 
 // The indexes of a PCI device's interrupts.
@@ -51,6 +52,23 @@ func (d *Device) SetIRQs(ctx context.Context, set codec.SetIRQs, fds ...int) err
 	set.ArgSz = codec.SetIRQsSize + uint32(len(set.Data))
 	data := set.Data
 	set.Data = nil
+	if d.keep == nil {
+		return d.setIRQs(ctx, &set, data, fds)
+	}
+	own, err := duplicate(fds)
+	if err != nil {
+		return err
+	}
+	if err := d.setIRQs(ctx, &set, data, fds); err != nil {
+		reactor.CloseFDs(own)
+		return err
+	}
+	set.Data = data
+	d.keep.note(&set, own)
+	return nil
+}
+
+func (d *Device) setIRQs(ctx context.Context, set *codec.SetIRQs, data []byte, fds []int) error {
 	k, err := d.conn.begin(ctx, codec.CmdSetIRQs)
 	if err != nil {
 		return err

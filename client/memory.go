@@ -121,11 +121,11 @@ func (m *Memory) Close() error {
 	return err
 }
 
-// retain keeps the mapping for a device.
-func (m *Memory) retain() error {
+// retain keeps the mapping for a device. With again one has it already.
+func (m *Memory) retain(again bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
+	if m.closed && !again {
 		return fmt.Errorf("client: memory: %w", ErrClosed)
 	}
 	m.users++

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +31,6 @@ const (
 )
 
 type options struct {
-	out           io.Writer
 	socket, serve string
 	run           *regexp.Regexp
 	list, verbose bool
@@ -40,7 +38,7 @@ type options struct {
 }
 
 func main() {
-	o := options{out: os.Stdout, roles: conformance.Roles{}}
+	o := options{roles: conformance.Roles{}}
 	flag.StringVar(&o.socket, "socket", "", "unix socket of the server")
 	flag.StringVar(&o.serve, "serve", "", "command that serves a device; {} is its socket")
 	pattern := flag.String("run", "", "run the cases whose file/name matches this regular expression")
@@ -99,7 +97,7 @@ func (o *options) main() (failed int, err error) {
 			continue
 		}
 		if o.list {
-			fmt.Fprintf(o.out, "%s\n\t%s: %s\n", name, c.Section, c.Rule)
+			fmt.Printf("%s\n\t%s: %s\n", name, c.Section, c.Rule)
 			continue
 		}
 		err := o.with(func(dial func() (int, error)) error {
@@ -109,20 +107,20 @@ func (o *options) main() (failed int, err error) {
 		case errors.Is(err, conformance.ErrSkipped):
 			skipped++
 			if o.verbose {
-				fmt.Fprintf(o.out, "skip  %s: %v\n", name, err)
+				fmt.Printf("skip  %s: %v\n", name, err)
 			}
 		case err != nil:
 			failed++
-			fmt.Fprintf(o.out, "FAIL  %s\n      rule: %s: %s\n      %v\n", name, c.Section, c.Rule, err)
+			fmt.Printf("FAIL  %s\n      rule: %s: %s\n      %v\n", name, c.Section, c.Rule, err)
 		default:
 			passed++
 			if o.verbose {
-				fmt.Fprintf(o.out, "ok    %s\n", name)
+				fmt.Printf("ok    %s\n", name)
 			}
 		}
 	}
 	if !o.list {
-		fmt.Fprintf(o.out, "%d passed, %d failed, %d skipped\n", passed, failed, skipped)
+		fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
 	}
 	return failed, nil
 }
