@@ -48,7 +48,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(serveCommand(), demoCommand(), traceCommand())
+	cmd.AddCommand(serveCommand(), demoCommand(), inspectCommand(), traceCommand())
 	onlyCommands(cmd)
 	return cmd
 }

@@ -40,6 +40,9 @@ const (
 	CapCQR    Cap = 1 << 16 // queues must be physically contiguous
 	CapNSSRS  Cap = 1 << 36 // subsystem reset supported
 	CapCSSNVM Cap = 1 << 37 // NVM command set
+
+	CapCSSAll  Cap = 1 << 43 // I/O command sets by CC.CSS = CSSAll
+	CapCSSNone Cap = 1 << 44 // no I/O command set: admin commands only
 )
 
 // NewCap builds a CAP value: mqes is zero based, to in units of 500 ms,
