@@ -114,6 +114,9 @@ func (d *Device) Describe() (engine.Description, error) {
 	}
 	own := file(d.sparse, sparseSz, engine.Area{Offset: 2 * page, Size: page})
 	own.Read, own.Type = nil, engine.RegionType{Type: 0xc0f0, Subtype: 1}
+	own.IOEventfds = []engine.IOEventfd{{
+		Offset: 8, Size: 4, Event: &d.registers.events[2], Shadow: &engine.IOShadow{FD: d.mappable, Offset: 64},
+	}}
 	desc.Extra = []engine.Region{own}
 	desc.IRQs = [irq.NumIndexes]int{irq.INTx: 1, irq.MSI: 4, irq.MSIX: 32, irq.Err: 1, irq.Req: 1}
 	return desc, err

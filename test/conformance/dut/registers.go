@@ -25,6 +25,7 @@ type registers struct {
 	status  uint32
 	resets  uint32
 	rings   [3]uint32
+	events  [3]engine.IOEvent // of the doorbells
 	buffer  [conformance.ControlSize - conformance.ControlBuffer]byte
 }
 
@@ -162,9 +163,8 @@ var bells = [4]int{0, 0, 1, 2}
 
 // ioeventfds are the areas of the doorbells.
 func (r *registers) ioeventfds() []engine.IOEventfd {
-	var events [len(r.rings)]engine.IOEvent
-	for i := range events {
-		events[i].Handler = func(*engine.Session) {
+	for i := range r.events {
+		r.events[i].Handler = func(*engine.Session) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.rings[i]++
@@ -172,7 +172,7 @@ func (r *registers) ioeventfds() []engine.IOEventfd {
 	}
 	areas := []engine.IOEventfd{{Size: 4}, {Size: 4, Match: true, Data: 7}, {Size: 2}, {}}
 	for i := range areas {
-		areas[i].Offset, areas[i].Event = uint64(conformance.ControlBells+4*i), &events[bells[i]]
+		areas[i].Offset, areas[i].Event = uint64(conformance.ControlBells+4*i), &r.events[bells[i]]
 	}
 	return areas
 }
