@@ -51,6 +51,9 @@ func commandTable() [codec.NumCommands]command {
 		codec.CmdRegionWrite:      {serve: (*Session).serveRegionWrite},
 		codec.CmdReset:            {start: (*Session).startReset},
 		codec.CmdRegionWriteMulti: {serve: (*Session).serveWriteMulti},
+		codec.CmdDeviceFeature:    {start: (*Session).startDeviceFeature},
+		codec.CmdMigDataRead:      {start: (*Session).startMigDataRead},
+		codec.CmdMigDataWrite:     {start: (*Session).startMigDataWrite},
 	}
 }
 
@@ -140,14 +143,21 @@ func (s *Session) startReset(m *message) error {
 // reset returns the device to power-on for the pending command, and calls then when the
 // data path may go on.
 func (s *Session) reset(then func()) {
-	s.path.hold(func() {
-		if s.state == stateDropped {
-			return
-		}
-		s.ep.desc.Config.Reset()
-		s.irqs.ClearPending()
-		s.settleGates()
-		s.ep.device.ResetDevice(s)
-		s.path.release(then)
+	s.migration.reset(func() {
+		s.path.hold(func() {
+			if s.state == stateDropped {
+				return
+			}
+			s.powerOn()
+			s.path.release(then)
+		})
 	})
+}
+
+// powerOn returns the device to its state at power-on while the data path is held.
+func (s *Session) powerOn() {
+	s.ep.desc.Config.Reset()
+	s.irqs.ClearPending()
+	s.settleGates()
+	s.ep.device.ResetDevice(s)
 }

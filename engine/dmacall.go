@@ -104,6 +104,9 @@ func (c *dmaCalls) answer(m *message) {
 	}
 	delete(c.open, m.ID)
 	call.timer.Stop()
+	if call.command == codec.CmdDMAWrite { // in part perhaps, if the client failed
+		c.session.memory.MarkDirty(call.addr, uint64(len(call.data)))
+	}
 	call.finish(err)
 	c.pump()
 }

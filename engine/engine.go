@@ -43,6 +43,9 @@ type Config struct {
 	// DMATimeout bounds how long a client may leave a DMA_READ or DMA_WRITE
 	// unanswered. 0 means 10 s.
 	DMATimeout time.Duration
+	// MaxMigrationData bounds the bytes that a client may write as the state of a device.
+	// They are not kept: a device bounds what it keeps by itself. 0 means 64 GiB.
+	MaxMigrationData int64
 }
 
 func (c Config) withDefaults() Config {
@@ -56,6 +59,7 @@ func (c Config) withDefaults() Config {
 	c.NegotiateTimeout = cmp.Or(c.NegotiateTimeout, 5*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
 	c.DMATimeout = cmp.Or(c.DMATimeout, 10*time.Second)
+	c.MaxMigrationData = cmp.Or(c.MaxMigrationData, 64<<30)
 	return c
 }
 
@@ -72,6 +76,7 @@ type Engine struct {
 	workers    []*Worker
 	rx         receiver // reactor only
 	commands   [codec.NumCommands]command
+	features   map[codec.FeatureFlags]feature
 
 	mu        sync.Mutex
 	closed    bool
@@ -85,7 +90,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Workers < 0 {
 		return nil, fmt.Errorf("engine: %d workers", cfg.Workers)
 	}
-	e := &Engine{cfg: cfg, log: cfg.Logger, reactor: cfg.Reactor, commands: commandTable()}
+	e := &Engine{cfg: cfg, log: cfg.Logger, reactor: cfg.Reactor, commands: commandTable(), features: featureTable()}
 	for i := range cfg.Workers {
 		cpu := -1
 		if i < len(cfg.WorkerCPUs) {

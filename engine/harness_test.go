@@ -139,6 +139,9 @@ type bed struct {
 	device *testDevice
 	ep     *Endpoint
 	path   string
+	// fenced: what the device and the test do to each other's variables between messages
+	// is ordered for the race detector, which knows nothing of sockets.
+	fenced bool
 }
 
 func newBed(t testing.TB, cfg Config) *bed {
@@ -195,9 +198,10 @@ func openFDs(t testing.TB) int {
 
 // raw is a client that speaks bytes.
 type raw struct {
-	t    testing.TB
-	fd   int
-	next uint16
+	t     testing.TB
+	fd    int
+	next  uint16
+	fence func() // may be nil
 }
 
 func (b *bed) dial() *raw {
@@ -214,6 +218,9 @@ func (b *bed) dial() *raw {
 		b.t.Fatal(err)
 	}
 	c := &raw{t: b.t, fd: fd}
+	if b.fenced {
+		c.fence = func() { b.do(func() {}) }
+	}
 	b.t.Cleanup(c.close)
 	return c
 }
@@ -244,6 +251,9 @@ func (c *raw) frame(cmd codec.Command, flags codec.Flags, payload []byte) []byte
 
 func (c *raw) write(b []byte, fds ...int) {
 	c.t.Helper()
+	if c.fence != nil {
+		c.fence()
+	}
 	var oob []byte
 	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
@@ -267,7 +277,11 @@ func (c *raw) read() (codec.Header, []byte, []int) {
 		c.t.Fatal("reply:", err)
 	}
 	payload := make([]byte, int(h.Size)-len(b))
-	return h, payload, append(fds, c.fill(payload)...)
+	fds = append(fds, c.fill(payload)...)
+	if c.fence != nil {
+		c.fence()
+	}
+	return h, payload, fds
 }
 
 func (c *raw) fill(b []byte) (fds []int) {

@@ -140,7 +140,7 @@ func (o *ioEvent) HandleEvents(reactor.Events) {
 	case err != nil:
 		s.drop(fmt.Errorf("ioeventfd: %w", err))
 	case n == 0: // the client has read it
-	case s.backlog.pending:
+	case s.backlog.pending, s.migration.sealed:
 		o.late = true
 	default:
 		s.takeTurn(o.tell)
@@ -152,10 +152,11 @@ func (o *ioEvent) tell() {
 	o.event.Handler(o.session)
 }
 
-// settle tells what was signalled while a command was not finished.
+// settle tells what was signalled while a command was not finished, or while the device
+// could not be accessed.
 func (e *ioEvents) settle() {
 	for _, o := range e.open {
-		if o.late {
+		if o.late && !o.session.migration.sealed {
 			o.tell()
 		}
 	}

@@ -53,11 +53,18 @@ func (s *Session) startDMAUnmap(m *message) error {
 	if err := req.DecodeRequest(m.payload); err != nil {
 		return err
 	}
-	if req.Flags&codec.UnmapFlagGetDirtyBitmap != 0 {
-		return fmt.Errorf("DMA_UNMAP asks for dirty pages that are not logged: %w", unix.EINVAL)
+	bitmap := req.Flags&codec.UnmapFlagGetDirtyBitmap != 0
+	if bitmap {
+		if err := s.checkUnmapBitmap(&req); err != nil {
+			return err
+		}
 	}
 	s.backlog.begin(m.Header)
-	if req.Flags&codec.UnmapFlagAll != 0 { // there may be many
+	switch {
+	case bitmap:
+		s.unmapWithBitmap(req)
+		return nil
+	case req.Flags&codec.UnmapFlagAll != 0: // there may be many
 		go s.unmap(req, func(err error) { s.Post(func() { s.unmapped(req, err) }) })
 		return nil
 	}

@@ -53,7 +53,7 @@ func (r *Region) sparse() []codec.Area {
 
 // region checks an access against the region that it names.
 func (s *Session) region(a *codec.RegionAccess) (*Region, error) {
-	if a.Region >= uint32(len(s.ep.regions)) || a.Count > maxDataXfer {
+	if a.Region >= uint32(len(s.ep.regions)) || a.Count > maxDataXfer || s.migration.sealed {
 		return nil, unix.EINVAL
 	}
 	r := &s.ep.regions[a.Region]

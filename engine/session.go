@@ -40,6 +40,7 @@ type Session struct {
 	twin      *twin // nil: the server's commands go through fd
 	readers   readerPool
 	path      dataPath
+	migration migration
 	backlog   backlog
 	events    ioEvents
 	state     sessionState
@@ -89,6 +90,7 @@ func newSession(ep *Endpoint, fd int) (*Session, error) {
 	s.path.session = s
 	s.backlog.session = s
 	s.calls.session = s
+	s.migration.init(s)
 	var err error
 	if s.poll, err = e.reactor.Add(fd, reactor.Readable, s); err != nil {
 		s.cancel(err)
@@ -203,7 +205,14 @@ func (s *Session) drop(cause error) {
 	s.events.close()
 	s.cancel(cause)
 	s.calls.close(cause)
-	s.path.hold(s.destroy)
+	s.migration.end(func(broken bool) {
+		s.path.hold(func() {
+			if broken {
+				s.guard(s.powerOn)
+			}
+			s.destroy()
+		})
+	})
 }
 
 // destroy follows drop when nothing of the data path runs any more.

@@ -2,15 +2,31 @@ package irq
 
 import "fmt"
 
-const savedBits = stateMasked | statePending
+// What a saved byte says of a vector.
+const (
+	savedMasked = 1 << iota
+	savedPending
+	savedGateFunction
+	savedGateVector
+	savedAll = 1<<iota - 1
+)
 
-// Save tells which vectors are masked and which are pending, a byte for each in the order
-// of their indexes, for Restore. The level of an INTx line is the device's to save.
+// savedBits are the bits of a vector's state in the order of those of a saved byte.
+var savedBits = [...]uint32{stateMasked, statePending, uint32(GateFunction), uint32(GateVector)}
+
+// Save tells which vectors are masked, pending and gated, a byte for each in the order of
+// their indexes, for Restore. The level of an INTx line is the device's to save.
 func (s *Set) Save() []byte {
 	var p []byte
 	for i := range s.vectors {
 		for k := range s.vectors[i] {
-			p = append(p, byte(s.vectors[i][k].state.Load()&savedBits))
+			state, b := s.vectors[i][k].state.Load(), byte(0)
+			for n, bit := range savedBits {
+				if state&bit != 0 {
+					b |= 1 << n
+				}
+			}
+			p = append(p, b)
 		}
 	}
 	return p
@@ -27,15 +43,20 @@ func (s *Set) Restore(p []byte) error {
 		return fmt.Errorf("%w: %d bytes for %d interrupts", ErrData, len(p), n)
 	}
 	for k, b := range p {
-		if b&^savedBits != 0 {
+		if b&^savedAll != 0 {
 			return fmt.Errorf("%w: %#x for interrupt %d", ErrData, b, k)
 		}
 	}
 	for i := range s.vectors {
 		for k := range s.vectors[i] {
 			st := &s.vectors[i][k].state
-			st.And(^uint32(savedBits))
-			st.Or(uint32(p[k]))
+			for n, bit := range savedBits {
+				if p[k]>>n&1 != 0 {
+					st.Or(bit)
+				} else {
+					st.And(^bit)
+				}
+			}
 		}
 		p = p[len(s.vectors[i]):]
 	}
