@@ -13,7 +13,7 @@ import (
 )
 
 // traced starts vfu trace and waits until clients may come.
-func traced(t *testing.T, args ...string) (cmd *exec.Cmd, out *bytes.Buffer) {
+func traced(t testing.TB, args ...string) (cmd *exec.Cmd, out *bytes.Buffer) {
 	t.Helper()
 	cmd = command(t, append([]string{"trace"}, args...)...)
 	out = new(bytes.Buffer)

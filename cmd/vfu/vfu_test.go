@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func command(t *testing.T, args ...string) *exec.Cmd {
+func command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
@@ -38,7 +38,7 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 }
 
 // serve starts the command and waits for its ready line.
-func serve(t *testing.T, cmd *exec.Cmd) (ready string) {
+func serve(t testing.TB, cmd *exec.Cmd) (ready string) {
 	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
