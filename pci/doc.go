@@ -7,6 +7,9 @@
 // a change means (interrupts, reset, bus mastering) is the caller's business; there
 // is no I/O, no goroutine and no lock here, and one owner for each value.
 //
+// [Walk], [DecodeHeader] and [AppendDump] read and print the configuration space of any
+// device, trusted or not.
+//
 // Everything is little-endian. Section numbers in comments are those of the PCI
 // Express Base Specification, revision 6.0.
 package pci

@@ -292,3 +292,40 @@ func FuzzConfigWrite(f *testing.F) {
 		}
 	})
 }
+
+// Headers of capabilities, and whatever else is read-only, survive any write that crosses
+// them; what can be written beside them is written.
+func TestWritesAcrossReadOnlyBytes(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		at    func(s *Space) int
+		write []byte
+		want  []byte // what is read back
+	}{
+		{"id and link of a capability", func(s *Space) int { return s.pm }, []byte{9, 9}, []byte{0x01, 0x48}},
+		{"into a capability from before it", func(s *Space) int { return s.msi - 2 }, []byte{9, 9, 9, 9, 0x11, 9}, []byte{0, 0, 0x05, 0x60, 0x9b, 0x01}},
+		{"header word of an extended capability", func(s *Space) int { return s.serial }, []byte{9, 9, 9, 9}, []byte{0x03, 0, 0x01, 0}},
+		{"upper byte of MSI-X control", func(s *Space) int { return s.msix + 3 }, []byte{0xff}, []byte{0xc0}},
+		{"upper byte of MSI-X control and the table's first", func(s *Space) int { return s.msix + 3 }, []byte{0xc0, 0xff}, []byte{0xc0, 0x04}},
+		{"the byte behind MSI-X control", func(s *Space) int { return s.msix + 4 }, []byte{0}, []byte{0x04}},
+		{"one byte of a BAR", func(*Space) int { return 0x11 }, []byte{0xff}, []byte{0xc0}},
+		{"across the halves of a BAR", func(*Space) int { return 0x12 }, []byte{1, 2, 3, 4}, []byte{1, 2, 3, 4}},
+		{"from command to status", func(*Space) int { return 0x05 }, []byte{0xff, 0xff}, []byte{0x05, 0x10}},
+		{"from the last BAR to what lies between", func(*Space) int { return 0x27 }, []byte{0x80, 9, 9}, []byte{0x80, 0, 0}},
+		{"the last byte", func(s *Space) int { return s.Size() - 1 }, []byte{9}, []byte{0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newNVMe(t)
+			at := tt.at(s)
+			if _, err := s.Write(at, tt.write); err != nil {
+				t.Fatal(err)
+			}
+			if got := bytesAt(t, s, at, len(tt.want)); !bytes.Equal(got, tt.want) {
+				t.Errorf("% x, want % x", got, tt.want)
+			}
+			if got, want := len(s.Capabilities()), len(newNVMe(t).Capabilities()); got != want {
+				t.Errorf("%d capabilities afterwards, want %d", got, want)
+			}
+		})
+	}
+}
