@@ -426,6 +426,11 @@ func TestDescriptionsAreChecked(t *testing.T) {
 			r.Areas = []Area{{Offset: 4096, Size: 4096}}
 			return Description{Config: withMSIX(t), MSIX: table(t, 3), Regions: [NumRegions]Region{r}}
 		}, "covers the MSI-X structures at 0x1000"},
+		{"ioeventfd in the MSI-X table", func(t *testing.T) Description {
+			r := memory(8192)
+			r.IOEventfds = []IOEventfd{{Offset: 0x2f, Event: &IOEvent{}}}
+			return Description{Config: withMSIX(t), MSIX: table(t, 3), Regions: [NumRegions]Region{r}}
+		}, "ioeventfd at 0x2f"},
 		{"MSI-X in a region that is too small", func(t *testing.T) Description {
 			return Description{Config: withMSIX(t), MSIX: table(t, 3), Regions: [NumRegions]Region{memory(4096)}}
 		}, "its region has 0x1000"},

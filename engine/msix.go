@@ -66,6 +66,11 @@ func (d *Description) overlay(bar int, w window) error {
 			return fmt.Errorf("region %d: mappable area %+v covers the MSI-X structures at %#x", bar, a, w.off)
 		}
 	}
+	for _, a := range r.IOEventfds {
+		if a.Offset < w.off+w.size && w.off < a.Offset+max(a.Size, 1) {
+			return fmt.Errorf("region %d: ioeventfd at %#x lies in the MSI-X structures", bar, a.Offset)
+		}
+	}
 	r.Read = w.split(w.read, r.Read)
 	r.Write = w.split(w.write, r.Write)
 	return nil

@@ -18,7 +18,7 @@ const (
 //
 // QEMU and cloud-hypervisor keep the table to themselves and mask with SET_IRQS; a
 // vector is masked in here at power-on, which must not keep it from being signalled.
-// Act on OnMask instead.
+// Act on OnMask instead, as the engine does with the table of a device's description.
 type MSIXTable struct {
 	OnMask  func(vector int, masked bool) // a write has changed a vector's mask bit; may be nil
 	Pending func(vector int) bool         // is asked when pending bits are read; nil: none

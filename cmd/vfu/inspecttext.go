@@ -104,7 +104,11 @@ func (r *inspection) printProtocol(w io.Writer) {
 	fmt.Fprintf(w, "  write_multiple\t%s\n", yesNo(p.WriteMultiple))
 	fmt.Fprintf(w, "  twin_socket\t%s\n", yesNo(p.TwinSocket))
 	if m := p.Migration; m != nil {
-		fmt.Fprintf(w, "  migration\tpages of %s, bitmaps up to %s\n", size(m.PgSize), size(m.MaxBitmapSize))
+		fmt.Fprintf(w, "  migration\tpages of %s", size(m.PgSize))
+		if m.MaxBitmapSize != 0 {
+			fmt.Fprintf(w, ", bitmaps up to %s", size(m.MaxBitmapSize))
+		}
+		fmt.Fprintln(w)
 	}
 }
 
