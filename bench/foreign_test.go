@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -58,6 +59,7 @@ func alternate(b *testing.B, ours, theirs func() time.Duration) {
 	b.ResetTimer()
 	for n := 0; n < b.N; n += roundTripRun {
 		for i, read := range []func() time.Duration{ours, theirs} {
+			runtime.Gosched() // else the scheduler's monitor disturbs us, see reactor/idle.go
 			begin := len(times[i])
 			for range roundTripRun {
 				times[i] = append(times[i], read())
