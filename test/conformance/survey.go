@@ -32,6 +32,7 @@ var facts = map[string]string{
 	"empty":          "index of a region of size 0, in $empty",
 	"regions":        "regions, in $regions",
 	"reset":          "RESET is supported",
+	"no_reset":       "RESET is not supported",
 	"migration":      "migration",
 	"precopy":        "migration with PRE_COPY",
 	"no_precopy":     "migration without PRE_COPY",
@@ -171,6 +172,7 @@ func (s *survey) info() error {
 		return fmt.Errorf("GET_INFO is refused: %w", err)
 	}
 	s.has["reset"] = uint64(binary.NativeEndian.Uint32(b[4:])) & deviceInfo["RESET"]
+	s.has["no_reset"] = 1 - s.has["reset"]
 	s.has["regions"] = uint64(binary.NativeEndian.Uint32(b[8:]))
 	s.sizes = map[uint64]uint64{}
 	for index := range s.has["regions"] {

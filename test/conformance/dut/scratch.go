@@ -78,8 +78,18 @@ func (d *Device) PreCopy(_ *engine.Session, round int, w io.Writer) error {
 // EndPreCopy implements engine.PreCopier.
 func (d *Device) EndPreCopy(*engine.Session) {}
 
-// Plain is a device that cannot be migrated.
-func (d *Device) Plain() engine.Device { return struct{ engine.Device }{d} }
+// plain has nothing of a device that it need not have.
+type plain struct{ engine.Device }
+
+// Describe implements engine.Device.
+func (p plain) Describe() (engine.Description, error) {
+	desc, err := p.Device.Describe()
+	desc.NoReset = true
+	return desc, err
+}
+
+// Plain is a device that can be neither migrated nor reset.
+func (d *Device) Plain() engine.Device { return plain{d} }
 
 // StopCopy is a device that can be migrated only while it stands.
 func (d *Device) StopCopy() engine.Device { return struct{ engine.Migrator }{d} }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,7 @@ const (
 )
 
 type options struct {
+	out           io.Writer
 	socket, serve string
 	run           *regexp.Regexp
 	list, verbose bool
@@ -38,7 +40,7 @@ type options struct {
 }
 
 func main() {
-	o := options{roles: conformance.Roles{}}
+	o := options{out: os.Stdout, roles: conformance.Roles{}}
 	flag.StringVar(&o.socket, "socket", "", "unix socket of the server")
 	flag.StringVar(&o.serve, "serve", "", "command that serves a device; {} is its socket")
 	pattern := flag.String("run", "", "run the cases whose file/name matches this regular expression")
@@ -97,7 +99,7 @@ func (o *options) main() (failed int, err error) {
 			continue
 		}
 		if o.list {
-			fmt.Printf("%s\n\t%s: %s\n", name, c.Section, c.Rule)
+			fmt.Fprintf(o.out, "%s\n\t%s: %s\n", name, c.Section, c.Rule)
 			continue
 		}
 		err := o.with(func(dial func() (int, error)) error {
@@ -107,20 +109,20 @@ func (o *options) main() (failed int, err error) {
 		case errors.Is(err, conformance.ErrSkipped):
 			skipped++
 			if o.verbose {
-				fmt.Printf("skip  %s: %v\n", name, err)
+				fmt.Fprintf(o.out, "skip  %s: %v\n", name, err)
 			}
 		case err != nil:
 			failed++
-			fmt.Printf("FAIL  %s\n      rule: %s: %s\n      %v\n", name, c.Section, c.Rule, err)
+			fmt.Fprintf(o.out, "FAIL  %s\n      rule: %s: %s\n      %v\n", name, c.Section, c.Rule, err)
 		default:
 			passed++
 			if o.verbose {
-				fmt.Printf("ok    %s\n", name)
+				fmt.Fprintf(o.out, "ok    %s\n", name)
 			}
 		}
 	}
 	if !o.list {
-		fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
+		fmt.Fprintf(o.out, "%d passed, %d failed, %d skipped\n", passed, failed, skipped)
 	}
 	return failed, nil
 }
