@@ -14,7 +14,7 @@ func echoServer(s *server) {
 	b, reply := make([]byte, 4096), make([]byte, 128)
 	for have := 0; ; {
 		for have < codec.HeaderSize || have < int(header(b).Size) {
-			n, err := unix.Read(s.fd, b[have:])
+			n, err := unix.Read(s.FD(), b[have:])
 			if err == unix.EINTR {
 				continue
 			}
@@ -35,7 +35,7 @@ func echoServer(s *server) {
 			out := reply[:h.Size]
 			copy(out, b)
 			h.Put(out)
-			if _, err := unix.Write(s.fd, out); err != nil {
+			if _, err := unix.Write(s.FD(), out); err != nil {
 				return
 			}
 		}

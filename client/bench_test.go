@@ -16,10 +16,10 @@ func benchDevice(b *testing.B, opts ...Option) *Device {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s := &server{t: b, fd: pair[1]}
-		s.handshake()
+		s := serverOn(b, pair[1])
+		s.Handshake()
 		echoServer(s)
-		s.close()
+		s.Close()
 	}()
 	d, err := AttachFD(context.Background(), pair[0], opts...)
 	if err != nil {

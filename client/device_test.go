@@ -32,14 +32,14 @@ func TestAttachNegotiates(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			checkLeaks(t)
 			fd := newServer(t, func(s *server) {
-				m := s.want(codec.CmdVersion)
+				m := s.Want(codec.CmdVersion)
 				var ask codec.VersionMsg
-				if err := ask.Decode(m.payload); err != nil || ask.Major != 0 || ask.Minor != 1 || ask.Caps.MaxMsgFDs != maxFDs || ask.Caps.MaxDataXferSize != 1<<20 {
+				if err := ask.Decode(m.Payload); err != nil || ask.Major != 0 || ask.Minor != 1 || ask.Caps.MaxMsgFDs != maxFDs || ask.Caps.MaxDataXferSize != 1<<20 {
 					t.Errorf("client proposes %+v (%v)", ask, err)
 				}
-				s.reply(m, test.reply)
-				s.reply(s.want(codec.CmdGetInfo), (&codec.DeviceInfo{ArgSz: 16, Flags: 3, NumRegions: 9, NumIRQs: 5}).Append(nil))
-				s.untilEOF()
+				s.Reply(m, test.reply)
+				s.Reply(s.Want(codec.CmdGetInfo), (&codec.DeviceInfo{ArgSz: 16, Flags: 3, NumRegions: 9, NumIRQs: 5}).Append(nil))
+				s.UntilEOF()
 			})
 			d, err := AttachFD(testContext(t), fd)
 			if err != nil {
@@ -60,7 +60,7 @@ func TestAttachNegotiates(t *testing.T) {
 
 func TestAttachFailsOn(t *testing.T) {
 	version := func(payload []byte) func(*server) {
-		return func(s *server) { s.reply(s.want(codec.CmdVersion), payload); s.untilEOF() }
+		return func(s *server) { s.Reply(s.Want(codec.CmdVersion), payload); s.UntilEOF() }
 	}
 	for _, test := range []struct {
 		name   string
@@ -74,14 +74,14 @@ func TestAttachFailsOn(t *testing.T) {
 		{"a version reply of two bytes", version([]byte{0, 0}), codec.ErrShort},
 		{"a version reply that is too long", version(make([]byte, maxVersionReply+1)), ErrProtocol},
 		{"max_data_xfer_size 0", version([]byte("\x00\x00\x01\x00{\"capabilities\":{\"max_data_xfer_size\":0}}\x00")), ErrProtocol},
-		{"an error reply", func(s *server) { s.refuse(s.want(codec.CmdVersion), unix.EPERM); s.untilEOF() }, unix.EPERM},
+		{"an error reply", func(s *server) { s.Refuse(s.Want(codec.CmdVersion), unix.EPERM); s.UntilEOF() }, unix.EPERM},
 		{"end of file at once", func(s *server) {}, ErrDisconnected},
-		{"end of file after the request", func(s *server) { s.want(codec.CmdVersion) }, ErrDisconnected},
-		{"end of file in a header", func(s *server) { s.want(codec.CmdVersion); s.raw(make([]byte, 7)) }, ErrDisconnected},
-		{"garbage", func(s *server) { s.raw([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")); s.untilEOF() }, ErrProtocol},
-		{"no information", func(s *server) { s.version(); s.want(codec.CmdGetInfo) }, ErrDisconnected},
-		{"information cut short", func(s *server) { s.version(); s.reply(s.want(codec.CmdGetInfo), make([]byte, 12)); s.untilEOF() }, ErrProtocol},
-		{"information with argsz 0", func(s *server) { s.version(); s.reply(s.want(codec.CmdGetInfo), make([]byte, 16)); s.untilEOF() }, codec.ErrSize},
+		{"end of file after the request", func(s *server) { s.Want(codec.CmdVersion) }, ErrDisconnected},
+		{"end of file in a header", func(s *server) { s.Want(codec.CmdVersion); s.Send(make([]byte, 7)) }, ErrDisconnected},
+		{"garbage", func(s *server) { s.Send([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")); s.UntilEOF() }, ErrProtocol},
+		{"no information", func(s *server) { s.Version(); s.Want(codec.CmdGetInfo) }, ErrDisconnected},
+		{"information cut short", func(s *server) { s.Version(); s.Reply(s.Want(codec.CmdGetInfo), make([]byte, 12)); s.UntilEOF() }, ErrProtocol},
+		{"information with argsz 0", func(s *server) { s.Version(); s.Reply(s.Want(codec.CmdGetInfo), make([]byte, 16)); s.UntilEOF() }, codec.ErrSize},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			checkLeaks(t)
@@ -97,7 +97,7 @@ func TestAttachGivesUpASilentServer(t *testing.T) {
 	checkLeaks(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 	defer cancel()
-	_, err := AttachFD(ctx, newServer(t, (*server).untilEOF))
+	_, err := AttachFD(ctx, newServer(t, (*server).UntilEOF))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
@@ -125,10 +125,10 @@ func TestAttachToPath(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		s := &server{t: t, fd: fd}
-		s.handshake()
-		s.untilEOF()
-		s.close()
+		s := serverOn(t, fd)
+		s.Handshake()
+		s.UntilEOF()
+		s.Close()
 	}()
 	d, err := Attach(testContext(t), path)
 	if err != nil {
@@ -175,7 +175,7 @@ func TestDevicesShareAReactor(t *testing.T) {
 	defer r.Close()
 	var devices [3]*Device
 	for i := range devices {
-		fd := newServer(t, func(s *server) { s.handshake(); s.serveAccesses() })
+		fd := newServer(t, func(s *server) { s.Handshake(); s.ServeAccesses() })
 		if devices[i], err = AttachFD(testContext(t), fd, WithReactor(r)); err != nil {
 			t.Fatal(err)
 		}
@@ -193,8 +193,8 @@ func TestDevicesShareAReactor(t *testing.T) {
 
 func TestReset(t *testing.T) {
 	d := attach(t, func(s *server) {
-		s.reply(s.want(codec.CmdReset), nil)
-		s.refuse(s.want(codec.CmdReset), unix.EBUSY)
+		s.Reply(s.Want(codec.CmdReset), nil)
+		s.Refuse(s.Want(codec.CmdReset), unix.EBUSY)
 	})
 	if err := d.Reset(testContext(t)); err != nil {
 		t.Error(err)

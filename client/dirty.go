@@ -157,7 +157,7 @@ func (d *Device) reportDirty(ctx context.Context, b *DirtyBitmap, word, length u
 
 // bitmapRoom is how many bytes a bitmap can have in one message, a multiple of 8.
 func (d *Device) bitmapRoom() int {
-	room := uint64(d.chunk - codec.DMALoggingReportSize)
+	room := uint64(max(d.chunk-codec.DMALoggingReportSize, 8))
 	if m := d.peer.Migration; m != nil && m.MaxBitmapSize != 0 {
 		room = min(room, m.MaxBitmapSize)
 	}

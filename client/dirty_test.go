@@ -30,7 +30,7 @@ func TestDMALogging(t *testing.T) {
 		}
 		s.answerFeature(m, f, nil)
 		m, _ = s.feature()
-		s.refuse(m, unix.EBUSY)
+		s.Refuse(m, unix.EBUSY)
 	})
 	ctx := testContext(t)
 	if size, err := d.StartDMALogging(ctx, 512, ranges...); err != nil || size != 4096 {
@@ -142,7 +142,7 @@ func TestDirtyBitmapKeepsWhatWasReportedBeforeAnError(t *testing.T) {
 	d := attach(t, func(s *server) {
 		s.report(func(uint64) bool { return true })
 		m, _ := s.feature()
-		s.refuse(m, unix.EIO)
+		s.Refuse(m, unix.EIO)
 	})
 	d.peer.Migration = &codec.MigrationCaps{MaxBitmapSize: 19} // 16 bytes are whole words
 	b, err := d.DirtyBitmap(testContext(t), 0, 200<<12, 1<<12)
@@ -155,17 +155,17 @@ func TestUnmapDirtyDMA(t *testing.T) {
 	mem := newMemory(t, 70<<12)
 	answer := func(change func(u *codec.DMAUnmap)) func(*server) {
 		return func(s *server) {
-			s.reply(s.want(codec.CmdDMAMap), nil)
-			m := s.want(codec.CmdDMAUnmap)
+			s.Reply(s.Want(codec.CmdDMAMap), nil)
+			m := s.Want(codec.CmdDMAUnmap)
 			var u codec.DMAUnmap
-			if err := u.DecodeRequest(m.payload); err != nil || u.Flags != codec.UnmapFlagGetDirtyBitmap || u.ArgSz != 24+16+16 ||
+			if err := u.DecodeRequest(m.Payload); err != nil || u.Flags != codec.UnmapFlagGetDirtyBitmap || u.ArgSz != 24+16+16 ||
 				u.Addr != 0x10000 || u.Size != 70<<12 || u.Bitmap.PgSize != 4096 || u.Bitmap.Size != 16 {
 				t.Errorf("%+v, %v", u, err)
 			}
 			u.Bitmap.Data = make([]byte, u.Bitmap.Size)
 			u.Bitmap.Data[0], u.Bitmap.Data[8] = 0x81, 0xe0
 			change(&u)
-			s.reply(m, u.Append(nil))
+			s.Reply(m, u.Append(nil))
 		}
 	}
 	unmap := func(d *Device) (*DirtyBitmap, error) {
@@ -204,7 +204,7 @@ func TestUnmapDirtyDMA(t *testing.T) {
 	}
 	t.Run("unmap without bitmap that is answered with another region", func(t *testing.T) {
 		d := attach(t, func(s *server) {
-			s.reply(s.want(codec.CmdDMAUnmap), (&codec.DMAUnmap{ArgSz: 24, Addr: 0x2000, Size: 0x1000}).Append(nil))
+			s.Reply(s.Want(codec.CmdDMAUnmap), (&codec.DMAUnmap{ArgSz: 24, Addr: 0x2000, Size: 0x1000}).Append(nil))
 		})
 		if err := d.UnmapDMA(testContext(t), 0x1000, 0x1000); !errors.Is(err, ErrProtocol) {
 			t.Error(err)

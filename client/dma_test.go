@@ -13,12 +13,12 @@ import (
 
 // unmapped answers a DMA_UNMAP and returns its address.
 func (s *server) unmapped() uint64 {
-	m := s.want(codec.CmdDMAUnmap)
+	m := s.Want(codec.CmdDMAUnmap)
 	var u codec.DMAUnmap
-	if err := u.DecodeRequest(m.payload); err != nil {
+	if err := u.DecodeRequest(m.Payload); err != nil {
 		s.t.Error(err)
 	}
-	s.reply(m, u.Append(nil))
+	s.Reply(m, u.Append(nil))
 	return u.Addr
 }
 
@@ -32,17 +32,17 @@ func TestMapDMA(t *testing.T) {
 	d := attach(t, func(s *server) {
 		var got []wire
 		for range want { // all before the first answer: they are pipelined
-			got = append(got, s.want(codec.CmdDMAMap))
+			got = append(got, s.Want(codec.CmdDMAMap))
 		}
 		for i, m := range got {
 			var a codec.DMAMap
-			if err := a.Decode(m.payload); err != nil || a != want[i] {
+			if err := a.Decode(m.Payload); err != nil || a != want[i] {
 				t.Errorf("map %d is %+v (%v)", i, a, err)
 			}
-			if fds := len(m.fds); fds != 1 && i < 2 || fds != 0 && i == 2 {
+			if fds := len(m.FDs); fds != 1 && i < 2 || fds != 0 && i == 2 {
 				t.Errorf("map %d has %d descriptors", i, fds)
 			}
-			s.reply(m, nil)
+			s.Reply(m, nil)
 		}
 		if a := s.unmapped(); a != 0x200000 {
 			t.Errorf("unmap of %#x", a)
@@ -77,13 +77,13 @@ func TestMapDMAIsAllOrNothing(t *testing.T) {
 	maps := []Mapping{mem.At(0x1000000), mem.At(0x2000000), mem.At(0x3000000)}
 	t.Run("an error undoes what succeeded", func(t *testing.T) {
 		d := attach(t, func(s *server) {
-			s.reply(s.want(codec.CmdDMAMap), nil)
-			s.refuse(s.want(codec.CmdDMAMap), unix.ENOSPC)
-			s.reply(s.want(codec.CmdDMAMap), nil)
+			s.Reply(s.Want(codec.CmdDMAMap), nil)
+			s.Refuse(s.Want(codec.CmdDMAMap), unix.ENOSPC)
+			s.Reply(s.Want(codec.CmdDMAMap), nil)
 			s.unmapped()
-			s.refuse(s.want(codec.CmdDMAUnmap), unix.ENOENT)
+			s.Refuse(s.Want(codec.CmdDMAUnmap), unix.ENOENT)
 			s.unmapped()
-			s.reply(s.want(codec.CmdDMAMap), nil)
+			s.Reply(s.Want(codec.CmdDMAMap), nil)
 		})
 		if err := d.MapDMA(testContext(t), maps...); !errors.Is(err, unix.ENOSPC) {
 			t.Error(err)
@@ -95,13 +95,13 @@ func TestMapDMAIsAllOrNothing(t *testing.T) {
 	t.Run("cancelled half-way", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		d := attach(t, func(s *server) {
-			s.reply(s.want(codec.CmdDMAMap), nil)
-			late := []wire{s.want(codec.CmdDMAMap), s.want(codec.CmdDMAMap)}
+			s.Reply(s.Want(codec.CmdDMAMap), nil)
+			late := []wire{s.Want(codec.CmdDMAMap), s.Want(codec.CmdDMAMap)}
 			cancel()
-			unmap := s.want(codec.CmdDMAUnmap)
-			s.reply(late[0], nil)
-			s.reply(late[1], nil)
-			s.reply(unmap, unmap.payload)
+			unmap := s.Want(codec.CmdDMAUnmap)
+			s.Reply(late[0], nil)
+			s.Reply(late[1], nil)
+			s.Reply(unmap, unmap.Payload)
 			s.unmapped()
 			s.unmapped()
 		})
@@ -114,10 +114,10 @@ func TestMapDMAIsAllOrNothing(t *testing.T) {
 	})
 	t.Run("what cannot be undone ends the session", func(t *testing.T) {
 		d := attach(t, func(s *server) {
-			s.reply(s.want(codec.CmdDMAMap), nil)
-			s.refuse(s.want(codec.CmdDMAMap), unix.ENOMEM)
-			s.want(codec.CmdDMAUnmap)
-			s.close()
+			s.Reply(s.Want(codec.CmdDMAMap), nil)
+			s.Refuse(s.Want(codec.CmdDMAMap), unix.ENOMEM)
+			s.Want(codec.CmdDMAUnmap)
+			s.Close()
 		})
 		if err := d.MapDMA(testContext(t), maps[:2]...); !errors.Is(err, unix.ENOMEM) {
 			t.Error(err)
@@ -126,9 +126,9 @@ func TestMapDMAIsAllOrNothing(t *testing.T) {
 	})
 	t.Run("so does an undo that is not answered", func(t *testing.T) {
 		d := attach(t, func(s *server) {
-			s.reply(s.want(codec.CmdDMAMap), nil)
-			s.refuse(s.want(codec.CmdDMAMap), unix.ENOMEM)
-			s.want(codec.CmdDMAUnmap)
+			s.Reply(s.Want(codec.CmdDMAMap), nil)
+			s.Refuse(s.Want(codec.CmdDMAMap), unix.ENOMEM)
+			s.Want(codec.CmdDMAUnmap)
 		})
 		d.dma.undoTime = 20 * time.Millisecond
 		if err := d.MapDMA(testContext(t), maps[:2]...); !errors.Is(err, unix.ENOMEM) {
@@ -162,14 +162,14 @@ func TestMapManyRegions(t *testing.T) {
 	mem := newMemory(t, 4096)
 	d := attach(t, func(s *server) {
 		for range regions {
-			s.reply(s.want(codec.CmdDMAMap), nil)
+			s.Reply(s.Want(codec.CmdDMAMap), nil)
 		}
-		m := s.want(codec.CmdDMAUnmap)
+		m := s.Want(codec.CmdDMAUnmap)
 		var u codec.DMAUnmap
-		if err := u.DecodeRequest(m.payload); err != nil || u.Flags != codec.UnmapFlagAll {
+		if err := u.DecodeRequest(m.Payload); err != nil || u.Flags != codec.UnmapFlagAll {
 			t.Errorf("%+v, %v", u, err)
 		}
-		s.reply(m, m.payload)
+		s.Reply(m, m.Payload)
 	})
 	maps := make([]Mapping, regions)
 	for i := range maps {

@@ -15,6 +15,9 @@ import (
 // The methods below cover the features that the protocol has. Errors are those of ReadRegion: a server that lacks the
 // feature or GET for it answers EINVAL or ENOTTY.
 func (d *Device) GetFeature(ctx context.Context, feature codec.FeatureFlags, ask []byte, room int) ([]byte, error) {
+	if room < 0 || room > d.maxTransfer {
+		return nil, invalid("feature %d: room for %d bytes, at most %d fit into a message", feature.Number(), room, d.maxTransfer)
+	}
 	return d.feature(ctx, feature.Number()|codec.FeatureGet, ask, make([]byte, room))
 }
 
@@ -43,8 +46,8 @@ func (d *Device) ProbeFeature(ctx context.Context, feature, ops codec.FeatureFla
 
 // feature sends data and returns the part of room that the answer's data fill.
 func (d *Device) feature(ctx context.Context, flags codec.FeatureFlags, data, room []byte) ([]byte, error) {
-	if len(data) > d.chunk || len(room) > d.maxTransfer {
-		return nil, invalid("feature %d: %d bytes to send, %d to receive, exceed a message", flags.Number(), len(data), len(room))
+	if len(data) > d.chunk {
+		return nil, invalid("feature %d: %d bytes of data, at most %d fit into a message", flags.Number(), len(data), d.chunk)
 	}
 	k, err := d.conn.begin(ctx, codec.CmdDeviceFeature)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 
 // feature receives a DEVICE_FEATURE.
 func (s *server) feature() (wire, codec.Feature) {
-	m := s.want(codec.CmdDeviceFeature)
+	m := s.Want(codec.CmdDeviceFeature)
 	var f codec.Feature
-	if err := f.Decode(m.payload); err != nil {
+	if err := f.Decode(m.Payload); err != nil {
 		s.t.Error(err)
 	}
 	return m, f
@@ -25,7 +25,7 @@ func (s *server) feature() (wire, codec.Feature) {
 func (s *server) answerFeature(m wire, f codec.Feature, data []byte) {
 	f.Data = data
 	f.ArgSz = uint32(codec.FeatureSize + len(data))
-	s.reply(m, f.Append(nil))
+	s.Reply(m, f.Append(nil))
 }
 
 func TestFeatureRequests(t *testing.T) {
@@ -58,7 +58,7 @@ func TestFeatureRequests(t *testing.T) {
 				}
 				s.answerFeature(m, f, []byte(test.reply))
 				m, _ = s.feature()
-				s.refuse(m, unix.ENOTTY)
+				s.Refuse(m, unix.ENOTTY)
 			})
 			if got, err := test.call(testContext(t), d); err != nil || string(got) != test.reply {
 				t.Errorf("%d bytes, %v", len(got), err)
@@ -92,7 +92,7 @@ func TestProbeFeature(t *testing.T) {
 				if test.there {
 					s.answerFeature(m, f, nil)
 				} else {
-					s.refuse(m, test.errno)
+					s.Refuse(m, test.errno)
 				}
 			})
 			there, err := d.ProbeFeature(testContext(t), codec.FeatureDMALoggingStart, codec.FeatureSet)
@@ -131,7 +131,7 @@ func TestHostileFeatureReplyEndsTheSession(t *testing.T) {
 			d := attach(t, func(s *server) {
 				m, f := s.feature()
 				f.Data = make([]byte, 8)
-				s.reply(m, change(&f))
+				s.Reply(m, change(&f))
 			})
 			if _, err := d.GetFeature(testContext(t), 1, nil, 8); !errors.Is(err, ErrProtocol) {
 				t.Error(err)
@@ -159,7 +159,7 @@ func TestMigrationFlagsAndState(t *testing.T) {
 		}
 		s.answerFeature(m, f, f.Data)
 		m, _ = s.feature()
-		s.refuse(m, unix.EINVAL)
+		s.Refuse(m, unix.EINVAL)
 	})
 	ctx := testContext(t)
 	if flags, err := d.MigrationFlags(ctx); err != nil || flags != codec.MigrationStopCopy|codec.MigrationPreCopy {

@@ -13,14 +13,14 @@ import (
 
 // assigned receives a SET_IRQS that assigns eventfds and returns them.
 func (s *server) assigned(index codec.IRQIndex, start, count int) []int {
-	m := s.want(codec.CmdSetIRQs)
+	m := s.Want(codec.CmdSetIRQs)
 	var set codec.SetIRQs
-	if err := set.Decode(m.payload); err != nil || set.Index != index || set.Start != uint32(start) || set.Count != uint32(count) ||
-		set.Flags != codec.IRQSetDataEventfd|codec.IRQSetActionTrigger || len(m.fds) != count && len(m.fds) != 0 {
-		s.t.Errorf("%+v, %d descriptors, %v", set, len(m.fds), err)
+	if err := set.Decode(m.Payload); err != nil || set.Index != index || set.Start != uint32(start) || set.Count != uint32(count) ||
+		set.Flags != codec.IRQSetDataEventfd|codec.IRQSetActionTrigger || len(m.FDs) != count && len(m.FDs) != 0 {
+		s.t.Errorf("%+v, %d descriptors, %v", set, len(m.FDs), err)
 	}
-	s.reply(m, nil)
-	return m.fds
+	s.Reply(m, nil)
+	return m.FDs
 }
 
 func raise(t *testing.T, fd int, n byte) {
@@ -87,7 +87,7 @@ func TestInterruptsComeFromAChannel(t *testing.T) {
 }
 
 func TestInterruptsThatNobodyTakesAddUp(t *testing.T) {
-	d, in, fds := interrupts(t, (*server).serveAccesses)
+	d, in, fds := interrupts(t, (*server).ServeAccesses)
 	for range 1000 {
 		raise(t, fds[1], 1)
 		raise(t, fds[2], 2)
@@ -155,7 +155,7 @@ func TestClosingInterrupts(t *testing.T) {
 			if fds := s.assigned(IRQMSIX, 4, 3); len(fds) != 0 {
 				t.Error("not taken away")
 			}
-			s.serveAccesses()
+			s.ServeAccesses()
 		})
 		if err := errors.Join(in.Close(testContext(t)), in.Close(testContext(t))); err != nil {
 			t.Error(err)
@@ -188,13 +188,13 @@ func TestClosingInterrupts(t *testing.T) {
 		wg.Wait()
 	})
 	t.Run("happens whatever the server says", func(t *testing.T) {
-		_, in, _ := interrupts(t, func(s *server) { s.refuse(s.want(codec.CmdSetIRQs), unix.EIO) })
+		_, in, _ := interrupts(t, func(s *server) { s.Refuse(s.Want(codec.CmdSetIRQs), unix.EIO) })
 		if err := in.Close(testContext(t)); !errors.Is(err, unix.EIO) {
 			t.Error(err)
 		}
 	})
 	t.Run("by the end of the session", func(t *testing.T) {
-		d, in, _ := interrupts(t, (*server).close)
+		d, in, _ := interrupts(t, (*server).Close)
 		if _, err := in.Wait(testContext(t)); !errors.Is(err, ErrDisconnected) {
 			t.Error(err)
 		}
@@ -215,7 +215,7 @@ func TestClosingInterrupts(t *testing.T) {
 }
 
 func TestInterruptsThatAreRefused(t *testing.T) {
-	d := attach(t, func(s *server) { s.refuse(s.want(codec.CmdSetIRQs), unix.EINVAL) })
+	d := attach(t, func(s *server) { s.Refuse(s.Want(codec.CmdSetIRQs), unix.EINVAL) })
 	if _, err := d.Interrupts(testContext(t), IRQMSIX, 0, 5); !errors.Is(err, unix.EINVAL) {
 		t.Error(err)
 	}

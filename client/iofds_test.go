@@ -34,12 +34,12 @@ func aRegion(d *Device) *Region { return &Region{Index: 2, Size: 4096, device: d
 
 func TestRegionIOFDs(t *testing.T) {
 	d := attach(t, func(s *server) {
-		m := s.want(codec.CmdGetRegionIOFDs)
+		m := s.Want(codec.CmdGetRegionIOFDs)
 		var ask codec.IOFDs
-		if err := ask.DecodeRequest(m.payload); err != nil || ask.Index != 2 || ask.ArgSz < 64 {
+		if err := ask.DecodeRequest(m.Payload); err != nil || ask.Index != 2 || ask.ArgSz < 64 {
 			t.Errorf("%+v, %v", ask, err)
 		}
-		s.reply(m, (&codec.IOFDs{Index: 2, Regions: []codec.IOFD{
+		s.Reply(m, (&codec.IOFDs{Index: 2, Regions: []codec.IOFD{
 			{Offset: 0x10, Size: 4, FDIndex: 1, Type: codec.IOEventfd, Flags: codec.IOEventfdDatamatch, Data: 7},
 			{Offset: 0x10, FDIndex: 1, Type: codec.IOEventfd},
 			{Offset: 0x800, Size: 0x800, FDIndex: 0, Type: codec.IORegionfd, Flags: codec.IORegionPostedWrites, Data: 1 << 60},
@@ -70,17 +70,17 @@ func TestRegionIOFDsAreAskedForAgainWithMoreRoom(t *testing.T) {
 	}
 	d := attach(t, func(s *server) {
 		for i := range 2 {
-			m := s.want(codec.CmdGetRegionIOFDs)
+			m := s.Want(codec.CmdGetRegionIOFDs)
 			var ask codec.IOFDs
-			_ = ask.DecodeRequest(m.payload)
+			_ = ask.DecodeRequest(m.Payload)
 			var fds []int
 			if i == 1 {
 				fds = []int{eventfd(t)}
 			}
-			s.reply(m, info.AppendReply(nil, ask.ArgSz), fds...)
+			s.Reply(m, info.AppendReply(nil, ask.ArgSz), fds...)
 		}
-		s.reply(s.want(codec.CmdGetRegionIOFDs), (&codec.IOFDs{Index: 2}).AppendReply(nil, 16))
-		s.refuse(s.want(codec.CmdGetRegionIOFDs), unix.ENOTSUP)
+		s.Reply(s.Want(codec.CmdGetRegionIOFDs), (&codec.IOFDs{Index: 2}).AppendReply(nil, 16))
+		s.Refuse(s.Want(codec.CmdGetRegionIOFDs), unix.ENOTSUP)
 	})
 	f, err := aRegion(d).IOFDs(testContext(t))
 	if err != nil || len(f.Areas) != 100 {
@@ -138,7 +138,7 @@ func TestHostileRegionIOFDsEndTheSession(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := attach(t, func(s *server) {
-				m := s.want(codec.CmdGetRegionIOFDs)
+				m := s.Want(codec.CmdGetRegionIOFDs)
 				b := (&codec.IOFDs{Index: 2, Regions: []codec.IOFD{test.area}}).AppendReply(nil, 1024)
 				if test.change != nil {
 					b = test.change(b)
@@ -147,7 +147,7 @@ func TestHostileRegionIOFDsEndTheSession(t *testing.T) {
 				if test.fds != nil {
 					fds = test.fds(t)
 				}
-				s.reply(m, b, fds...)
+				s.Reply(m, b, fds...)
 			})
 			if _, err := aRegion(d).IOFDs(testContext(t)); !errors.Is(err, ErrProtocol) {
 				t.Error(err)
@@ -160,7 +160,7 @@ func TestHostileRegionIOFDsEndTheSession(t *testing.T) {
 			for i := range byte(2) {
 				b := (&codec.IOFDs{Index: 2}).AppendReply(nil, 16)
 				b[1] = 8 + i
-				s.reply(s.want(codec.CmdGetRegionIOFDs), b)
+				s.Reply(s.Want(codec.CmdGetRegionIOFDs), b)
 			}
 		})
 		if _, err := aRegion(d).IOFDs(testContext(t)); !errors.Is(err, ErrProtocol) {
@@ -172,7 +172,7 @@ func TestHostileRegionIOFDsEndTheSession(t *testing.T) {
 func TestRegionType(t *testing.T) {
 	want := codec.RegionType{Type: codec.RegionTypePCIVendor | 0x1234, Subtype: 5}
 	d := attach(t, func(s *server) {
-		s.reply(s.want(codec.CmdGetRegionInfo), (&codec.RegionInfo{Index: 8, Size: 4096, Flags: 3, Type: want}).AppendReply(nil, 1024))
+		s.Reply(s.Want(codec.CmdGetRegionInfo), (&codec.RegionInfo{Index: 8, Size: 4096, Flags: 3, Type: want}).AppendReply(nil, 1024))
 	})
 	if r, err := d.Region(testContext(t), 8); err != nil || r.Type != want {
 		t.Errorf("%+v, %v", r, err)

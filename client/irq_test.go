@@ -12,13 +12,13 @@ import (
 
 func TestIRQInfo(t *testing.T) {
 	d := attach(t, func(s *server) {
-		m := s.want(codec.CmdGetIRQInfo)
+		m := s.Want(codec.CmdGetIRQInfo)
 		var ask codec.IRQInfo
-		if err := ask.Decode(m.payload); err != nil || ask.Index != IRQMSIX {
+		if err := ask.Decode(m.Payload); err != nil || ask.Index != IRQMSIX {
 			t.Errorf("%+v, %v", ask, err)
 		}
-		s.reply(m, (&codec.IRQInfo{ArgSz: 16, Flags: codec.IRQInfoEventfd, Index: IRQMSIX, Count: 33}).Append(nil))
-		s.reply(s.want(codec.CmdGetIRQInfo), (&codec.IRQInfo{ArgSz: 16, Index: IRQMSI}).Append(nil))
+		s.Reply(m, (&codec.IRQInfo{ArgSz: 16, Flags: codec.IRQInfoEventfd, Index: IRQMSIX, Count: 33}).Append(nil))
+		s.Reply(s.Want(codec.CmdGetIRQInfo), (&codec.IRQInfo{ArgSz: 16, Index: IRQMSI}).Append(nil))
 	})
 	info, err := d.IRQInfo(testContext(t), IRQMSIX)
 	if err != nil || info.Count != 33 || info.Flags != codec.IRQInfoEventfd {
@@ -79,21 +79,21 @@ func TestSetIRQs(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			d := attach(t, func(s *server) {
 				for _, want := range test.want {
-					m := s.want(codec.CmdSetIRQs)
+					m := s.Want(codec.CmdSetIRQs)
 					var got codec.SetIRQs
-					if err := got.Decode(m.payload); err != nil {
+					if err := got.Decode(m.Payload); err != nil {
 						t.Error(err)
 					}
-					if string(got.Data) != want.data || len(m.fds) != want.fds {
-						t.Errorf("data %q, %d descriptors", got.Data, len(m.fds))
+					if string(got.Data) != want.data || len(m.FDs) != want.fds {
+						t.Errorf("data %q, %d descriptors", got.Data, len(m.FDs))
 					}
 					got.Data = nil
 					if got.ArgSz != want.set.ArgSz || got.Flags != want.set.Flags || got.Index != want.set.Index || got.Start != want.set.Start || got.Count != want.set.Count {
 						t.Errorf("got %+v, want %+v", got, want.set)
 					}
-					s.reply(m, nil)
+					s.Reply(m, nil)
 				}
-				s.refuse(s.want(codec.CmdSetIRQs), unix.EINVAL)
+				s.Refuse(s.Want(codec.CmdSetIRQs), unix.EINVAL)
 			})
 			if err := test.call(testContext(t), d); err != nil {
 				t.Error(err)

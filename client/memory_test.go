@@ -70,11 +70,11 @@ func TestMemory(t *testing.T) {
 func TestClosedMemoryStaysUntilItIsUnmapped(t *testing.T) {
 	done := make(chan struct{})
 	d := attach(t, func(s *server) {
-		s.reply(s.want(codec.CmdDMAMap), nil)
-		s.want(codec.CmdReset)
-		m := s.ask(codec.CmdDMARead, 1, (&codec.DMAAccess{Addr: 0x10000, Count: 1}).AppendHead(nil))
-		if m.IsError() || m.payload[16] != 42 {
-			t.Errorf("answer %+v %x", m.Header, m.payload)
+		s.Reply(s.Want(codec.CmdDMAMap), nil)
+		s.Want(codec.CmdReset)
+		m := s.Ask(codec.CmdDMARead, 1, (&codec.DMAAccess{Addr: 0x10000, Count: 1}).AppendHead(nil))
+		if m.IsError() || m.Payload[16] != 42 {
+			t.Errorf("answer %+v %x", m.Header, m.Payload)
 		}
 		close(done)
 	})

@@ -16,9 +16,9 @@ import (
 // the bytes that were asked for, as libvfio-user sends them.
 func (s *server) sendState(state []byte, whole bool) {
 	for {
-		m := s.want(codec.CmdMigDataRead)
+		m := s.Want(codec.CmdMigDataRead)
 		var ask codec.MigData
-		if err := ask.DecodeReadRequest(m.payload); err != nil || ask.Size > 8192 || ask.Size == 0 {
+		if err := ask.DecodeReadRequest(m.Payload); err != nil || ask.Size > 8192 || ask.Size == 0 {
 			s.t.Errorf("%+v, %v", ask, err)
 		}
 		part := state[:min(int(ask.Size), len(state))]
@@ -26,7 +26,7 @@ func (s *server) sendState(state []byte, whole bool) {
 		if whole {
 			reply = append(reply, make([]byte, int(ask.Size)-len(part))...)
 		}
-		s.reply(m, reply)
+		s.Reply(m, reply)
 		state = state[len(part):]
 		if len(part) < int(ask.Size) {
 			return
@@ -63,9 +63,9 @@ func TestMigrationReader(t *testing.T) {
 
 func TestMigrationDataErrors(t *testing.T) {
 	d := attach(t, func(s *server) {
-		s.refuse(s.want(codec.CmdMigDataRead), unix.EINVAL)
-		s.reply(s.want(codec.CmdMigDataWrite), nil)
-		s.refuse(s.want(codec.CmdMigDataWrite), unix.ENOSPC)
+		s.Refuse(s.Want(codec.CmdMigDataRead), unix.EINVAL)
+		s.Reply(s.Want(codec.CmdMigDataWrite), nil)
+		s.Refuse(s.Want(codec.CmdMigDataWrite), unix.ENOSPC)
 	})
 	ctx := testContext(t)
 	r := d.MigrationReader(ctx)
@@ -89,14 +89,14 @@ func TestMigrationWriter(t *testing.T) {
 	done := make(chan struct{})
 	d := attach(t, func(s *server) {
 		for len(got) < len(state) {
-			m := s.want(codec.CmdMigDataWrite)
+			m := s.Want(codec.CmdMigDataWrite)
 			var w codec.MigData
-			if err := w.DecodeWriteRequest(m.payload); err != nil || len(w.Data) > 8192 {
+			if err := w.DecodeWriteRequest(m.Payload); err != nil || len(w.Data) > 8192 {
 				t.Errorf("%d bytes, %v", len(w.Data), err)
 				break
 			}
 			got = append(got, w.Data...)
-			s.reply(m, m.payload[:8*(len(got)/8192%2)]) // with and without the request's head
+			s.Reply(m, m.Payload[:8*(len(got)/8192%2)]) // with and without the request's head
 		}
 		close(done)
 	})
@@ -121,7 +121,7 @@ func TestHostileMigrationDataEndsTheSession(t *testing.T) {
 		"size larger than the question": (&codec.MigData{ArgSz: 100, Size: 12, Data: []byte("0123456789")}).Append(nil),
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := attach(t, func(s *server) { s.reply(s.want(codec.CmdMigDataRead), reply) })
+			d := attach(t, func(s *server) { s.Reply(s.Want(codec.CmdMigDataRead), reply) })
 			if n, err := d.ReadMigrationData(testContext(t), make([]byte, 10)); n != 0 || !errors.Is(err, ErrProtocol) {
 				t.Error(n, err)
 			}
@@ -129,7 +129,7 @@ func TestHostileMigrationDataEndsTheSession(t *testing.T) {
 		})
 	}
 	t.Run("payload in the answer to a write", func(t *testing.T) {
-		d := attach(t, func(s *server) { s.reply(s.want(codec.CmdMigDataWrite), make([]byte, 9)) })
+		d := attach(t, func(s *server) { s.Reply(s.Want(codec.CmdMigDataWrite), make([]byte, 9)) })
 		if _, err := d.WriteMigrationData(testContext(t), make([]byte, 10)); !errors.Is(err, ErrProtocol) {
 			t.Error(err)
 		}

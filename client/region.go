@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -146,6 +147,9 @@ func (r *Region) Mmap(area int) (*MappedRegion, error) {
 	}
 	b, err := mapShared(fd, r.offset+a.Offset, a.Size, r.protection())
 	if err != nil {
+		if !errors.Is(err, ErrNotMappable) {
+			err = fmt.Errorf("%w: %w", ErrNotMappable, err)
+		}
 		return nil, fmt.Errorf("client: mmap region %d, area %d: %w", r.Index, area, err)
 	}
 	return &MappedRegion{Offset: a.Offset, bytes: b}, nil

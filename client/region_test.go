@@ -50,9 +50,9 @@ func TestRegionInfo(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			d := attach(t, func(s *server) {
 				for i := range test.asked {
-					m := s.want(codec.CmdGetRegionInfo)
+					m := s.Want(codec.CmdGetRegionInfo)
 					var ask codec.RegionInfo
-					if err := ask.DecodeRequest(m.payload); err != nil || ask.Index != 2 {
+					if err := ask.DecodeRequest(m.Payload); err != nil || ask.Index != 2 {
 						t.Errorf("%+v, %v", ask, err)
 					}
 					info := test.info
@@ -63,7 +63,7 @@ func TestRegionInfo(t *testing.T) {
 							fds = append(fds, memfd(t, 1<<20))
 						}
 					}
-					s.reply(m, info.AppendReply(nil, ask.ArgSz), fds...)
+					s.Reply(m, info.AppendReply(nil, ask.ArgSz), fds...)
 				}
 			})
 			r, err := d.Region(testContext(t), 2)
@@ -143,8 +143,8 @@ func TestHostileRegionInfoEndsTheSession(t *testing.T) {
 				for range test.fds {
 					fds = append(fds, memfd(t, 8192))
 				}
-				m := s.want(codec.CmdGetRegionInfo)
-				s.reply(m, test.reply(m), fds...)
+				m := s.Want(codec.CmdGetRegionInfo)
+				s.Reply(m, test.reply(m), fds...)
 			})
 			if _, err := d.Region(testContext(t), 0); !errors.Is(err, ErrProtocol) {
 				t.Error(err)
@@ -159,7 +159,7 @@ func TestGrowingArgszEndsTheSession(t *testing.T) {
 		for i := range byte(2) {
 			b := (&codec.RegionInfo{Size: 8192, Flags: 3}).AppendReply(nil, 1000)
 			b[1] = 8 + i
-			s.reply(s.want(codec.CmdGetRegionInfo), b)
+			s.Reply(s.Want(codec.CmdGetRegionInfo), b)
 		}
 	})
 	if _, err := d.Region(testContext(t), 0); !errors.Is(err, ErrProtocol) {
@@ -179,7 +179,7 @@ func TestRegionIndexIsChecked(t *testing.T) {
 func TestMmapSharesWithTheServer(t *testing.T) {
 	file := memfd(t, 3*4096)
 	d := attach(t, func(s *server) {
-		s.reply(s.want(codec.CmdGetRegionInfo), (&codec.RegionInfo{
+		s.Reply(s.Want(codec.CmdGetRegionInfo), (&codec.RegionInfo{
 			Size: 8192, Offset: 4096, Flags: mmapFlags, Sparse: []codec.Area{{Offset: 4096, Size: 4096}}}).AppendReply(nil, 1000), file)
 	})
 	r, err := d.Region(testContext(t), 0)
@@ -229,7 +229,7 @@ func TestMmapChecksTheFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			file := memfd(t, 4096)
 			d := attach(t, func(s *server) {
-				s.reply(s.want(codec.CmdGetRegionInfo), info.AppendReply(nil, 1000), file)
+				s.Reply(s.Want(codec.CmdGetRegionInfo), info.AppendReply(nil, 1000), file)
 			})
 			r, err := d.Region(testContext(t), 0)
 			if err != nil {
@@ -250,22 +250,22 @@ func TestRegionAccessIsSplit(t *testing.T) {
 	posted := make(chan struct{})
 	d := attach(t, func(s *server) {
 		for range 9 {
-			m, ok := s.next()
+			m, ok := s.Next()
 			if !ok {
 				return
 			}
 			var a codec.RegionAccess
 			if m.Command == codec.CmdRegionRead {
-				_ = a.DecodeReadRequest(m.payload)
+				_ = a.DecodeReadRequest(m.Payload)
 			} else {
-				_ = a.DecodeWriteRequest(m.payload)
+				_ = a.DecodeWriteRequest(m.Payload)
 				written = append(written, a.Data...)
 			}
 			if a.Region != 4 || a.Offset != 1000+uint64(len(counts)%3)*8192 {
 				t.Errorf("access %+v", a)
 			}
 			counts = append(counts, a.Count)
-			s.access(m)
+			s.Access(m)
 		}
 		close(posted)
 	})
@@ -299,15 +299,15 @@ func TestRegisters(t *testing.T) {
 	posted := make(chan struct{})
 	d := attach(t, func(s *server) {
 		for _, want := range [][]byte{{4, 3, 2, 1}, {8, 7, 6, 5, 4, 3, 2, 1}, {0xdd, 0xcc, 0xbb, 0xaa}} {
-			m := s.want(codec.CmdRegionWrite)
+			m := s.Want(codec.CmdRegionWrite)
 			var a codec.RegionAccess
-			if err := a.DecodeWriteRequest(m.payload); err != nil || !bytes.Equal(a.Data, want) {
+			if err := a.DecodeWriteRequest(m.Payload); err != nil || !bytes.Equal(a.Data, want) {
 				t.Errorf("%+v, %v", a, err)
 			}
-			s.access(m)
+			s.Access(m)
 		}
 		close(posted)
-		s.serveAccesses()
+		s.ServeAccesses()
 	})
 	ctx := testContext(t)
 	if err := errors.Join(d.WriteRegion32(ctx, 0, 0, 0x01020304), d.WriteRegion64(ctx, 0, 0, 0x0102030405060708),
@@ -325,10 +325,10 @@ func TestRegisters(t *testing.T) {
 
 func TestRegionErrors(t *testing.T) {
 	d := attach(t, func(s *server) {
-		s.refuse(s.want(codec.CmdRegionRead), unix.EFAULT)
-		s.refuse(s.want(codec.CmdRegionWrite), 0)
-		s.reply(s.want(codec.CmdRegionRead), (&codec.RegionAccess{Count: 2, Data: []byte{1, 2}}).Append(nil))
-		s.reply(s.want(codec.CmdRegionWrite), (&codec.RegionAccess{Count: 3}).AppendHead(nil))
+		s.Refuse(s.Want(codec.CmdRegionRead), unix.EFAULT)
+		s.Refuse(s.Want(codec.CmdRegionWrite), 0)
+		s.Reply(s.Want(codec.CmdRegionRead), (&codec.RegionAccess{Count: 2, Data: []byte{1, 2}}).Append(nil))
+		s.Reply(s.Want(codec.CmdRegionWrite), (&codec.RegionAccess{Count: 3}).AppendHead(nil))
 	})
 	ctx := testContext(t)
 	p := make([]byte, 8)

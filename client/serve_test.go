@@ -52,26 +52,26 @@ func TestServerReadsAndWritesByMessage(t *testing.T) {
 			done := make(chan struct{})
 			d := attach(t, func(s *server) {
 				for range 3 {
-					s.reply(s.want(codec.CmdDMAMap), nil)
+					s.Reply(s.Want(codec.CmdDMAMap), nil)
 				}
 				// Once while the client is idle, once while it waits for a reply.
-				for _, m := range []wire{{}, s.want(codec.CmdRegionRead)} {
-					got := s.ask(test.command, 0xabcd, test.payload)
+				for _, m := range []wire{{}, s.Want(codec.CmdRegionRead)} {
+					got := s.Ask(test.command, 0xabcd, test.payload)
 					if unix.Errno(got.Errno) != test.errno || got.IsError() != (test.errno != 0) {
 						t.Errorf("answer %+v", got.Header)
 					}
 					if test.errno == 0 {
 						var a, b codec.DMAAccess
 						_ = a.DecodeReadRequest(test.payload)
-						_ = b.DecodeReadRequest(got.payload)
-						if a.Addr != b.Addr || a.Count != b.Count || !bytes.Equal(got.payload[16:], test.data) {
-							t.Errorf("answer %x", got.payload)
+						_ = b.DecodeReadRequest(got.Payload)
+						if a.Addr != b.Addr || a.Count != b.Count || !bytes.Equal(got.Payload[16:], test.data) {
+							t.Errorf("answer %x", got.Payload)
 						}
-					} else if len(got.payload) != 0 {
-						t.Errorf("error reply with a payload of %d bytes", len(got.payload))
+					} else if len(got.Payload) != 0 {
+						t.Errorf("error reply with a payload of %d bytes", len(got.Payload))
 					}
 					if m.Command != 0 {
-						s.access(m)
+						s.Access(m)
 					}
 				}
 				close(done)
@@ -97,10 +97,10 @@ func TestUnmappedMemoryIsNotServed(t *testing.T) {
 	mem := newMemory(t, 8192)
 	done := make(chan struct{})
 	d := attach(t, func(s *server) {
-		s.reply(s.want(codec.CmdDMAMap), nil)
+		s.Reply(s.Want(codec.CmdDMAMap), nil)
 		s.unmapped()
-		s.want(codec.CmdReset)
-		m := s.ask(codec.CmdDMARead, 1, (&codec.DMAAccess{Addr: 0x10000, Count: 1}).AppendHead(nil))
+		s.Want(codec.CmdReset)
+		m := s.Ask(codec.CmdDMARead, 1, (&codec.DMAAccess{Addr: 0x10000, Count: 1}).AppendHead(nil))
 		if unix.Errno(m.Errno) != unix.ENOENT {
 			t.Errorf("answer %+v", m.Header)
 		}
@@ -119,14 +119,14 @@ func TestUnmappedMemoryIsNotServed(t *testing.T) {
 func TestPostedDMAWriteIsNotAnswered(t *testing.T) {
 	mem := newMemory(t, 4096)
 	d := attach(t, func(s *server) {
-		s.reply(s.want(codec.CmdDMAMap), nil)
-		m := s.want(codec.CmdRegionRead)
+		s.Reply(s.Want(codec.CmdDMAMap), nil)
+		m := s.Want(codec.CmdRegionRead)
 		h := codec.Header{Command: codec.CmdDMAWrite, Flags: codec.FlagNoReply, Size: 33}
-		s.raw((&codec.DMAAccess{Addr: 0x10000, Count: 1, Data: []byte{42}}).Append(h.Append(nil)))
+		s.Send((&codec.DMAAccess{Addr: 0x10000, Count: 1, Data: []byte{42}}).Append(h.Append(nil)))
 		h.Size = 16
-		s.raw(h.Append(nil)) // wrong, and not answered either
-		s.access(m)
-		s.serveAccesses()
+		s.Send(h.Append(nil)) // wrong, and not answered either
+		s.Access(m)
+		s.ServeAccesses()
 	})
 	if err := d.MapDMA(testContext(t), mem.At(0x10000).ByMessage()); err != nil {
 		t.Fatal(err)
@@ -149,14 +149,14 @@ func TestLargeAnswersGoOutInPieces(t *testing.T) {
 	}
 	done := make(chan struct{})
 	d := attach(t, func(s *server) {
-		s.reply(s.want(codec.CmdDMAMap), nil)
+		s.Reply(s.Want(codec.CmdDMAMap), nil)
 		h := codec.Header{ID: 1, Command: codec.CmdDMARead, Size: 32}
 		ask := (&codec.DMAAccess{Addr: 0, Count: size}).AppendHead(h.Append(nil))
 		for range reads {
-			s.raw(ask)
+			s.Send(ask)
 		}
 		for range reads {
-			if m := s.want(codec.CmdDMARead); !bytes.Equal(m.payload[16:], mem.Bytes()) {
+			if m := s.Want(codec.CmdDMARead); !bytes.Equal(m.Payload[16:], mem.Bytes()) {
 				t.Error("data differs")
 			}
 		}

@@ -33,7 +33,7 @@ func ended(t *testing.T, d *Device, want error) {
 func replyTo(m wire, change func(h *codec.Header, a *codec.RegionAccess)) []byte {
 	h := codec.Header{ID: m.ID, Command: m.Command, Flags: codec.FlagReply, Size: 36}
 	var a codec.RegionAccess
-	_ = a.DecodeReadRequest(m.payload)
+	_ = a.DecodeReadRequest(m.Payload)
 	a.Data = []byte{1, 2, 3, 4}
 	change(&h, &a)
 	return a.Append(h.Append(nil))
@@ -60,7 +60,7 @@ func TestHostileReplyEndsTheSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := attach(t, func(s *server) {
-				s.raw(replyTo(s.want(codec.CmdRegionRead), change))
+				s.Send(replyTo(s.Want(codec.CmdRegionRead), change))
 			})
 			_, err := d.ReadRegion32(testContext(t), 0, 0x14)
 			var details *ProtocolError
@@ -80,7 +80,7 @@ func TestHostileMessageWhileIdleEndsTheSession(t *testing.T) {
 		"ones":                  bytes.Repeat([]byte{0xff}, 64),
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := attach(t, func(s *server) { s.raw(message) })
+			d := attach(t, func(s *server) { s.Send(message) })
 			ended(t, d, ErrProtocol)
 		})
 	}
@@ -88,16 +88,16 @@ func TestHostileMessageWhileIdleEndsTheSession(t *testing.T) {
 
 func TestDisconnectIsNoticed(t *testing.T) {
 	t.Run("while idle", func(t *testing.T) {
-		d := attach(t, (*server).close)
+		d := attach(t, (*server).Close)
 		ended(t, d, ErrDisconnected)
 	})
 	t.Run("while calls wait", func(t *testing.T) {
 		const calls = 5
 		d := attach(t, func(s *server) {
 			for range calls {
-				s.want(codec.CmdRegionRead)
+				s.Want(codec.CmdRegionRead)
 			}
-			s.close()
+			s.Close()
 		})
 		var wg sync.WaitGroup
 		for range calls {
@@ -112,8 +112,8 @@ func TestDisconnectIsNoticed(t *testing.T) {
 	})
 	t.Run("soon after a call", func(t *testing.T) {
 		d := attach(t, func(s *server) {
-			s.access(s.want(codec.CmdRegionRead))
-			s.close()
+			s.Access(s.Want(codec.CmdRegionRead))
+			s.Close()
 		})
 		if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
 			t.Error(err)
@@ -122,9 +122,9 @@ func TestDisconnectIsNoticed(t *testing.T) {
 	})
 	t.Run("in the middle of a reply", func(t *testing.T) {
 		d := attach(t, func(s *server) {
-			b := replyTo(s.want(codec.CmdRegionRead), func(*codec.Header, *codec.RegionAccess) {})
-			s.raw(b[:20])
-			s.close()
+			b := replyTo(s.Want(codec.CmdRegionRead), func(*codec.Header, *codec.RegionAccess) {})
+			s.Send(b[:20])
+			s.Close()
 		})
 		if _, err := d.ReadRegion32(testContext(t), 0, 0); !errors.Is(err, ErrDisconnected) {
 			t.Error(err)
@@ -137,7 +137,7 @@ func TestCloseEndsCallsThatWait(t *testing.T) {
 	all := make(chan struct{})
 	d := attach(t, func(s *server) {
 		for range calls {
-			s.want(codec.CmdRegionRead)
+			s.Want(codec.CmdRegionRead)
 		}
 		close(all)
 	})
@@ -163,13 +163,13 @@ func TestRepliesInAnyOrderReachTheirCalls(t *testing.T) {
 	d := attach(t, func(s *server) {
 		var got []wire
 		for range calls {
-			got = append(got, s.want(codec.CmdRegionRead))
+			got = append(got, s.Want(codec.CmdRegionRead))
 		}
 		slices.Reverse(got)
 		for _, m := range got {
-			s.access(m)
+			s.Access(m)
 		}
-		s.serveAccesses()
+		s.ServeAccesses()
 	})
 	var wg sync.WaitGroup
 	for i := range uint64(calls) {
@@ -189,12 +189,12 @@ func TestMoreCallsThanSlots(t *testing.T) {
 	d := attach(t, func(s *server) {
 		var got []wire
 		for range maxCalls {
-			got = append(got, s.want(codec.CmdRegionRead))
+			got = append(got, s.Want(codec.CmdRegionRead))
 		}
 		for _, m := range got {
-			s.access(m)
+			s.Access(m)
 		}
-		s.serveAccesses()
+		s.ServeAccesses()
 	})
 	var wg sync.WaitGroup
 	for range maxCalls + 20 {
@@ -213,11 +213,11 @@ func TestCancelledCallLeavesTheSessionUsable(t *testing.T) {
 			cancelled := make(chan struct{})
 			ctx, cancel := context.WithCancel(context.Background())
 			d := attach(t, func(s *server) {
-				late := s.want(codec.CmdRegionRead)
+				late := s.Want(codec.CmdRegionRead)
 				cancel()
 				<-cancelled
-				s.access(late)
-				s.serveAccesses()
+				s.Access(late)
+				s.ServeAccesses()
 			})
 			d.conn.setEager(eager)
 			p := []byte{9, 9, 9, 9}
@@ -243,12 +243,12 @@ func TestCancelledCallLeavesTheSessionUsable(t *testing.T) {
 func TestOneCallsCancellationHandsTheSocketOn(t *testing.T) {
 	first, second := make(chan struct{}), make(chan struct{})
 	d := attach(t, func(s *server) {
-		a := s.want(codec.CmdRegionRead)
+		a := s.Want(codec.CmdRegionRead)
 		close(first)
-		b := s.want(codec.CmdRegionRead)
+		b := s.Want(codec.CmdRegionRead)
 		<-second
-		s.access(b)
-		s.access(a)
+		s.Access(b)
+		s.Access(a)
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -269,7 +269,7 @@ func TestOneCallsCancellationHandsTheSocketOn(t *testing.T) {
 }
 
 func TestSpinningCallsWorkToo(t *testing.T) {
-	d := attach(t, (*server).serveAccesses, WithSpin(20*time.Microsecond))
+	d := attach(t, (*server).ServeAccesses, WithSpin(20*time.Microsecond))
 	for range 100 {
 		if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
 			t.Fatal(err)
@@ -283,7 +283,7 @@ func TestSharedReactorThatIsClosedFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := AttachFD(testContext(t), newServer(t, func(s *server) { s.handshake(); s.untilEOF() }), WithReactor(r))
+	d, err := AttachFD(testContext(t), newServer(t, func(s *server) { s.Handshake(); s.UntilEOF() }), WithReactor(r))
 	if err != nil {
 		t.Fatal(err)
 	}

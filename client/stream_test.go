@@ -25,7 +25,7 @@ func TestUninvitedDescriptorsAreClosed(t *testing.T) {
 	defer unix.Close(file)
 	t.Run("with a reply", func(t *testing.T) {
 		d := attach(t, func(s *server) {
-			s.raw(replyTo(s.want(codec.CmdRegionRead), func(*codec.Header, *codec.RegionAccess) {}), file, file)
+			s.Send(replyTo(s.Want(codec.CmdRegionRead), func(*codec.Header, *codec.RegionAccess) {}), file, file)
 		})
 		if _, err := d.ReadRegion32(testContext(t), 0, 0); err != nil {
 			t.Error(err)
@@ -35,8 +35,8 @@ func TestUninvitedDescriptorsAreClosed(t *testing.T) {
 		done := make(chan struct{})
 		attach(t, func(s *server) {
 			h := codec.Header{ID: 3, Command: codec.CmdDMARead, Size: 16}
-			s.raw(h.Append(nil), file)
-			s.want(codec.CmdDMARead)
+			s.Send(h.Append(nil), file)
+			s.Want(codec.CmdDMARead)
 			close(done)
 		})
 		<-done
@@ -45,20 +45,20 @@ func TestUninvitedDescriptorsAreClosed(t *testing.T) {
 		d := attach(t, func(s *server) {
 			h := codec.Header{ID: 3, Command: codec.CmdDMAWrite, Size: 100}
 			for range 5 {
-				s.raw(h.Append(nil), file)
+				s.Send(h.Append(nil), file)
 			}
-			s.close()
+			s.Close()
 		})
 		ended(t, d, ErrDisconnected)
 	})
 	t.Run("with the reply to a call given up", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		d := attach(t, func(s *server) {
-			m := s.want(codec.CmdGetRegionInfo)
+			m := s.Want(codec.CmdGetRegionInfo)
 			cancel()
-			again := s.want(codec.CmdRegionRead)
-			s.reply(m, (&codec.RegionInfo{Size: 4096, Flags: 7}).AppendReply(nil, 1000), file)
-			s.access(again)
+			again := s.Want(codec.CmdRegionRead)
+			s.Reply(m, (&codec.RegionInfo{Size: 4096, Flags: 7}).AppendReply(nil, 1000), file)
+			s.Access(again)
 		})
 		if _, err := d.Region(ctx, 0); !errors.Is(err, context.Canceled) {
 			t.Error(err)
@@ -76,14 +76,14 @@ func TestTooManyDescriptorsEndTheSession(t *testing.T) {
 	}
 	defer unix.Close(file)
 	t.Run("in one segment", func(t *testing.T) {
-		d := attach(t, func(s *server) { s.raw([]byte{0}, slices.Repeat([]int{file}, maxFDs+1)...) })
+		d := attach(t, func(s *server) { s.Send([]byte{0}, slices.Repeat([]int{file}, maxFDs+1)...) })
 		ended(t, d, ErrProtocol)
 	})
 	t.Run("in many segments of one message", func(t *testing.T) {
 		d := attach(t, func(s *server) {
-			s.raw(codec.Header{Command: codec.CmdDMAWrite, Size: 4096}.Append(nil))
+			s.Send(codec.Header{Command: codec.CmdDMAWrite, Size: 4096}.Append(nil))
 			for range maxFDs/16 + 1 {
-				s.raw([]byte{0}, slices.Repeat([]int{file}, 16)...)
+				s.Send([]byte{0}, slices.Repeat([]int{file}, 16)...)
 			}
 		})
 		ended(t, d, ErrProtocol)
@@ -92,15 +92,15 @@ func TestTooManyDescriptorsEndTheSession(t *testing.T) {
 
 func TestMessagesArriveInPieces(t *testing.T) {
 	d := attach(t, func(s *server) {
-		first, second := s.want(codec.CmdRegionRead), s.want(codec.CmdRegionRead)
+		first, second := s.Want(codec.CmdRegionRead), s.Want(codec.CmdRegionRead)
 		stream := replyTo(first, func(h *codec.Header, _ *codec.RegionAccess) {})
 		ask := codec.Header{ID: 77, Command: codec.CmdDMARead, Size: 32}
 		stream = append(stream, (&codec.DMAAccess{Addr: 5, Count: 5}).AppendHead(ask.Append(nil))...)
 		stream = append(stream, replyTo(second, func(h *codec.Header, _ *codec.RegionAccess) {})...)
 		for _, b := range stream {
-			s.raw([]byte{b})
+			s.Send([]byte{b})
 		}
-		if m := s.want(codec.CmdDMARead); m.ID != 77 || !m.IsError() {
+		if m := s.Want(codec.CmdDMARead); m.ID != 77 || !m.IsError() {
 			t.Errorf("answer %+v", m.Header)
 		}
 	})
@@ -121,12 +121,12 @@ func TestServerThatDoesNotReadHoldsUpPosts(t *testing.T) {
 	d := attach(t, func(s *server) {
 		<-goOn
 		for range posted {
-			m := s.want(codec.CmdRegionWrite)
-			if want := bytes.Repeat([]byte{0x5a}, 8000); !m.NoReply() || !bytes.Equal(m.payload[codec.RegionAccessSize:], want) {
+			m := s.Want(codec.CmdRegionWrite)
+			if want := bytes.Repeat([]byte{0x5a}, 8000); !m.NoReply() || !bytes.Equal(m.Payload[codec.RegionAccessSize:], want) {
 				t.Error("a posted write came damaged")
 			}
 		}
-		s.serveAccesses()
+		s.ServeAccesses()
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -151,8 +151,8 @@ func TestServerThatDoesNotReadItsAnswersIsGivenUp(t *testing.T) {
 	d := attach(t, func(s *server) {
 		ask := codec.Header{Command: codec.CmdDMARead, Size: 32}
 		b := bytes.Repeat((&codec.DMAAccess{Addr: 0x1000, Count: 1 << 20}).AppendHead(ask.Append(nil)), 100)
-		s.want(codec.CmdDMAMap)
-		s.raw(b)
+		s.Want(codec.CmdDMAMap)
+		s.Send(b)
 	})
 	mem, err := NewMemory(1 << 20)
 	if err != nil {
@@ -166,7 +166,7 @@ func TestServerThatDoesNotReadItsAnswersIsGivenUp(t *testing.T) {
 }
 
 func TestBadDescriptorFailsTheCallOnly(t *testing.T) {
-	d := attach(t, (*server).serveAccesses)
+	d := attach(t, (*server).ServeAccesses)
 	var refused *SendError
 	if err := d.EnableIRQ(testContext(t), IRQMSIX, 0, 1<<20); !errors.Is(err, unix.EBADF) || !errors.As(err, &refused) {
 		t.Error(err)
@@ -186,7 +186,7 @@ func TestRandomStreamsNeitherHangNorLeak(t *testing.T) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			d := attach(t, func(s *server) {
 				r := rand.New(rand.NewPCG(seed, 0))
-				request := s.want(codec.CmdRegionRead)
+				request := s.Want(codec.CmdRegionRead)
 				for range 1 + r.IntN(4) {
 					b := replyTo(request, func(h *codec.Header, a *codec.RegionAccess) {
 						h.Command = codec.Command(r.IntN(codec.NumCommands))
@@ -199,12 +199,12 @@ func TestRandomStreamsNeitherHangNorLeak(t *testing.T) {
 						b[r.IntN(len(b))] = byte(r.Uint32())
 					}
 					if r.IntN(4) == 0 {
-						s.raw(b[:1+r.IntN(len(b)-1)], file)
+						s.Send(b[:1+r.IntN(len(b)-1)], file)
 					} else {
-						s.raw(b)
+						s.Send(b)
 					}
 				}
-				s.close()
+				s.Close()
 			})
 			if _, err := d.ReadRegion32(testContext(t), 0, 0); errors.Is(err, context.DeadlineExceeded) {
 				t.Error("the call hangs")

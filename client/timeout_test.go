@@ -13,10 +13,10 @@ import (
 func TestCallTimeout(t *testing.T) {
 	gaveUp := make(chan struct{})
 	d := attach(t, func(s *server) {
-		late := s.want(codec.CmdRegionRead)
+		late := s.Want(codec.CmdRegionRead)
 		<-gaveUp
-		s.access(late)
-		s.serveAccesses()
+		s.Access(late)
+		s.ServeAccesses()
 	})
 	d.conn.callTime = 20 * time.Millisecond // (nothing else is under way)
 	background := context.Background()
@@ -38,7 +38,7 @@ func TestCallTimeout(t *testing.T) {
 
 func TestCallTimeoutBoundsAttach(t *testing.T) {
 	checkLeaks(t)
-	_, err := AttachFD(context.Background(), newServer(t, (*server).untilEOF), WithCallTimeout(20*time.Millisecond))
+	_, err := AttachFD(context.Background(), newServer(t, (*server).UntilEOF), WithCallTimeout(20*time.Millisecond))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
@@ -46,7 +46,8 @@ func TestCallTimeoutBoundsAttach(t *testing.T) {
 
 func TestCallTimeoutBoundsTheWaitForASlot(t *testing.T) {
 	// A call given up keeps its slot until its late answer comes, and here none comes.
-	d := attach(t, (*server).untilEOF, WithCallTimeout(20*time.Millisecond))
+	d := attach(t, (*server).UntilEOF)
+	d.conn.callTime = 20 * time.Millisecond
 	var wg sync.WaitGroup
 	for range maxCalls {
 		wg.Go(func() {

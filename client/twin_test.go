@@ -15,10 +15,6 @@ func socketPair(t *testing.T) (mine, theirs int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	timeout := unix.NsecToTimeval(testTimeout.Nanoseconds())
-	if err := unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		t.Fatal(err)
-	}
 	return pair[0], pair[1]
 }
 
@@ -31,22 +27,22 @@ func attachTwin(t *testing.T, script func(s, twin *server)) *Device {
 	attached := make(chan struct{})
 	fd := newServer(t, func(s *server) {
 		mine, theirs := socketPair(t)
-		twin := &server{t: t, fd: mine}
-		defer twin.close()
-		m := s.want(codec.CmdVersion)
+		twin := serverOn(t, mine)
+		defer twin.Close()
+		m := s.Want(codec.CmdVersion)
 		var ask codec.VersionMsg
-		if err := ask.Decode(m.payload); err != nil || ask.Caps.TwinSocket == nil || !ask.Caps.TwinSocket.Supported || ask.Caps.TwinSocket.FDIndex != nil {
+		if err := ask.Decode(m.Payload); err != nil || ask.Caps.TwinSocket == nil || !ask.Caps.TwinSocket.Supported || ask.Caps.TwinSocket.FDIndex != nil {
 			t.Errorf("%+v, %v", ask, err)
 		}
 		caps := fakeCaps
 		caps.TwinSocket = &codec.TwinSocket{Supported: true, FDIndex: index(1)}
-		s.reply(m, (&codec.VersionMsg{Minor: 1, Caps: caps}).Append(nil), memfd(t, 0), theirs)
+		s.Reply(m, (&codec.VersionMsg{Minor: 1, Caps: caps}).Append(nil), memfd(t, 0), theirs)
 		unix.Close(theirs)
-		s.reply(s.want(codec.CmdGetInfo), (&codec.DeviceInfo{ArgSz: 16, Flags: 3, NumRegions: 9, NumIRQs: 5}).Append(nil))
+		s.Reply(s.Want(codec.CmdGetInfo), (&codec.DeviceInfo{ArgSz: 16, Flags: 3, NumRegions: 9, NumIRQs: 5}).Append(nil))
 		<-attached
 		script(s, twin)
-		if s.fd >= 0 {
-			s.untilEOF()
+		if !s.Closed() {
+			s.UntilEOF()
 		}
 	})
 	d, err := AttachFD(testContext(t), fd, WithTwinSocket())
@@ -63,24 +59,24 @@ func TestTwinSocketServesTheServersCommands(t *testing.T) {
 	mem.Bytes()[5] = 42
 	done := make(chan struct{})
 	d := attachTwin(t, func(s, twin *server) {
-		s.reply(s.want(codec.CmdDMAMap), nil)
-		held := s.want(codec.CmdRegionRead) // the client waits for this one
-		m := twin.ask(codec.CmdDMARead, 3, (&codec.DMAAccess{Addr: 0x10005, Count: 1}).AppendHead(nil))
-		if m.IsError() || m.payload[16] != 42 {
-			t.Errorf("%+v %x", m.Header, m.payload)
+		s.Reply(s.Want(codec.CmdDMAMap), nil)
+		held := s.Want(codec.CmdRegionRead) // the client waits for this one
+		m := twin.Ask(codec.CmdDMARead, 3, (&codec.DMAAccess{Addr: 0x10005, Count: 1}).AppendHead(nil))
+		if m.IsError() || m.Payload[16] != 42 {
+			t.Errorf("%+v %x", m.Header, m.Payload)
 		}
-		m = twin.ask(codec.CmdDMAWrite, 4, (&codec.DMAAccess{Addr: 0x10006, Count: 1, Data: []byte{43}}).Append(nil))
+		m = twin.Ask(codec.CmdDMAWrite, 4, (&codec.DMAAccess{Addr: 0x10006, Count: 1, Data: []byte{43}}).Append(nil))
 		if m.IsError() || mem.Bytes()[6] != 43 {
 			t.Errorf("%+v", m.Header)
 		}
-		if m := twin.ask(codec.CmdRegionRead, 5, make([]byte, 16)); unix.Errno(m.Errno) != unix.ENOTSUP {
+		if m := twin.Ask(codec.CmdRegionRead, 5, make([]byte, 16)); unix.Errno(m.Errno) != unix.ENOTSUP {
 			t.Errorf("a command for servers: %+v", m.Header)
 		}
 		// A server may use the first socket all the same.
-		if m := s.ask(codec.CmdDMARead, 6, (&codec.DMAAccess{Addr: 0x10006, Count: 1}).AppendHead(nil)); m.IsError() || m.payload[16] != 43 {
+		if m := s.Ask(codec.CmdDMARead, 6, (&codec.DMAAccess{Addr: 0x10006, Count: 1}).AppendHead(nil)); m.IsError() || m.Payload[16] != 43 {
 			t.Errorf("%+v", m.Header)
 		}
-		s.access(held)
+		s.Access(held)
 		close(done)
 	})
 	if !d.TwinSocket() {
@@ -97,31 +93,31 @@ func TestTwinSocketServesTheServersCommands(t *testing.T) {
 
 func TestTwinSocketEndsWithTheSession(t *testing.T) {
 	t.Run("the server closes the twin", func(t *testing.T) {
-		d := attachTwin(t, func(s, twin *server) { twin.close() })
+		d := attachTwin(t, func(s, twin *server) { twin.Close() })
 		ended(t, d, ErrDisconnected)
 	})
 	t.Run("the server closes the first socket", func(t *testing.T) {
-		d := attachTwin(t, func(s, twin *server) { s.close(); twin.untilEOF() })
+		d := attachTwin(t, func(s, twin *server) { s.Close(); twin.UntilEOF() })
 		ended(t, d, ErrDisconnected)
 	})
 	t.Run("a reply on the twin", func(t *testing.T) {
 		d := attachTwin(t, func(s, twin *server) {
-			twin.raw(codec.Header{Command: codec.CmdReset, Flags: codec.FlagReply, Size: 16}.Append(nil))
+			twin.Send(codec.Header{Command: codec.CmdReset, Flags: codec.FlagReply, Size: 16}.Append(nil))
 		})
 		ended(t, d, ErrProtocol)
 	})
 	t.Run("garbage on the twin", func(t *testing.T) {
-		d := attachTwin(t, func(s, twin *server) { twin.raw(make([]byte, 100)) })
+		d := attachTwin(t, func(s, twin *server) { twin.Send(make([]byte, 100)) })
 		ended(t, d, ErrProtocol)
 	})
 	t.Run("answers on the twin that nobody reads", func(t *testing.T) {
 		mem := newMemory(t, 1<<20)
 		d := attachTwin(t, func(s, twin *server) {
-			s.reply(s.want(codec.CmdDMAMap), nil)
+			s.Reply(s.Want(codec.CmdDMAMap), nil)
 			ask := codec.Header{Command: codec.CmdDMARead, Size: 32}
 			b := (&codec.DMAAccess{Addr: 0, Count: 1 << 20}).AppendHead(ask.Append(nil))
 			for range 50 {
-				twin.raw(b)
+				twin.Send(b)
 			}
 		})
 		if err := d.MapDMA(testContext(t), mem.At(0)); err != nil && !errors.Is(err, ErrUnread) {
@@ -171,10 +167,10 @@ func TestTwinSocketInVersion(t *testing.T) {
 				if test.fds != nil {
 					fds = test.fds(t)
 				}
-				s.reply(s.want(codec.CmdVersion), (&codec.VersionMsg{Caps: caps}).Append(nil), fds...)
-				if m, ok := s.next(); ok {
-					s.reply(m, (&codec.DeviceInfo{ArgSz: 16, Flags: 3}).Append(nil))
-					s.untilEOF()
+				s.Reply(s.Want(codec.CmdVersion), (&codec.VersionMsg{Caps: caps}).Append(nil), fds...)
+				if m, ok := s.Next(); ok {
+					s.Reply(m, (&codec.DeviceInfo{ArgSz: 16, Flags: 3}).Append(nil))
+					s.UntilEOF()
 				}
 			})
 			var opts []Option

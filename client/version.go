@@ -13,6 +13,8 @@ const (
 	pageSize     = 4096
 	// maxTransfer is the largest max_data_xfer_size that can be asked for, in bytes.
 	maxTransfer = 64 << 20
+	// leastTransfer is the least max_data_xfer_size of a server that we talk to, in bytes: a register.
+	leastTransfer = 8
 	// maxControlReply is the payload of the largest reply but for data transfers, in bytes: VERSION's
 	// JSON, or the capabilities of a region.
 	maxControlReply = 64 << 10
@@ -54,8 +56,8 @@ func (d *Device) negotiate(ctx context.Context, twin bool) error {
 			got.Major, got.Minor, versionMajor, versionMinor)
 	}
 	got.Caps.Defaults()
-	if got.Caps.MaxDataXferSize == 0 {
-		return d.breakOff(codec.CmdVersion, nil, "max_data_xfer_size is 0")
+	if got.Caps.MaxDataXferSize < leastTransfer {
+		return d.breakOff(codec.CmdVersion, nil, "max_data_xfer_size is %d, no register fits", got.Caps.MaxDataXferSize)
 	}
 	d.peer, d.minor = got.Caps, got.Minor
 	d.chunk = int(min(got.Caps.MaxDataXferSize, uint64(d.maxTransfer)))

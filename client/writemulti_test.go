@@ -12,12 +12,12 @@ import (
 
 // multi receives a REGION_WRITE_MULTI and answers that it did so many of its writes.
 func (s *server) multi(done uint64) codec.WriteMulti {
-	m := s.want(codec.CmdRegionWriteMulti)
+	m := s.Want(codec.CmdRegionWriteMulti)
 	var w codec.WriteMulti
-	if err := w.DecodeRequest(m.payload); err != nil {
+	if err := w.DecodeRequest(m.Payload); err != nil {
 		s.t.Error(err)
 	}
-	s.reply(m, (&codec.WriteMulti{Count: done}).AppendHead(nil))
+	s.Reply(m, (&codec.WriteMulti{Count: done}).AppendHead(nil))
 	return w
 }
 
@@ -74,9 +74,9 @@ func TestWriteMultiKeepsToTheTransferSize(t *testing.T) {
 func TestWriteMultiAsksForTheErrorOfTheWriteThatWasRefused(t *testing.T) {
 	writes := []Write{{0, 0, []byte{1}}, {0, 1, []byte{2}}, {0, 2, []byte{3}}, {0, 3, []byte{4}}}
 	single := func(s *server, off uint64) wire {
-		m := s.want(codec.CmdRegionWrite)
+		m := s.Want(codec.CmdRegionWrite)
 		var a codec.RegionAccess
-		if err := a.DecodeWriteRequest(m.payload); err != nil || a.Offset != off {
+		if err := a.DecodeWriteRequest(m.Payload); err != nil || a.Offset != off {
 			s.t.Errorf("%+v, %v", a, err)
 		}
 		return m
@@ -84,7 +84,7 @@ func TestWriteMultiAsksForTheErrorOfTheWriteThatWasRefused(t *testing.T) {
 	t.Run("refused again", func(t *testing.T) {
 		d := attachMulti(t, func(s *server) {
 			s.multi(2)
-			s.refuse(single(s, 2), unix.EACCES)
+			s.Refuse(single(s, 2), unix.EACCES)
 		})
 		if done, err := d.WriteMulti(testContext(t), writes...); done != 2 || !errors.Is(err, unix.EACCES) {
 			t.Error(done, err)
@@ -93,7 +93,7 @@ func TestWriteMultiAsksForTheErrorOfTheWriteThatWasRefused(t *testing.T) {
 	t.Run("done now", func(t *testing.T) {
 		d := attachMulti(t, func(s *server) {
 			s.multi(0)
-			s.access(single(s, 0))
+			s.Access(single(s, 0))
 			if w := s.multi(3); w.Count != 3 {
 				t.Errorf("%d writes are left", w.Count)
 			}
@@ -103,7 +103,7 @@ func TestWriteMultiAsksForTheErrorOfTheWriteThatWasRefused(t *testing.T) {
 		}
 	})
 	t.Run("the first one", func(t *testing.T) {
-		d := attachMulti(t, func(s *server) { s.refuse(s.want(codec.CmdRegionWriteMulti), unix.EINVAL) })
+		d := attachMulti(t, func(s *server) { s.Refuse(s.Want(codec.CmdRegionWriteMulti), unix.EINVAL) })
 		if done, err := d.WriteMulti(testContext(t), writes...); done != 0 || !errors.Is(err, unix.EINVAL) {
 			t.Error(done, err)
 		}
@@ -131,7 +131,7 @@ func TestHostileReplyToWriteMultiEndsTheSession(t *testing.T) {
 		make([]byte, 7), make([]byte, 9), nil,
 	} {
 		t.Run(fmt.Sprint(reply), func(t *testing.T) {
-			d := attachMulti(t, func(s *server) { s.reply(s.want(codec.CmdRegionWriteMulti), reply) })
+			d := attachMulti(t, func(s *server) { s.Reply(s.Want(codec.CmdRegionWriteMulti), reply) })
 			if _, err := d.WriteMulti(testContext(t), Write{Data: []byte{1}}); !errors.Is(err, ErrProtocol) {
 				t.Error(err)
 			}
