@@ -286,7 +286,7 @@ func (g *group) Arm() (pending bool) {
 		before := q.used
 		q.blocked.Store(true)
 		if q.event != nil {
-			dma.Store32(q.event, 0, q.head)
+			q.expect(q.head)
 		}
 		q.room(q.size)
 		if q.used != before {
@@ -300,7 +300,7 @@ func (g *group) Arm() (pending bool) {
 				tail = q.head // an invalid one counts for nothing
 			}
 			q.eventAt = tail
-			dma.Store32(q.event, 0, tail)
+			q.expect(tail)
 			tail = dma.Load32(q.door, 0)
 		}
 		if tail != q.head && g.servable(q, tail) > 0 {

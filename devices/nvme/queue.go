@@ -23,6 +23,9 @@ type ring struct {
 	mem   []byte // all of it, nil if it is not in one mapped region
 	door  []byte // 4 bytes: the doorbell, or its shadow in guest memory
 	event []byte // 4 bytes: the event index in guest memory, nil without shadow
+	// reader is what translated, and logs what is written later; eventIOVA is where event is.
+	reader    *dma.Reader
+	eventIOVA uint64
 	// eventAt is where the host was when the event index was moved last.
 	eventAt uint32
 
@@ -64,6 +67,13 @@ func (r *ring) hush(i uint32) {
 		i = r.size
 	}
 	dma.StoreRelease32(r.event, 0, i-1)
+	r.reader.Wrote(r.eventIOVA, 4)
+}
+
+// expect asks for the doorbell when the host passes position i.
+func (r *ring) expect(i uint32) {
+	dma.Store32(r.event, 0, i)
+	r.reader.Wrote(r.eventIOVA, 4)
 }
 
 // entry is the memory of entry i, nil if it cannot be reached. Use it inside a
@@ -244,6 +254,7 @@ func (q *compQueue) advance() {
 // post publishes an entry in e, the memory at the tail.
 func (q *compQueue) post(e []byte, sq *subQueue, cid uint16, st spec.Status) {
 	dma.Publish16(e, 0, q.word(sq, cid, st))
+	q.reader.Wrote(q.base+uint64(q.tail)*spec.CompletionEntrySize, spec.CompletionEntrySize)
 	q.advance()
 }
 

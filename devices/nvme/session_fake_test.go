@@ -76,6 +76,9 @@ func (s *fakeSession) access(ctx context.Context, iova uint64, p []byte, prot dm
 		default:
 			copy(at, p)
 		}
+		if prot == dma.ProtWrite {
+			s.table.MarkDirty(iova, uint64(n))
+		}
 		iova, p = iova+uint64(n), p[n:]
 	}
 	return nil

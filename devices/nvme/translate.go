@@ -19,7 +19,7 @@ type translator struct {
 
 // translate says whether the ring can be used.
 func (t *translator) translate(q *ring) bool {
-	q.mem = nil
+	q.mem, q.reader = nil, t.r
 	whole, err := t.r.Bytes(q.base, q.bytes(), q.prot)
 	switch err {
 	case nil:
@@ -41,7 +41,8 @@ func (t *translator) translate(q *ring) bool {
 	if t.note(err) {
 		return false
 	}
-	event, err := t.r.Bytes(t.shadow.events+uint64(q.doorbell), 4, dma.ProtWrite)
+	q.eventIOVA = t.shadow.events + uint64(q.doorbell)
+	event, err := t.r.Bytes(q.eventIOVA, 4, dma.ProtWrite)
 	if t.note(err) {
 		return false
 	}
