@@ -75,7 +75,13 @@ type rig struct {
 // serve registers a device and returns its socket.
 func serve(t *testing.T, device engine.Device) string {
 	t.Helper()
-	e, err := engine.New(engine.Config{})
+	return endpoint(t, engine.Config{}, device).Path()
+}
+
+// endpoint registers a device with an engine of its own and starts it.
+func endpoint(t *testing.T, cfg engine.Config, device engine.Device) *engine.Endpoint {
+	t.Helper()
+	e, err := engine.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +97,7 @@ func serve(t *testing.T, device engine.Device) string {
 	if err := ep.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return ep.Path()
+	return ep
 }
 
 // start starts a machine with one device, or none if the socket is "". At the end QEMU
