@@ -21,6 +21,7 @@ var facts = map[string]string{
 	"writeonly": "region that can be written but not read",
 	"mappable":  "region that can be mapped as a whole",
 	"sparse":    "region with mappable areas",
+	"rom":       "expansion ROM",
 	"typed":     "device-specific region with a type capability",
 	"iofds":     "region with file descriptors for I/O",
 	// Numbers of interrupts.
@@ -218,9 +219,10 @@ func (s *survey) region(index uint64) error {
 	access := flags & (regionInfo["READ"] | regionInfo["WRITE"])
 	for role, yes := range map[string]bool{
 		"config":    index == symbols["CONFIG"],
+		"rom":       index == symbols["ROM"],
 		"sparse":    mappable && sparse,
 		"mappable":  mappable && !sparse,
-		"readonly":  !mappable && access == regionInfo["READ"],
+		"readonly":  index != symbols["ROM"] && !mappable && access == regionInfo["READ"],
 		"writeonly": access == regionInfo["WRITE"],
 	} {
 		if yes {

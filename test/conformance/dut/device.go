@@ -22,6 +22,7 @@ const (
 	Big      = engine.RegionBAR5 // more memory than one message moves
 	Own      = engine.NumRegions // of the device's own: can only be written, and mapped in part
 
+	vectors  = 32 // of MSI-X
 	page     = 4096
 	bigSize  = 2 << 20
 	sparseSz = 4 * page
@@ -35,7 +36,8 @@ type Device struct {
 	engine.BaseDevice
 	registers registers
 	scratch   scratch
-	sparse    int // memfds
+	rom       []byte // none: no expansion ROM
+	sparse    int    // memfds
 	mappable  int
 	big       int
 }
@@ -88,6 +90,7 @@ func (d *Device) Describe() (engine.Description, error) {
 	bar := func(size uint64) pci.BAR { return pci.BAR{Size: size, Type: pci.Mem32} }
 	config, err := pci.NewSpace(pci.Config{
 		Vendor: 0x1b36, Device: 0xc0f0, Class: 0xff0000, Revision: 1, InterruptPin: 1, Express: true,
+		ROMSize: uint32(len(d.rom)),
 		BARs: [pci.NumBARs]pci.BAR{
 			Scratch: bar(page), ReadOnly: bar(page), Sparse: bar(sparseSz), Mappable: bar(page),
 			Control: bar(conformance.ControlSize), Big: bar(bigSize),
@@ -97,7 +100,10 @@ func (d *Device) Describe() (engine.Description, error) {
 		return engine.Description{}, err
 	}
 	err = capabilities(config)
-	desc := engine.Description{Config: config, StateVersion: 1}
+	desc := engine.Description{Config: config, StateVersion: 1, ROM: d.rom}
+	if err == nil {
+		desc.MSIX, err = pci.NewMSIXTable(vectors)
+	}
 	desc.Regions[Scratch] = engine.Region{Size: page, Read: d.scratch.read, Write: d.scratch.write}
 	desc.Regions[Big] = file(d.big, bigSize)
 	desc.Regions[ReadOnly] = engine.Region{Size: page, Read: func(off uint64, p []byte) error {
@@ -118,17 +124,17 @@ func (d *Device) Describe() (engine.Description, error) {
 		Offset: 8, Size: 4, Event: &d.registers.events[2], Shadow: &engine.IOShadow{FD: d.mappable, Offset: 64},
 	}}
 	desc.Extra = []engine.Region{own}
-	desc.IRQs = [irq.NumIndexes]int{irq.INTx: 1, irq.MSI: 4, irq.MSIX: 32, irq.Err: 1, irq.Req: 1}
+	desc.IRQs = [irq.NumIndexes]int{irq.INTx: 1, irq.MSI: 4, irq.MSIX: vectors, irq.Err: 1, irq.Req: 1}
 	return desc, err
 }
 
-// capabilities fills the configuration space. MSI-X table and pending bits lie where
-// nobody looks: clients keep the table to themselves.
+// capabilities fills the configuration space. MSI-X table and pending bits lie in the upper
+// half of the big region, of which no case wants more than the lower.
 func capabilities(config *pci.Space) error {
 	_, err1 := config.AddExpress(pci.Express{FLR: true})
 	_, err2 := config.AddPM(pci.PM{PME: pci.PMED0 | pci.PMED3hot})
 	_, err3 := config.AddMSI(pci.MSI{Vectors: 4, Maskable: true})
-	_, err4 := config.AddMSIX(pci.MSIX{Vectors: 32, TableBAR: Big, TableOffset: bigSize / 2, PBABAR: Big, PBAOffset: bigSize/2 + page})
+	_, err4 := config.AddMSIX(pci.MSIX{Vectors: vectors, TableBAR: Big, TableOffset: bigSize / 2, PBABAR: Big, PBAOffset: bigSize/2 + page})
 	_, err5 := config.AddVendor([]byte("abc"))
 	_, err6 := config.AddAER()
 	_, err7 := config.AddSerial(0x0102030405060708)

@@ -88,8 +88,17 @@ func (p plain) Describe() (engine.Description, error) {
 	return desc, err
 }
 
-// Plain is a device that can be neither migrated nor reset.
-func (d *Device) Plain() engine.Device { return plain{d} }
+// romSize is that of the expansion ROM in bytes.
+const romSize = 2048
+
+// Plain is a device that can be neither migrated nor reset, but has an expansion ROM.
+func (d *Device) Plain() engine.Device {
+	d.rom = make([]byte, romSize)
+	for i := range d.rom {
+		d.rom[i] = byte(i)
+	}
+	return plain{d}
+}
 
 // StopCopy is a device that can be migrated only while it stands.
 func (d *Device) StopCopy() engine.Device { return struct{ engine.Migrator }{d} }
