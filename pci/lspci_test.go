@@ -1,77 +1,14 @@
 package pci
 
 import (
-	"bytes"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
+
+	"vfiouser/test/lspci"
 )
-
-// lspci has the real program decode a dump. It stands in a folder of its own on some systems.
-func lspci(t *testing.T, dump []byte) string {
-	t.Helper()
-	var path string
-	for _, name := range []string{"lspci", "/usr/sbin/lspci", "/sbin/lspci"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	switch {
-	case path != "":
-	case os.Getenv("CI") == "true":
-		t.Fatal("there is no lspci: `make test` installs pciutils, as root and where there is apt")
-	default:
-		t.Skip("there is no lspci: install pciutils")
-	}
-	file := filepath.Join(t.TempDir(), "dump")
-	if err := os.WriteFile(file, dump, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var out, errs bytes.Buffer
-	cmd := exec.Command(path, "-n", "-vvv", "-F", file)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("lspci: %v\n%s", err, &errs)
-	}
-	return out.String()
-}
-
-// compareLspci wants every line of a golden file in what lspci says, in that order. The lines
-// are those that do not depend on its version, or parts of them; blanks do not count.
-func compareLspci(t *testing.T, golden, got string) {
-	t.Helper()
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	squeeze := func(s string) string { return strings.Join(strings.Fields(s), " ") }
-	rest := squeeze(got)
-	for line := range strings.Lines(string(want)) {
-		line = squeeze(line)
-		i := strings.Index(rest, line)
-		if i < 0 {
-			t.Errorf("%s: lspci does not say, or not here: %q", golden, line)
-			continue
-		}
-		rest = rest[i+len(line):]
-	}
-	for _, complaint := range []string{"<chain looped>", "<chain broken>", "<access denied>", "!!!"} {
-		if strings.Contains(got, complaint) {
-			t.Errorf("lspci says %q", complaint)
-		}
-	}
-	if t.Failed() {
-		t.Logf("lspci says:\n%s", got)
-	}
-}
 
 func TestLspciDecodesTheNVMeSpace(t *testing.T) {
 	s := newNVMe(t)
-	compareLspci(t, "testdata/nvme.decoded", lspci(t, []byte(dump(t, s))))
+	lspci.Compare(t, "testdata/nvme.decoded", lspci.Decode(t, []byte(dump(t, s))))
 }
 
 // The function that libvfio-user's sample for lspci describes, made with our builders: a
@@ -87,7 +24,7 @@ func TestLspciDecodesTheSampleOfLibvfioUser(t *testing.T) {
 	add(s.AddSerial(0xcafebabe_deadbeef))
 	add(s.AddVendorExtended(VendorExtended{ID: 1, Revision: 1, Data: make([]byte, 13)}))
 	add(s.Place(0x400).AddVendorExtended(VendorExtended{ID: 2, Revision: 2, Data: make([]byte, 13)}))
-	compareLspci(t, "testdata/sample.decoded", lspci(t, AppendDump(nil, "bogus PCI device", bytesAt(t, s, 0, s.Size()))))
+	lspci.Compare(t, "testdata/sample.decoded", lspci.Decode(t, AppendDump(nil, "bogus PCI device", bytesAt(t, s, 0, s.Size()))))
 }
 
 // Every builder, and registers as a guest's driver has set them up.
@@ -122,5 +59,5 @@ func TestLspciDecodesEverything(t *testing.T) {
 	if err := s.Set(aer+6, []byte{0x10}); err != nil {
 		t.Fatal(err)
 	}
-	compareLspci(t, "testdata/everything.decoded", lspci(t, AppendDump(nil, "Ethernet controller", bytesAt(t, s, 0, s.Size()))))
+	lspci.Compare(t, "testdata/everything.decoded", lspci.Decode(t, AppendDump(nil, "Ethernet controller", bytesAt(t, s, 0, s.Size()))))
 }

@@ -23,6 +23,7 @@ import (
 	"vfiouser/engine"
 	"vfiouser/irq"
 	"vfiouser/pci"
+	"vfiouser/test/lspci"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -265,6 +266,20 @@ func TestInspectNVMeController(t *testing.T) {
 		t.Errorf("a device in use: %v", err)
 	}
 	detach()
+}
+
+func TestLspciDecodesTheNVMeController(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	stop, err := serveDemo(socket, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	dump, err := inspected(t, "--lspci", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lspci.Compare(t, "testdata/nvme.decoded", lspci.Decode(t, []byte(dump)))
 }
 
 func TestNVMeRegistersInWords(t *testing.T) {
