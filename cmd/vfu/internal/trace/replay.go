@@ -108,7 +108,7 @@ func (p *player) run(ctx context.Context, server string) error {
 		}
 	}()
 	for i := 0; i < len(p.script.steps); {
-		if p.script.steps[i].hangUp == Client {
+		if e := p.script.steps[i].end; e != nil && e.From == Client && e.Channel == Main {
 			break // what the server still said reached nobody
 		}
 		n, err := p.step(i)
@@ -128,7 +128,7 @@ func (p *player) step(i int) (int, error) {
 	st := &p.script.steps[i]
 	m := st.message
 	if m == nil {
-		return 1, p.end(st)
+		return 1, p.end(st.end)
 	}
 	if p.begin.IsZero() {
 		p.begin = m.time
@@ -159,9 +159,15 @@ func (p *player) pollsAt(i int, m *message) (int, *message) {
 	return p.script.polls(i)
 }
 
-// end waits for the end of the server.
-func (p *player) end(st *step) error {
-	p.now = st.event.Time
+// end closes the twin socket, or waits for the end of the server.
+func (p *player) end(e *Event) error {
+	p.now = e.Time
+	if e.Channel == Twin {
+		if p.twin != nil {
+			p.twin.stream.shutdown(unix.SHUT_RDWR)
+		}
+		return nil
+	}
 	for deadline := p.deadline(); !p.silent; {
 		if err := p.listen(deadline); err != nil {
 			return err

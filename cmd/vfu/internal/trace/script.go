@@ -18,8 +18,7 @@ type script struct {
 // step is a message, or the end of what a side sends.
 type step struct {
 	message *message
-	hangUp  Side // if message is nil
-	event   *Event
+	end     *Event // if message is nil
 }
 
 // readScripts reads a recording.
@@ -46,8 +45,8 @@ func readScripts(r io.Reader) ([]*script, error) {
 			a.add(e)
 		case HangUp:
 			a.end(e.Session, e.Channel, e.From)
-			if e.Channel == Main {
-				s.steps = append(s.steps, step{hangUp: e.From, event: e})
+			if e.Channel == Main || e.From == Client {
+				s.steps = append(s.steps, step{end: e})
 			}
 		}
 		return nil
