@@ -19,7 +19,7 @@ import (
 var socketFlag = flag.String("socket", os.Getenv("VFIOUSER_CONFORMANCE_SOCKET"), "run against the server at this unix socket")
 
 // leastCases is how many cases there must be, so that none gets lost.
-const leastCases = 800
+const leastCases = 1000
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
