@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"vfiouser/client"
 	"vfiouser/dma"
 	"vfiouser/engine"
 	"vfiouser/irq"
@@ -21,25 +22,39 @@ const (
 	cardVectors = 4
 	// cardRaise is a register of the card: a write of n raises vector n.
 	cardRaise = 0x10
+	cardArea  = 4096 // size of BAR2, bytes
 )
 
-// card is a device of a server that the tests run in this process: BAR0 is plain memory but for cardRaise.
+// card is a device of a server that the tests and examples run in this process: BAR0 is plain memory but for cardRaise, and so
+// is BAR2, which can be mapped if there is something to map.
 type card struct {
 	engine.BaseDevice
+	area      *client.Memory
 	session   atomic.Pointer[engine.Session]
 	registers [4096]byte
 }
 
 func (c *card) Describe() (engine.Description, error) {
-	config, err := pci.NewSpace(pci.Config{
-		Vendor: 0x1b36, Device: 0x0011, Class: 0xff0000,
-		BARs: [6]pci.BAR{{Size: uint64(len(c.registers)), Type: pci.Mem32}},
-	})
+	bars := [6]pci.BAR{{Size: uint64(len(c.registers)), Type: pci.Mem32}}
+	if c.area != nil {
+		bars[2] = pci.BAR{Size: cardArea, Type: pci.Mem32}
+	}
+	config, err := pci.NewSpace(pci.Config{Vendor: 0x1b36, Device: 0x0011, Class: 0xff0000, BARs: bars})
 	desc := engine.Description{Config: config}
 	desc.IRQs[irq.MSIX] = cardVectors
 	desc.Regions[engine.RegionBAR0] = engine.Region{Size: uint64(len(c.registers)), Read: c.read, Write: c.write}
+	if c.area != nil {
+		desc.Regions[engine.RegionBAR2] = engine.Region{
+			Size: cardArea, FD: c.area.FD(), Areas: []engine.Area{{Size: cardArea}},
+			Read:  func(off uint64, p []byte) error { copy(p, c.area.Bytes()[off:]); return nil },
+			Write: func(off uint64, p []byte) error { copy(c.area.Bytes()[off:], p); return nil },
+		}
+	}
 	return desc, err
 }
+
+// ResetDevice clears the registers.
+func (c *card) ResetDevice(*engine.Session) { clear(c.registers[:]) }
 
 func (c *card) NewDevice(s *engine.Session) error { c.session.Store(s); return nil }
 
@@ -63,6 +78,7 @@ func (c *card) poke(iova uint64, v byte) error {
 	b, err := r.Bytes(iova, 1, dma.ProtWrite)
 	if err == nil {
 		b[0] = v
+		r.Wrote(iova, 1)
 	}
 	return err
 }

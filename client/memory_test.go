@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -60,10 +63,40 @@ func TestMemory(t *testing.T) {
 		t.Errorf("populated memory has %d blocks (%v)", st.Blocks, err)
 	}
 	p.Close()
-	if h, err := NewMemory(2<<20, WithHugepages()); err == nil {
-		h.Close()
-	} else if !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
-		t.Errorf("hugepages: %v", err)
+}
+
+// TestHugepages needs free hugepages to show all: sysctl vm.nr_hugepages=8.
+func TestHugepages(t *testing.T) {
+	b, err := os.ReadFile("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+	if err != nil {
+		t.Skip("no hugepages of 2 MiB:", err)
+	}
+	free, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkLeaks(t)
+	if free > 0 {
+		m, err := NewMemory(1, WithHugepages(), WithPopulate())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Size() != 2<<20 {
+			t.Errorf("size %d", m.Size())
+		}
+		m.Bytes()[m.Size()-1] = 1
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(m.FD(), &fs); err != nil || fs.Bsize != 2<<20 {
+			t.Errorf("pages of %d bytes (%v)", fs.Bsize, err)
+		}
+		if err := unix.Ftruncate(m.FD(), 0); err != unix.EPERM {
+			t.Error("sealed memory shrinks:", err)
+		}
+		m.Close()
+	}
+	_, err = NewMemory((free+1)<<21, WithHugepages(), WithPopulate())
+	if !errors.Is(err, unix.ENOMEM) || !strings.Contains(err.Error(), "vm.nr_hugepages") {
+		t.Errorf("%d hugepages of %d: %v", free+1, free, err)
 	}
 }
 

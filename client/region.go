@@ -152,7 +152,7 @@ func (r *Region) Mmap(area int) (*MappedRegion, error) {
 		}
 		return nil, fmt.Errorf("client: mmap region %d, area %d: %w", r.Index, area, err)
 	}
-	return &MappedRegion{Offset: a.Offset, bytes: b}, nil
+	return &MappedRegion{Offset: a.Offset, bytes: b, writable: r.Writable()}, nil
 }
 
 func (r *Region) protection() (prot int) {

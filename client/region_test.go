@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"errors"
+	"io"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -218,6 +219,87 @@ func TestMmapSharesWithTheServer(t *testing.T) {
 		}()
 	}
 	m.Close()
+}
+
+func TestMappedAccessors(t *testing.T) {
+	file := memfd(t, 2*4096)
+	info := codec.RegionInfo{Size: 8192, Flags: mmapFlags, Sparse: []codec.Area{{Offset: 4096, Size: 4096}}}
+	readOnly := info
+	readOnly.Flags &^= codec.RegionFlagWrite
+	d := attach(t, func(s *server) {
+		s.Reply(s.Want(codec.CmdGetRegionInfo), info.AppendReply(nil, 1000), file)
+		s.Reply(s.Want(codec.CmdGetRegionInfo), readOnly.AppendReply(nil, 1000), file)
+	})
+	mapRegion := func() *MappedRegion {
+		r, err := d.Region(testContext(t), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		m, err := r.Mmap(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	m, fixed := mapRegion(), mapRegion()
+	defer m.Close()
+	defer fixed.Close()
+	m.Store8(0x1001, 0x11)
+	m.Store16(0x1002, 0x3322)
+	m.Store32(0x1004, 0x77665544)
+	m.Store64(0x1008, 0xffeeddccbbaa9988)
+	p := make([]byte, 16)
+	want := []byte{0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}
+	if n, err := fixed.ReadAt(p, 0x1000); n != 16 || err != nil || !bytes.Equal(p, want) {
+		t.Errorf("%x, %v", p, err)
+	}
+	if fixed.Load8(0x1001) != 0x11 || fixed.Load16(0x1002) != 0x3322 || fixed.Load32(0x1004) != 0x77665544 || fixed.Load64(0x1008) != 0xffeeddccbbaa9988 {
+		t.Error("loads differ from stores")
+	}
+	if n, err := m.WriteAt([]byte("end!"), 0x1ffc); n != 4 || err != nil || fixed.Load32(0x1ffc) != 0x21646e65 {
+		t.Error(n, err)
+	}
+	for _, test := range []struct {
+		name string
+		do   func() (int, error)
+		n    int
+		want error
+	}{
+		{"read across the end", func() (int, error) { return m.ReadAt(p, 0x1ff8) }, 8, io.EOF},
+		{"read at the end", func() (int, error) { return m.ReadAt(p, 0x2000) }, 0, io.EOF},
+		{"write across the end", func() (int, error) { return m.WriteAt(p, 0x1ff8) }, 8, io.ErrShortWrite},
+		{"read before the area", func() (int, error) { return m.ReadAt(p, 0xfff) }, 0, ErrInvalid},
+		{"read behind the area", func() (int, error) { return m.ReadAt(p, 0x2001) }, 0, ErrInvalid},
+		{"read at a negative offset", func() (int, error) { return m.ReadAt(p, -1) }, 0, ErrInvalid},
+		{"write before the area", func() (int, error) { return m.WriteAt(p, 0) }, 0, ErrInvalid},
+		{"write to what may only be read", func() (int, error) { return fixed.WriteAt(p, 0x1000) }, 0, ErrInvalid},
+	} {
+		if n, err := test.do(); n != test.n || !errors.Is(err, test.want) {
+			t.Errorf("%s: %d, %v", test.name, n, err)
+		}
+	}
+	for name, access := range map[string]func(){
+		"8 bits before the area":  func() { m.Load8(0xfff) },
+		"8 bits behind the area":  func() { m.Store8(0x2000, 0) },
+		"16 bits, not aligned":    func() { m.Load16(0x1001) },
+		"16 bits across the end":  func() { m.Store16(0x1fff, 0) },
+		"8 bits, read-only":       func() { fixed.Store8(0x1000, 0) },
+		"16 bits, read-only":      func() { fixed.Store16(0x1000, 0) },
+		"32 bits, read-only":      func() { fixed.Store32(0x1000, 0) },
+		"64 bits, read-only":      func() { fixed.Store64(0x1000, 0) },
+		"an offset that wraps":    func() { m.Load8(1<<64 - 1) },
+		"32 bits at an odd place": func() { m.Store32(0x1002, 0) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error(name, "does not panic")
+				}
+			}()
+			access()
+		}()
+	}
 }
 
 func TestMmapChecksTheFile(t *testing.T) {
