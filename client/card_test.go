@@ -86,6 +86,16 @@ func (c *card) poke(iova uint64, v byte) error {
 // serve starts a server for a card on a path; stop ends it as if it were killed.
 func serve(t testing.TB, path string, c *card, cfg engine.Config) (stop func()) {
 	t.Helper()
+	return serveOn(t, path, c, cfg)
+}
+
+func serveDevice(t testing.TB, path string, d engine.Device) (stop func()) {
+	t.Helper()
+	return serveOn(t, path, d, engine.Config{})
+}
+
+func serveOn(t testing.TB, path string, c engine.Device, cfg engine.Config) (stop func()) {
+	t.Helper()
 	e, err := engine.New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -141,3 +141,20 @@ func runs(keys func(yield func(keptIRQ) bool)) (groups [][]keptIRQ) {
 	}
 	return groups
 }
+
+// knows tells whether anything is remembered of an index.
+func (p *keeper) knows(index codec.IRQIndex) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key := range p.fds {
+		if key.index == index {
+			return true
+		}
+	}
+	for key := range p.masked {
+		if key.index == index {
+			return true
+		}
+	}
+	return false
+}
