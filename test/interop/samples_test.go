@@ -90,18 +90,24 @@ func (p *process) waitFor(t *testing.T, text string) {
 // serveSample starts a sample server and attaches to it.
 func serveSample(t *testing.T, name string, args ...string) (*process, *client.Device) {
 	t.Helper()
+	return serveSampleWith(t, name, nil, args...)
+}
+
+// serveSampleWith is serveSample with options for the client.
+func serveSampleWith(t *testing.T, name string, opts []client.Option, args ...string) (*process, *client.Device) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	p := launch(t, exec.Command(sample(t, name), append(args, socket)...))
-	return p, attach(t, p, socket)
+	return p, attach(t, p, socket, opts...)
 }
 
 // attach attaches to a server that may still be starting. The device is closed at the end.
-func attach(t *testing.T, p *process, socket string) *client.Device {
+func attach(t *testing.T, p *process, socket string, opts ...client.Option) *client.Device {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
 	for {
-		dev, err := client.Attach(ctx, socket)
+		dev, err := client.Attach(ctx, socket, opts...)
 		if err == nil {
 			t.Cleanup(func() { dev.Close() })
 			return dev
