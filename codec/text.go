@@ -142,9 +142,7 @@ func (l *line) region(index uint32) *line {
 	return l.name(index, "region", "BAR0", "BAR1", "BAR2", "BAR3", "BAR4", "BAR5", "ROM", "CONFIG", "VGA")
 }
 
-func (l *line) irq(index IRQIndex) *line {
-	return l.name(uint32(index), "interrupt", "INTX", "MSI", "MSIX", "ERR", "REQ")
-}
+func (l *line) irq(index IRQIndex) *line { return l.add(" ", index.String()) }
 
 // data is the size of data and its first bytes.
 func (l *line) data(b []byte) *line {

@@ -177,7 +177,7 @@ func TestOurClientAndOurEngine(t *testing.T) {
 				mark = "twin "
 			}
 			for _, line := range []string{
-				"< " + mark + "DMA_READ #", " reply 0x10010 2 bytes 01 64\n", "0x10012 1 bytes 65\n", "SET_IRQS #", "INTX vector 0 EVENTFD|TRIGGER [eventfd]\n",
+				"< " + mark + "DMA_READ #", " reply 0x10010 2 bytes 01 64\n", "0x10012 1 bytes 65\n", "SET_IRQS #", "INTx vector 0 EVENTFD|TRIGGER [eventfd]\n",
 				"[memfd 4KiB]\n", "error EPERM\n", " hangs up: session 2\n",
 			} {
 				if !strings.Contains(text, line) {
