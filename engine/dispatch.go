@@ -97,7 +97,7 @@ func (s *Session) dispatch(m *message) {
 	switch {
 	case c.serve == nil && c.start == nil:
 		err = unix.EINVAL // as libvfio-user answers to a command that it does not know
-	case s.state != stateNegotiated && !c.early, m.flooded:
+	case !c.early && (m.flooded || s.state != stateNegotiated):
 		err = unix.EINVAL
 	default:
 		err = c.serve(s, m)

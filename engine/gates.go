@@ -32,7 +32,16 @@ func (s *Session) gateFunction(i irq.Index, closed bool) {
 	}
 }
 
-// settleGates makes all gates what the registers say: for a new client and after a reset.
+// takeOver makes the function one that no driver has enabled: the last client's is gone.
+func (s *Session) takeOver() {
+	changed := s.ep.desc.Config.Release()
+	if changed != 0 && s.ep.desc.ConfigWritten != nil {
+		s.ep.desc.ConfigWritten(changed)
+	}
+	s.settleGates()
+}
+
+// settleGates makes all gates what the registers say: for a new client, and after a reset.
 func (s *Session) settleGates() {
 	if t := s.ep.desc.MSIX; t != nil {
 		t.Reset()

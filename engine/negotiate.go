@@ -27,6 +27,9 @@ func (s *Session) serveVersion(m *message) error {
 
 // negotiate appends the reply's payload.
 func (s *Session) negotiate(m *message) error {
+	if m.flooded {
+		return fmt.Errorf("VERSION with too many descriptors: %w", unix.EINVAL)
+	}
 	if len(m.payload) > maxVersion {
 		return fmt.Errorf("VERSION of %d bytes: %w", len(m.payload), unix.EINVAL)
 	}

@@ -96,7 +96,7 @@ func newSession(ep *Endpoint, fd int) (*Session, error) {
 		s.cancel(err)
 		return nil, err
 	}
-	s.settleGates()
+	s.takeOver()
 	s.silence = e.reactor.AfterFunc(e.cfg.NegotiateTimeout, func() { s.drop(errSilent) })
 	s.log.Info("client connected")
 	return s, nil

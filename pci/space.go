@@ -174,6 +174,20 @@ func (s *Space) Set(off int, p []byte) error {
 // Reset puts everything back to its state at power-on.
 func (s *Space) Reset() { copy(s.now, s.initial) }
 
+// Release takes back what a driver has enabled that is gone, and tells what that changed:
+// the command register, and MSI and MSI-X. Without it the next one would find its pin
+// disabled because the last one had used messages. All else stays.
+func (s *Space) Release() (changed Changed) {
+	const drivers = ChangedCommand | ChangedMSI | ChangedMSIX
+	for i, what := range s.watch {
+		if what&drivers != 0 && s.now[i] != s.initial[i] {
+			s.now[i] = s.initial[i]
+			changed |= what
+		}
+	}
+	return changed
+}
+
 func (s *Space) check(off, n int) error {
 	if off < 0 || off > len(s.now) || n > len(s.now)-off {
 		return rangeError(off, n, len(s.now))

@@ -207,6 +207,29 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// What a driver has enabled ends with it, where it has put the function stays.
+func TestRelease(t *testing.T) {
+	s := newNVMe(t)
+	fresh := read(t, s, s.msix+2, 2)
+	write(t, s, 0x10, 4, 0xfebf0000)
+	write(t, s, 0x3c, 1, 11)
+	if c := s.Release(); c != 0 {
+		t.Errorf("changed %#x, and nothing was enabled", c)
+	}
+	write(t, s, 0x04, 2, 0x0406)
+	write(t, s, s.msix+2, 2, 0xc000)
+	write(t, s, s.msi+msiControl, 2, 1)
+	if c, want := s.Release(), ChangedCommand|ChangedMSI|ChangedMSIX; c != want {
+		t.Errorf("changed %#x, want %#x", c, want)
+	}
+	if read(t, s, 0x04, 2) != 0 || s.MSIEnabled() || read(t, s, s.msix+2, 2) != fresh {
+		t.Error("something is still enabled")
+	}
+	if read(t, s, 0x10, 4)&^0xf != 0xfebf0000 || read(t, s, 0x3c, 1) != 11 {
+		t.Error("the BAR or a scratch register was taken back as well")
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -34,7 +34,8 @@ func TestDescriptorsWhereNoneBelong(t *testing.T) {
 			fds := slices.Repeat([]int{a.eventfd()}, n)
 			s := a.dial()
 			_, _ = s.try(codec.CmdVersion, nil, fds...)
-			s.negotiate()
+			s.ended()
+			s = a.session()
 			for cmd := codec.CmdVersion; cmd < codec.NumCommands; cmd++ {
 				for _, size := range []int{0, 16, 20, 24, 32, 40} {
 					_, _ = s.try(cmd, make([]byte, size), fds...)

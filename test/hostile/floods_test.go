@@ -70,7 +70,9 @@ func TestFloodsOfCommands(t *testing.T) {
 		}
 		b = append(b, "1]}}\x00"...)
 		for range 5 {
-			s.post(codec.CmdVersion, b)
+			s.refused(unix.EINVAL, codec.CmdVersion, b)
+			s.ended()
+			s = a.dial()
 		}
 		s.negotiate()
 	})

@@ -160,7 +160,8 @@ func TestVersion(t *testing.T) {
 		l.attack(t, c.name, func(a *attack) {
 			s := a.dial()
 			s.refused(unix.EINVAL, codec.CmdVersion, c.payload)
-			s.negotiate().alive()
+			s.ended()
+			a.session().alive()
 		})
 	}
 	l.attack(t, "VERSION twice", func(a *attack) {
