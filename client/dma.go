@@ -279,7 +279,7 @@ func (d *Device) undo(ctx context.Context, maps []Mapping) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.dma.undoTime)
 	defer cancel()
-	for _, m := range maps {
+	for i, m := range maps {
 		err := d.UnmapDMA(ctx, m.IOVA, m.Size)
 		var refused *codec.Error
 		switch {
@@ -288,6 +288,9 @@ func (d *Device) undo(ctx context.Context, maps []Mapping) {
 			d.dma.remove(m.IOVA, m.Size) // it was not mapped
 		default:
 			d.conn.fail(ErrUndo)
+			for _, m := range maps[i:] {
+				d.dma.remove(m.IOVA, m.Size) // the server has lost them with the session
+			}
 			return
 		}
 	}

@@ -123,6 +123,9 @@ func TestMapDMAIsAllOrNothing(t *testing.T) {
 			t.Error(err)
 		}
 		ended(t, d, ErrDisconnected)
+		if m := d.Mappings(); len(m) != 0 {
+			t.Errorf("%d mappings are left for Reattach", len(m))
+		}
 	})
 	t.Run("so does an undo that is not answered", func(t *testing.T) {
 		d := attach(t, func(s *server) {

@@ -274,3 +274,61 @@ func TestMasksOfKeptInterrupts(t *testing.T) {
 	dev.Close()
 	stop()
 }
+
+// TestReattachUnderFire has subscriptions made and closed, memory mapped and unmapped, and devices closed, while servers die
+// and come back. Nothing is promised to those calls but that each ends.
+func TestReattachUnderFire(t *testing.T) {
+	noLeaks(t)
+	ctx, path := bounded(t), socketPath(t)
+	stop := serve(t, path, new(card), engine.Config{})
+	dev, err := client.Attach(ctx, path, client.WithReattach(), client.WithTwinSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := client.NewMemory(64 << 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	for range 20 {
+		old := dev
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() {
+				for old.Err() == nil {
+					in, err := old.Interrupts(ctx, client.IRQMSIX, i, 1)
+					if err != nil {
+						continue
+					}
+					_ = old.TriggerIRQ(ctx, client.IRQMSIX, i, 1)
+					if _, err := in.Wait(ctx); errors.Is(err, context.DeadlineExceeded) {
+						t.Error(err)
+					}
+					_ = in.Close(ctx)
+				}
+			})
+			wg.Go(func() {
+				at := mem.At(uint64(i+1) << 20)
+				for old.Err() == nil {
+					_ = old.MapDMA(ctx, at)
+					_ = old.UnmapDMA(ctx, at.IOVA, at.Size)
+				}
+			})
+		}
+		// (once the first calls have been answered)
+		if _, err := old.ReadRegion32(ctx, client.RegionBAR0, 0); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		stop = serve(t, path, new(card), engine.Config{})
+		if dev, err = old.Reattach(ctx); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if err := dev.UnmapAllDMA(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	dev.Close()
+	stop()
+}
