@@ -168,8 +168,17 @@ func TestInheritedDescriptor(t *testing.T) {
 		}
 		c := &raw{t: t, fd: pair[1]}
 		c.ok(codec.CmdVersion, version.Append(nil))
+		select {
+		case <-ep.Done():
+			t.Error("done while the client is there")
+		default:
+		}
 		c.close()
 		<-d.gone
+		<-ep.Done() // nobody else can come
+		if err := ep.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 	t.Run("not a unix stream socket", func(t *testing.T) {
 		e := newEngine(t)

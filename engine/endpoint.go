@@ -44,6 +44,7 @@ type Endpoint struct {
 
 	// The rest belongs to the reactor.
 	listener listener
+	only     bool        // the inherited descriptor was a connection: no other client can come
 	poll     *reactor.FD // of the listener
 	session  *Session
 	waiting  int // a connection that came while the last client's session was being released, or -1
@@ -129,6 +130,7 @@ func (ep *Endpoint) Start() error {
 	ready := make(chan error, 1)
 	ep.engine.reactor.PostFunc(func() {
 		if l.connected {
+			ep.only = true
 			ep.begin(l.fd)
 			ready <- nil
 			return
@@ -144,6 +146,10 @@ func (ep *Endpoint) Start() error {
 	}
 	return nil
 }
+
+// Done is closed when the endpoint is, and nothing of a client is left: after Close, or
+// because it was made of a connection (RegisterFD) that has ended.
+func (ep *Endpoint) Done() <-chan struct{} { return ep.done }
 
 // Close stops listening, removes the socket file, ends the client's session after
 // its I/O in flight is done, and waits for all that. It is idempotent.
@@ -283,6 +289,8 @@ func (ep *Endpoint) settle() {
 	switch fd := ep.waiting; {
 	case ep.closing:
 		ep.late.Stop()
+		ep.finish()
+	case ep.only:
 		ep.finish()
 	case fd >= 0:
 		ep.waiting = -1

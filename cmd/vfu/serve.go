@@ -75,7 +75,8 @@ type served struct {
 	close  func() error // of what is behind the device, after its clients are gone
 }
 
-// serve runs devices until the context ends, then lets their I/O in flight finish.
+// serve runs devices until the context ends, or none can have a client any more, then lets
+// their I/O in flight finish.
 func (p *process) serve(ctx context.Context, kind string, devices []served) (err error) {
 	defer func() {
 		for _, d := range devices {
@@ -95,6 +96,7 @@ func (p *process) serve(ctx context.Context, kind string, devices []served) (err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
 	places := make([]string, len(devices))
+	endpoints := make([]*engine.Endpoint, len(devices))
 	for i, d := range devices {
 		places[i] = d.place.String()
 		ep, err := d.place.register(e, d.device)
@@ -104,9 +106,17 @@ func (p *process) serve(ctx context.Context, kind string, devices []served) (err
 		if err := ep.Start(); err != nil {
 			return err
 		}
+		endpoints[i] = ep
 	}
 	fmt.Printf("ready: %s on %s\n", kind, strings.Join(places, ", "))
-	<-ctx.Done()
-	log.Info("ending", "cause", context.Cause(ctx))
+	for _, ep := range endpoints {
+		select {
+		case <-ep.Done():
+		case <-ctx.Done():
+			log.Info("ending", "cause", context.Cause(ctx))
+			return nil
+		}
+	}
+	log.Info("ending", "cause", "no client can come any more")
 	return nil
 }

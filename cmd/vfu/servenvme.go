@@ -76,6 +76,13 @@ func (o option) Set(s string) error { return o.set(s) }
 
 func (c *controllers) flags(f *pflag.FlagSet) {
 	f.SortFlags = false
+	// The name that vfio-user gives it for all programs (specification, "Backend Program Conventions").
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "socket-path" {
+			name = "socket"
+		}
+		return pflag.NormalizedName(name)
+	})
 	begin := func(p place) error {
 		c.list = append(c.list, controller{place: p})
 		return nil
@@ -93,7 +100,7 @@ func (c *controllers) flags(f *pflag.FlagSet) {
 			return errors.New("is empty")
 		}
 		return begin(place{path: s})
-	}}, "socket", "begin a controller on a unix socket")
+	}}, "socket", "begin a controller on a unix socket (also --socket-path)")
 	f.Var(option{"N", func(s string) error {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 {

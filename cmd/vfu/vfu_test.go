@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vfiouser/client"
 	driver "vfiouser/drivers/nvme"
 )
@@ -141,6 +143,38 @@ func TestServeOnInheritedDescriptor(t *testing.T) {
 	if ns.Size() != 1<<30 {
 		t.Errorf("%d bytes", ns.Size())
 	}
+	detach()
+	terminate(t, cmd)
+}
+
+// A connection has one client; when that has gone there is nothing left to serve.
+func TestServeOnInheritedConnection(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(pair[0]), "connection")
+	cmd := command(t, "serve", "nvme", "--fd", "3", "--namespace", "null:1G")
+	cmd.ExtraFiles = []*os.File{file}
+	serve(t, cmd)
+	file.Close()
+	dev, err := client.AttachFD(t.Context(), pair[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServeTakesTheCommonNameOfSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	cmd := command(t, "serve", "nvme", "--socket-path="+path, "--namespace", "null:1G")
+	serve(t, cmd)
+	_, detach := disk(t, path)
 	detach()
 	terminate(t, cmd)
 }
