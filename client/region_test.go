@@ -380,7 +380,7 @@ func TestRegionAccessIsSplit(t *testing.T) {
 func TestRegisters(t *testing.T) {
 	posted := make(chan struct{})
 	d := attach(t, func(s *server) {
-		for _, want := range [][]byte{{4, 3, 2, 1}, {8, 7, 6, 5, 4, 3, 2, 1}, {0xdd, 0xcc, 0xbb, 0xaa}} {
+		for _, want := range [][]byte{{9}, {2, 1}, {4, 3, 2, 1}, {8, 7, 6, 5, 4, 3, 2, 1}, {0xdd, 0xcc, 0xbb, 0xaa}, {1, 0, 0, 0, 0, 0, 0, 0x80}} {
 			m := s.Want(codec.CmdRegionWrite)
 			var a codec.RegionAccess
 			if err := a.DecodeWriteRequest(m.Payload); err != nil || !bytes.Equal(a.Data, want) {
@@ -392,11 +392,17 @@ func TestRegisters(t *testing.T) {
 		s.ServeAccesses()
 	})
 	ctx := testContext(t)
-	if err := errors.Join(d.WriteRegion32(ctx, 0, 0, 0x01020304), d.WriteRegion64(ctx, 0, 0, 0x0102030405060708),
-		d.PostRegion32(ctx, 0, 0, 0xaabbccdd)); err != nil {
+	if err := errors.Join(d.WriteRegion8(ctx, 0, 0, 9), d.WriteRegion16(ctx, 0, 0, 0x0102), d.WriteRegion32(ctx, 0, 0, 0x01020304), d.WriteRegion64(ctx, 0, 0, 0x0102030405060708),
+		d.PostRegion32(ctx, 0, 0, 0xaabbccdd), d.PostRegion64(ctx, 0, 0, 0x8000000000000001)); err != nil {
 		t.Error(err)
 	}
 	<-posted
+	if v, err := d.ReadRegion8(ctx, 0, 0x10); err != nil || v != 0x10 {
+		t.Errorf("%#x, %v", v, err)
+	}
+	if v, err := d.ReadRegion16(ctx, 0, 0x10); err != nil || v != 0x1110 {
+		t.Errorf("%#x, %v", v, err)
+	}
 	if v, err := d.ReadRegion32(ctx, 0, 0x10); err != nil || v != 0x13121110 {
 		t.Errorf("%#x, %v", v, err)
 	}

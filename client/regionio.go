@@ -106,6 +106,18 @@ func (d *Device) PostRegion(ctx context.Context, region int, off uint64, p []byt
 	return nil
 }
 
+// ReadRegion8 reads an 8-bit register.
+func (d *Device) ReadRegion8(ctx context.Context, region int, off uint64) (uint8, error) {
+	v, err := d.readRegister(ctx, region, off, 1)
+	return uint8(v), err
+}
+
+// ReadRegion16 reads a little-endian 16-bit register.
+func (d *Device) ReadRegion16(ctx context.Context, region int, off uint64) (uint16, error) {
+	v, err := d.readRegister(ctx, region, off, 2)
+	return uint16(v), err
+}
+
 // ReadRegion32 reads a little-endian 32-bit register.
 func (d *Device) ReadRegion32(ctx context.Context, region int, off uint64) (uint32, error) {
 	v, err := d.readRegister(ctx, region, off, 4)
@@ -136,6 +148,16 @@ func (d *Device) readRegister(ctx context.Context, region int, off uint64, size 
 	return v, err
 }
 
+// WriteRegion8 writes an 8-bit register and waits for the answer.
+func (d *Device) WriteRegion8(ctx context.Context, region int, off uint64, v uint8) error {
+	return d.writeRegister(ctx, region, off, uint64(v), 1)
+}
+
+// WriteRegion16 writes a little-endian 16-bit register and waits for the answer.
+func (d *Device) WriteRegion16(ctx context.Context, region int, off uint64, v uint16) error {
+	return d.writeRegister(ctx, region, off, uint64(v), 2)
+}
+
 // WriteRegion32 writes a little-endian 32-bit register and waits for the answer.
 func (d *Device) WriteRegion32(ctx context.Context, region int, off uint64, v uint32) error {
 	return d.writeRegister(ctx, region, off, uint64(v), 4)
@@ -157,12 +179,21 @@ func (d *Device) writeRegister(ctx context.Context, region int, off, v uint64, s
 
 // PostRegion32 writes a little-endian 32-bit register without waiting: a doorbell. See PostRegion.
 func (d *Device) PostRegion32(ctx context.Context, region int, off uint64, v uint32) error {
+	return d.postRegister(ctx, region, off, uint64(v), 4)
+}
+
+// PostRegion64 writes a little-endian 64-bit register in one access without waiting. See PostRegion.
+func (d *Device) PostRegion64(ctx context.Context, region int, off uint64, v uint64) error {
+	return d.postRegister(ctx, region, off, v, 8)
+}
+
+func (d *Device) postRegister(ctx context.Context, region int, off, v uint64, size int) error {
 	k, err := d.conn.begin(ctx, codec.CmdRegionWrite)
 	if err != nil {
 		return err
 	}
-	ask := codec.RegionAccess{Offset: off, Region: uint32(region), Count: 4}
-	return d.conn.post(ctx, k, appendRegister(ask.AppendHead(k.payload()), uint64(v), 4), nil)
+	ask := codec.RegionAccess{Offset: off, Region: uint32(region), Count: uint32(size)}
+	return d.conn.post(ctx, k, appendRegister(ask.AppendHead(k.payload()), v, size), nil)
 }
 
 // appendRegister appends the low size bytes of v.
