@@ -149,14 +149,16 @@ func TestNextClientFindsNothingEnabled(t *testing.T) {
 	conn.poke(configRegion, pciCommand, 6, intxDisable)
 	conn.close()
 	b.settled()
-	told = 0
+	b.do(func() { told = 0 })
 	conn = b.attach()
 	if got := conn.peek(configRegion, pciCommand, 2); got[0] != 0 || got[1] != 0 {
 		t.Errorf("command register % x", got)
 	}
-	if told != pci.ChangedCommand {
-		t.Errorf("the device was told of %#x", told)
-	}
+	b.do(func() {
+		if told != pci.ChangedCommand {
+			t.Errorf("the device was told of %#x", told)
+		}
+	})
 	if got := conn.peek(configRegion, 0x10, 4); got[3] != 0xfe {
 		t.Errorf("BAR 0 % x is not where it was put", got)
 	}

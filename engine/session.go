@@ -210,7 +210,8 @@ func (s *Session) drop(cause error) {
 			if broken {
 				s.guard(s.powerOn)
 			}
-			s.destroy()
+			// Posted, so that what was begun with StartReadDMA and not yet run ends before.
+			s.Post(s.destroy)
 		})
 	})
 }

@@ -219,6 +219,25 @@ func TestStartedDMAIsBounded(t *testing.T) {
 	d.attach()
 }
 
+// What was begun has ended when the device hears of its client's end, also if the data
+// path stands still already and nothing has to be waited for.
+func TestStartedDMAEndsBeforeDestroyDevice(t *testing.T) {
+	b := newBed(t, Config{})
+	b.attach()
+	s := b.device.session()
+	held := make(chan bool)
+	b.do(func() { s.path.hold(func() { close(held) }) })
+	<-held
+	b.do(func() {
+		s.StartReadDMA(0x100000, make([]byte, 8), func(error) { b.device.note("DMA") })
+		s.drop(errHungUp)
+	})
+	<-b.device.gone
+	if got, want := b.device.noted(), []string{"new", "hold", "DMA", "destroy"}; !slices.Equal(got, want) {
+		t.Errorf("calls %q, want %q", got, want)
+	}
+}
+
 // A bounded number of messages is under way; the others follow in order. Answers may come
 // in any order.
 func TestManyStartedDMAs(t *testing.T) {
