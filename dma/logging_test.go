@@ -187,6 +187,7 @@ func TestLoggingStartsAndStops(t *testing.T) {
 	wantDirty(t, dirty(64), 2, 8)
 	dirty = logging(t, tab)
 	tab.MarkDirty(0x9000, 1)
+	wantDirty(t, dirty(64), 9)
 	_, err := tab.StartLogging(2*page, nil, nil)
 	wantErr(t, err, ErrInvalid, syscall.EINVAL)
 	r.Enter()
