@@ -49,6 +49,7 @@ func (t *Table) StartLogging(pageSize uint64, ranges []Range, done func()) (uint
 		l.pages = &dirtyPages{limit: maxDirtyChunks}
 	}
 	s := old.logged(l)
+	t.log.Store(l)
 	t.snap.Store(s)
 	t.change.Unlock()
 	// A section that began before does not know of the log.
@@ -61,13 +62,14 @@ func (t *Table) StopLogging() {
 	t.change.Lock()
 	defer t.change.Unlock()
 	if old := t.snap.Load(); old.log != nil {
+		t.log.Store(nil)
 		t.snap.Store(old.logged(nil))
 	}
 }
 
 // LogPageSize is the size of a page of the log in bytes, 0 if nothing is logged.
 func (t *Table) LogPageSize() uint64 {
-	if l := t.snap.Load().log; l != nil {
+	if l := t.log.Load(); l != nil {
 		return 1 << l.shift
 	}
 	return 0
@@ -83,7 +85,7 @@ func (t *Table) LogPageSize() uint64 {
 // where they are larger they are repeated, and one that lies in the range only in part is
 // reported again. It takes time in proportion to what was written.
 func (t *Table) ReportDirty(r Range, pageSize uint64, bitmap []uint64) error {
-	l := t.snap.Load().log
+	l := t.log.Load()
 	switch {
 	case l == nil:
 		return ErrNotLogging
@@ -103,7 +105,7 @@ func (t *Table) ReportDirty(r Range, pageSize uint64, bitmap []uint64) error {
 // MarkDirty records a write of n bytes at iova that no Reader and no Pin knows of: by
 // message, say. Call it after the write. It costs a load if nothing is logged.
 func (t *Table) MarkDirty(iova, n uint64) {
-	if l := t.snap.Load().log; l != nil {
+	if l := t.log.Load(); l != nil {
 		l.mark(iova, n)
 	}
 }
@@ -154,10 +156,9 @@ func (p Pin) mark() bool {
 	if p.n == 0 {
 		return true
 	}
-	l := p.r.t.snap.Load().log
-	if l == nil {
-		return false
+	l := p.r.t.log.Load()
+	if l != nil {
+		l.mark(p.iova, p.n)
 	}
-	l.mark(p.iova, p.n)
-	return true
+	return l != nil
 }

@@ -24,6 +24,7 @@ type Config struct {
 type Table struct {
 	cfg  Config
 	snap atomic.Pointer[snapshot]
+	log  atomic.Pointer[dirtyLog] // that of snap, for those who need nothing else of it
 	// waiters is set while a retirement waits for readers; Reader.Exit looks at it.
 	waiters atomic.Bool
 
