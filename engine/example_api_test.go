@@ -38,7 +38,7 @@ func (c *card) Describe() (engine.Description, error) {
 func (c *card) NewDevice(s *engine.Session) error { c.session <- s; return nil }
 
 // serve starts a device and attaches a client to it.
-func serve(d engine.Device) (dev *client.Device, ep *engine.Endpoint, stop func()) {
+func serve(d engine.Device, opts ...client.Option) (dev *client.Device, ep *engine.Endpoint, stop func()) {
 	dir, err := os.MkdirTemp("", "card")
 	check(err)
 	e, err := engine.New(engine.Config{})
@@ -46,7 +46,7 @@ func serve(d engine.Device) (dev *client.Device, ep *engine.Endpoint, stop func(
 	ep, err = e.Register(filepath.Join(dir, "card.sock"), d)
 	check(err)
 	check(ep.Start())
-	dev, err = client.Attach(context.Background(), ep.Path())
+	dev, err = client.Attach(context.Background(), ep.Path(), opts...)
 	check(err)
 	return dev, ep, func() {
 		check(dev.Close())
