@@ -369,6 +369,25 @@ func TestEndWithSessionsOpen(t *testing.T) {
 	}
 }
 
+// Who had hung up when the trace was ended is shown, and nobody else.
+func TestHangUpJustBeforeTheEnd(t *testing.T) {
+	for range 50 {
+		t.Run("", func(t *testing.T) {
+			x := newBench(t)
+			client, server := x.pair()
+			client.says("hello")
+			server.hears("hello")
+			client.says("last words")
+			client.close()
+			events := x.stop()
+			server.close()
+			if last := events[len(events)-1]; last.Kind != HangUp || last.From != Client {
+				t.Errorf("the last event is %+v", last)
+			}
+		})
+	}
+}
+
 func TestHostileBytesPass(t *testing.T) {
 	x := newBench(t)
 	client, server := x.pair()

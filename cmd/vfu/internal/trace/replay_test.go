@@ -17,7 +17,7 @@ import (
 )
 
 // settle is how long a replay waits in tests for what does not come.
-const settle = 100 * time.Millisecond
+const settle = time.Second
 
 // said is one message of a recorded session.
 type said struct {
@@ -39,6 +39,18 @@ func events(session int, all ...said) []Event {
 
 // replayed plays a recording against a server that is a function for each client.
 func replayed(t *testing.T, recording []Event, serve ...func(end)) (Played, error) {
+	t.Helper()
+	return replayedFor(t, patience, recording, serve...)
+}
+
+// briefly is replayed where the server does not do what the recorded one did.
+func briefly(t *testing.T, recording []Event, serve ...func(end)) error {
+	t.Helper()
+	_, err := replayedFor(t, settle, recording, serve...)
+	return err
+}
+
+func replayedFor(t *testing.T, settle time.Duration, recording []Event, serve ...func(end)) (Played, error) {
 	t.Helper()
 	before := openFDs(t)
 	path := filepath.Join(t.TempDir(), "s")
@@ -138,7 +150,7 @@ func TestReplayFindsTheFirstDifference(t *testing.T) {
 		{"a descriptor that is missing", []Descriptor{{kindMemfd, 4096}}, func(s end) { s.says(info(9)) }, "[memfd 4KiB]", recorded},
 		{"a descriptor too many", nil, func(s end) { s.says(info(9), memfd(t, 8192)) }, recorded, "[memfd 8KiB]"},
 		{"a descriptor of another size", []Descriptor{{kindMemfd, 4096}}, func(s end) { s.says(info(9), memfd(t, 8192)) }, "[memfd 4KiB]", "[memfd 8KiB]"},
-		{"no reply", nil, func(s end) { s.hearsEnd() }, recorded, "no reply in 100ms"},
+		{"no reply", nil, func(s end) { s.hearsEnd() }, recorded, "no reply in 1s"},
 		{"the server hangs up", nil, func(end) {}, recorded, "the server hangs up"},
 		{"a reply to no command", nil, func(s end) { s.says(wire(7, codec.CmdReset, codec.FlagReply)) }, "nothing", "a reply to no command: RESET #7"},
 		{"no message", nil, func(s end) { s.says(string(make([]byte, 16))) }, "nothing", "no message: broken"},
@@ -148,7 +160,7 @@ func TestReplayFindsTheFirstDifference(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			reply := sv(info(9), tt.fds...)
-			_, err := replayed(t, events(1, c(ask), reply), func(s end) {
+			err := briefly(t, events(1, c(ask), reply), func(s end) {
 				s.hears(ask)
 				tt.serve(s)
 			})
@@ -157,14 +169,14 @@ func TestReplayFindsTheFirstDifference(t *testing.T) {
 	}
 	t.Run("a smaller reply", func(t *testing.T) {
 		reset := wire(1, codec.CmdReset, 0)
-		_, err := replayed(t, events(1, c(reset), sv(wire(1, codec.CmdReset, codec.FlagReply, 1))), func(s end) {
+		err := briefly(t, events(1, c(reset), sv(wire(1, codec.CmdReset, codec.FlagReply, 1))), func(s end) {
 			s.hears(reset)
 			s.says(wire(1, codec.CmdReset, codec.FlagReply))
 		})
 		differs(t, err, "RESET #1 reply and 1 bytes 01", "RESET #1 reply")
 	})
 	t.Run("when", func(t *testing.T) {
-		_, err := replayed(t, events(3, c(ask), c(ask), sv(info(9)), sv(info(9))), func(s end) {
+		err := briefly(t, events(3, c(ask), c(ask), sv(info(9)), sv(info(9))), func(s end) {
 			s.hears(ask + ask)
 			s.says(info(9) + info(8))
 			s.hearsEnd()
@@ -198,7 +210,7 @@ func TestReplayOfPolling(t *testing.T) {
 			t.Errorf("values %v: %v", values, err)
 		}
 	}
-	_, err := replayed(t, recording, func(s end) {
+	err := briefly(t, recording, func(s end) {
 		for {
 			n, _, err := s.in.receive(make([]byte, len(read)))
 			if err != nil || n != len(read) || s.send([]byte(value(2)), nil) != nil {
@@ -234,15 +246,15 @@ func TestReplayAnswersTheServersCommands(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	_, err = replayed(t, recording, func(s end) {
+	err = briefly(t, recording, func(s end) {
 		s.hears(doorbell)
 		s.says(rung)
 		s.says(ask(20, 2))
 		s.hears(answer(20, 2))
 		s.hearsEnd()
 	})
-	differs(t, err, "DMA_READ #10 0x1 1 bytes", "no such command in 100ms")
-	_, err = replayed(t, recording, func(s end) {
+	differs(t, err, "DMA_READ #10 0x1 1 bytes", "no such command in 1s")
+	err = briefly(t, recording, func(s end) {
 		s.hears(doorbell)
 		s.says(ask(1, 1))
 		s.hears(answer(1, 1))
@@ -293,8 +305,8 @@ func TestReplayOfHostileClients(t *testing.T) {
 	if _, err := replayed(t, list, serve(false)); err != nil {
 		t.Error(err)
 	}
-	_, err := replayed(t, list, serve(true))
-	differs(t, err, "the server hangs up", "still there after 100ms")
+	err := briefly(t, list, serve(true))
+	differs(t, err, "the server hangs up", "still there after 1s")
 }
 
 func TestReplayOfDescriptorsInsideAMessage(t *testing.T) {

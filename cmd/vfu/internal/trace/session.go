@@ -17,9 +17,11 @@ type session struct {
 	put            func(Event)
 	over           chan struct{} // closed when both are closed
 
-	mu     sync.Mutex
-	closed bool
-	hung   map[Channel]bool // somebody has closed it; the other side's end follows from that
+	mu      sync.Mutex
+	closed  bool
+	hung    map[Channel]bool // somebody has closed it; the other side's end follows from that
+	aborted bool
+	left    Side // who had hung up when it was aborted, if anybody had
 
 	twin                   bool
 	twinClient, twinServer stream
@@ -46,6 +48,7 @@ func (s *session) run() error {
 	toServer := r.run()
 	other.Wait()
 	s.endTwin()
+	s.tellWhoLeft()
 	for _, err := range []error{toServer, toClient} {
 		if err != nil && err != io.EOF && !errors.Is(err, unix.ECONNRESET) {
 			return fmt.Errorf("session %d ended: %w", s.id, err)
@@ -70,7 +73,13 @@ func (s *session) abort() {
 	if s.closed {
 		return
 	}
-	s.hung[Main] = true
+	s.aborted = true
+	switch {
+	case s.client.gone():
+		s.left = Client
+	case s.server.gone():
+		s.left = Server
+	}
 	s.client.shutdown(unix.SHUT_RDWR)
 	s.server.shutdown(unix.SHUT_RDWR)
 }
@@ -86,11 +95,24 @@ func (s *session) clientGone() bool {
 // consequence of what was told already.
 func (s *session) hungUp(c Channel, side Side, full bool) {
 	s.mu.Lock()
-	told := s.hung[c]
-	s.hung[c] = told || full
+	tell := !s.hung[c] && (c != Main || !s.aborted || side == s.left)
+	if tell {
+		s.hung[c] = full
+	}
 	s.mu.Unlock()
-	if !told {
+	if tell {
 		s.put(Event{Session: s.id, Time: time.Now(), Kind: HangUp, Channel: c, From: side})
+	}
+}
+
+// tellWhoLeft tells of a side that had hung up when the session was aborted, if its relay
+// could not.
+func (s *session) tellWhoLeft() {
+	s.mu.Lock()
+	left, told := s.left, s.hung[Main]
+	s.mu.Unlock()
+	if left != "" && !told {
+		s.hungUp(Main, left, true)
 	}
 }
 
