@@ -14,37 +14,32 @@ const stateVersion = 1
 // SaveState writes all that the host knows of the drive. Its storage goes along if it is
 // this process's memory (block.Info.Private); else the destination must have the same.
 func (c *Controller) SaveState(s *engine.Session, w io.Writer) error {
-	var h *host
-	var vectors []byte
-	if err := onReactor(s, func() error { h, vectors = c.host, c.msix.Save(); return nil }); err != nil {
+	h, err := c.hostOf(s)
+	if err != nil {
 		return err
 	}
-	return newMover(h).save(w, vectors)
+	return newMover(h).save(w)
 }
 
 // LoadState makes the controller the one that was saved, with its serial number, if both
 // have as many queues and the same namespaces; else the error is ErrState.
 func (c *Controller) LoadState(s *engine.Session, _ uint32, r io.Reader) error {
-	var h *host
-	if err := onReactor(s, func() error { h = c.host; return nil }); err != nil {
-		return err
-	}
-	vectors, err := newMover(h).load(r)
+	h, err := c.hostOf(s)
 	if err != nil {
 		return err
 	}
-	return onReactor(s, func() error { return c.msix.Restore(vectors) })
+	return newMover(h).load(r)
 }
 
-// onReactor runs f on the reactor and waits, unless the session ends.
-func onReactor(s *engine.Session, f func() error) error {
-	done := make(chan error, 1)
-	s.Post(func() { done <- f() })
+// hostOf asks the reactor for the host of a session, which is the attached one.
+func (c *Controller) hostOf(s *engine.Session) (*host, error) {
+	h := make(chan *host, 1)
+	s.Post(func() { h <- c.host })
 	select {
-	case err := <-done:
-		return err
+	case h := <-h:
+		return h, nil
 	case <-s.Context().Done():
-		return context.Cause(s.Context())
+		return nil, context.Cause(s.Context())
 	}
 }
 
@@ -76,12 +71,11 @@ func (h *host) call(f func() error) (err error) {
 	}
 }
 
-// save writes the state, and then the contents of private namespaces. vectors is the
-// MSI-X table.
-func (m *mover) save(w io.Writer, vectors []byte) error {
+// save writes the state, and then the contents of private namespaces.
+func (m *mover) save(w io.Writer) error {
 	var text []byte
 	err := m.h.call(func() (err error) {
-		text, err = json.Marshal(m.h.state(vectors))
+		text, err = json.Marshal(m.h.state())
 		return err
 	})
 	if err == nil {
@@ -95,17 +89,17 @@ func (m *mover) save(w io.Writer, vectors []byte) error {
 	return err
 }
 
-// load makes the controller the one whose state r has, and returns the MSI-X table.
-// Nothing is changed before the whole of the state was found to be possible; who wrote it
-// is not trusted. If it fails after that, the controller is a disabled one.
-func (m *mover) load(r io.Reader) (vectors []byte, err error) {
+// load makes the controller the one whose state r has. Nothing is changed before the whole
+// of the state was found to be possible; who wrote it is not trusted. If it fails after
+// that, the controller is a disabled one.
+func (m *mover) load(r io.Reader) error {
 	text, err := readChunk(r, maxStateSize)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	st := new(driveState)
 	if err := json.Unmarshal(text, st); err != nil {
-		return nil, stateError("%v", err)
+		return stateError("%v", err)
 	}
 	err = m.h.call(func() error {
 		if err := m.h.check(st); err != nil {
@@ -115,16 +109,16 @@ func (m *mover) load(r io.Reader) (vectors []byte, err error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, ns := range m.h.c.namespaces {
 		if ns.info.Private {
 			if err := m.loadContents(r, ns); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return st.Vectors, m.h.call(func() error {
+	return m.h.call(func() error {
 		m.h.apply(st)
 		return nil
 	})

@@ -24,7 +24,7 @@ func (g *guest) saved() []byte {
 	g.t.Helper()
 	g.lock(true)
 	var stream bytes.Buffer
-	if err := newMover(g.c.host).save(&stream, g.c.msix.Save()); err != nil {
+	if err := newMover(g.c.host).save(&stream); err != nil {
 		g.t.Fatal(err)
 	}
 	return stream.Bytes()
@@ -32,11 +32,7 @@ func (g *guest) saved() []byte {
 
 // load loads a state into a guest's controller while its data path is held.
 func (g *guest) load(stream []byte) error {
-	vectors, err := newMover(g.c.host).load(bytes.NewReader(stream))
-	if err == nil {
-		err = g.c.msix.Restore(vectors)
-	}
-	return err
+	return newMover(g.c.host).load(bytes.NewReader(stream))
 }
 
 // other attaches the same guest to another controller, as a client does that moves: the
@@ -376,7 +372,6 @@ func TestImpossibleStatesAreRefused(t *testing.T) {
 		{"a long serial number", []any{"Drive", "Serial"}, "123456789012345678901"},
 		{"a model that cannot be printed", []any{"Drive", "Model"}, "\x01"},
 		{"few doorbells", []any{"Doorbells"}, []int{1}},
-		{"a small MSI-X table", []any{"Vectors"}, []byte{1}},
 		{"a small error log", []any{"Health", "Entries"}, []byte{1}},
 		{"few vectors", []any{"Features", "Vectors"}, []int{1}},
 		{"many namespaces in features", []any{"Features", "Recovery"}, []int{1, 2, 3}},

@@ -8,7 +8,6 @@ import (
 
 	"vfiouser/devices/nvme/spec"
 	"vfiouser/dma"
-	"vfiouser/pci"
 )
 
 // ErrState is found by errors.Is in every error about a state that cannot be loaded: it
@@ -34,8 +33,6 @@ func (h *host) check(st *driveState) error {
 		return stateError("the namespaces differ: %+v here, %+v there", mine.Namespaces, theirs.Namespaces)
 	case len(st.Doorbells) != 2*(c.cfg.Queues+1):
 		return stateError("%d doorbells", len(st.Doorbells))
-	case len(st.Vectors) != c.vectors()*pci.MSIXEntrySize:
-		return stateError("MSI-X table of %d bytes", len(st.Vectors))
 	case len(st.Features.Vectors) != c.vectors() || len(st.Features.Recovery) != len(c.namespaces):
 		return stateError("features of %d vectors and %d namespaces", len(st.Features.Vectors), len(st.Features.Recovery))
 	case st.Features.Timestamp > maxTimestamp:

@@ -13,7 +13,6 @@ type driveState struct {
 	Drive     driveIdentity
 	Registers registerState
 	Doorbells []uint32 // as the host wrote them: SQ and CQ of queue 0, 1, …
-	Vectors   []byte   // the MSI-X table
 	Features  featureState
 	Events    eventState
 	Health    healthState
@@ -105,13 +104,11 @@ type resultState struct {
 	Result          uint32
 }
 
-// state is the state, with the MSI-X table, which is the reactor's.
-func (h *host) state(vectors []byte) *driveState {
+func (h *host) state() *driveState {
 	c := h.c
 	st := &driveState{
 		Drive:     c.identity(),
 		Registers: c.regs.state(),
-		Vectors:   vectors,
 		Features:  h.featureState(),
 		Events:    eventState{h.aer.waiting, h.aer.masked, h.events.Load()},
 		Health:    c.health(),
