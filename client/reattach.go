@@ -79,22 +79,22 @@ func passing(err error) bool {
 }
 
 // successor makes one attempt.
-func (d *Device) successor(ctx context.Context) (next *Device, err error) {
-	if next, err = Attach(ctx, d.keep.path, d.keep.opts...); err != nil {
+func (d *Device) successor(ctx context.Context) (*Device, error) {
+	next, err := Attach(ctx, d.keep.path, d.keep.opts...)
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			_ = next.Close()
-		}
-	}()
 	if next.info != d.info {
-		return nil, fmt.Errorf("%w: %+v instead of %+v", ErrChanged, next.info, d.info)
+		err = fmt.Errorf("%w: %+v instead of %+v", ErrChanged, next.info, d.info)
 	}
-	if err := next.MapDMA(ctx, d.dma.kept()...); err != nil {
-		return nil, err
+	if err == nil {
+		err = next.MapDMA(ctx, d.dma.kept()...)
 	}
-	if err := d.keep.restore(ctx, next); err != nil {
+	if err == nil {
+		err = d.keep.restore(ctx, next)
+	}
+	if err != nil {
+		_ = next.Close()
 		return nil, err
 	}
 	return next, nil
