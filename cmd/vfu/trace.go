@@ -42,6 +42,9 @@ func traceCommand() *cobra.Command {
 		Long:  traceLong,
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.replay == "" && cmd.Flags().Changed("settle") {
+				return usageError{errors.New("--settle goes with --replay")}
+			}
 			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -65,6 +68,10 @@ func (o *traceOptions) run(ctx context.Context, out, warnings io.Writer) error {
 		return err
 	}
 	switch {
+	case o.replay != "" && (o.json || o.summary || o.quiet || only != nil):
+		return usageError{errors.New("--replay compares and prints no messages: see those of the recording with --print")}
+	case o.quiet && only != nil:
+		return usageError{errors.New("--quiet prints no messages, --only some: give one of them")}
 	case o.replay != "" && o.connect != "" && o.listen == "" && o.print == "" && o.write == "":
 		return o.play(ctx, out)
 	case o.print != "" && o.listen == "" && o.connect == "" && o.replay == "" && o.write == "":

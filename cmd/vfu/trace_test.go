@@ -187,6 +187,9 @@ func TestTraceMistakesAreExplained(t *testing.T) {
 		{"no file can be written", "trace --listen " + dir + "/a --connect b --write " + dir + "/no/file", 1, dir + "/no/file"},
 		{"no socket can be made", "trace --listen " + dir + "/no/a --connect b", 1, "cannot listen on " + dir + "/no/a"},
 		{"no patience", "trace --replay " + sample(t) + " --connect b --settle 0s", 2, "--settle"},
+		{"patience for what does not wait", "trace --print x --settle 1s", 2, "--settle goes with --replay"},
+		{"messages of a replay", "trace --replay x --connect b --json", 2, "--print"},
+		{"none and some", "trace --print x --quiet --only RESET", 2, "--quiet"},
 		{"stray argument", "trace x", 2, "x"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
