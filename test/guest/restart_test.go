@@ -86,7 +86,7 @@ cd /
   for lib in libc. libext2fs libcom_err libblkid libuuid libe2p; do find lib/x86_64-linux-gnu -name "$lib*"; done
 } | cpio -o -H newc 2> /dev/null > /tmp/initramfs
 kexec -l -i /tmp/vmlinuz --initrd=/tmp/initramfs --reuse-cmdline`, kernelSize)))
-	ctx, cancel := timeout(t, bootTimeout)
+	ctx, cancel := timeout(t, scriptTimeout) // (the emulated processor decompresses the kernel)
 	defer cancel()
 	if err := g.Kexec(ctx); err != nil {
 		t.Fatalf("kexec: %v", err)
