@@ -32,7 +32,8 @@ func (s *Session) startDMALogging(req *codec.Feature, reply func([]byte, error))
 			<-started
 			start.PageSize = size
 		}
-		s.Post(func() { reply(start.Append(nil), err) })
+		data := start.Append(nil)
+		s.Post(func() { reply(data, err) })
 	}()
 }
 
@@ -61,7 +62,8 @@ func (s *Session) reportDMALogging(req *codec.Feature, reply func([]byte, error)
 	go func() {
 		bitmap, err := s.dirtyBitmap(report.IOVA, report.Length, report.PageSize)
 		report.Bitmap = bitmap
-		s.Post(func() { reply(report.Append(nil), err) })
+		data := report.Append(nil)
+		s.Post(func() { reply(data, err) })
 	}()
 }
 

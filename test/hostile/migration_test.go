@@ -193,7 +193,7 @@ func TestLoggingOfHostileClients(t *testing.T) {
 			for range 5 {
 				s.call(codec.CmdDeviceFeature, many)
 			}
-			for range 200 {
+			for range 20 {
 				s.post(codec.CmdDeviceFeature, reportLogging(0, 32<<30, pageSize))
 				s.post(codec.CmdDeviceFeature, reportLogging(0, 1<<63, 1<<40))
 			}
