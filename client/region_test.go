@@ -46,6 +46,8 @@ func TestRegionInfo(t *testing.T) {
 		{"two areas in two files", codec.RegionInfo{Size: 16384, Flags: mmapFlags, Sparse: []codec.Area{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}}, 1, 2,
 			[]codec.Area{{Offset: 0, Size: 4096}, {Offset: 8192, Size: 8192}}},
 		{"more areas than there is room for at first", codec.RegionInfo{Size: 62 * 4096, Flags: mmapFlags, Sparse: many}, 2, 62, many},
+		{"areas that overlap, which nobody forbids", codec.RegionInfo{Size: 16384, Flags: mmapFlags, Sparse: []codec.Area{{Offset: 0, Size: 8192}, {Offset: 4096, Size: 8192}}}, 1, 1,
+			[]codec.Area{{Offset: 0, Size: 8192}, {Offset: 4096, Size: 8192}}},
 		{"areas without the flag", codec.RegionInfo{Size: 8192, Flags: 3, Sparse: many[:2]}, 1, 0, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
