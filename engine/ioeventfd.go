@@ -162,6 +162,16 @@ func (e *ioEvents) settle() {
 	}
 }
 
+// collect tells at once what was signalled and is not noticed yet, before the data path is
+// held: a write before a reset or a stop must not take effect after it, or never.
+func (e *ioEvents) collect() {
+	for _, o := range e.open {
+		if n, err := reactor.DrainShared(o.fd.FD()); n > 0 && err == nil {
+			o.tell()
+		}
+	}
+}
+
 func (e *ioEvents) close() {
 	for _, o := range e.open {
 		_ = o.poll.Remove()

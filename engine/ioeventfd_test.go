@@ -256,6 +256,24 @@ func TestIOEventfdsWaitForAReset(t *testing.T) {
 	}
 }
 
+// A signal counts as a write that came when it was given: before a reset that follows,
+// whichever of the two the reactor sees first.
+func TestIOEventfdsBeforeAReset(t *testing.T) {
+	b := newBed(t, Config{})
+	conn := b.attach()
+	_, _, fds := conn.call(codec.CmdGetRegionIOFDs, ioFDs(56, 0))
+	defer reactor.CloseFDs(fds)
+	b.do(func() {
+		ring(t, fds[0])
+		conn.write(conn.frame(codec.CmdReset, 0, nil))
+		b.ep.session.HandleEvents(reactor.Readable)
+	})
+	conn.read()
+	if got, want := b.device.noted(), []string{"new", "bell", "hold", "reset", "go on"}; !slices.Equal(got, want) {
+		t.Errorf("calls %q, want %q", got, want)
+	}
+}
+
 func TestIOEventfdWithShadow(t *testing.T) {
 	file := memfd(t, 4096)
 	b, _ := newPlainBed(t, Config{}, Description{Regions: [NumRegions]Region{0: {

@@ -153,7 +153,10 @@ func (m *migration) arc(from, to codec.MigState, then func(error)) {
 }
 
 // hold stops the data path.
-func (m *migration) hold(then func(error)) { m.session.path.hold(m.unlessEnded(then)) }
+func (m *migration) hold(then func(error)) {
+	m.session.events.collect()
+	m.session.path.hold(m.unlessEnded(then))
+}
 
 func (m *migration) unlessEnded(then func(error)) func() {
 	return func() {
