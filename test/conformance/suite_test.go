@@ -56,6 +56,7 @@ func variants(t *testing.T) []*variant {
 		{engine.Config{DMATimeout: 20 * time.Millisecond}, full, map[string]uint64{"dma_timeout": 1}},
 	} {
 		v.cfg.Workers = 1
+		v.cfg.NegotiateTimeout = time.Minute // nobody is dropped for that here
 		e, err := engine.New(v.cfg)
 		if err != nil {
 			t.Fatal(err)
