@@ -46,6 +46,7 @@ func (d *Device) Reattach(ctx context.Context) (*Device, error) {
 	}
 	d.conn.fail(ErrDisconnected)
 	d.waitGone()
+	var last error // why the attempts so far have failed
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		next, err := d.successor(ctx)
 		if err == nil {
@@ -57,9 +58,13 @@ func (d *Device) Reattach(ctx context.Context) (*Device, error) {
 			d.close()
 			return next, nil
 		}
-		if !passing(err) {
+		switch {
+		case ctx.Err() != nil && last != nil:
+			return nil, fmt.Errorf("client: reattach: %w: %w", ctx.Err(), last)
+		case !passing(err):
 			return nil, err
 		}
+		last = err
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -158,7 +158,7 @@ func TestReattachGivesUp(t *testing.T) {
 	defer dev.Close()
 	stop()
 	<-dev.Done()
-	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	if _, err := dev.Reattach(short); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ECONNREFUSED) {
 		t.Error(err)

@@ -48,15 +48,22 @@ func TestCallTimeoutBoundsTheWaitForASlot(t *testing.T) {
 	// A call given up keeps its slot until its late answer comes, and here none comes.
 	d := attach(t, (*server).UntilEOF)
 	d.conn.callTime = 20 * time.Millisecond
-	var wg sync.WaitGroup
-	for range maxCalls {
-		wg.Go(func() {
-			if err := d.ReadRegion(context.Background(), 0, 0, make([]byte, 1)); !errors.Is(err, context.DeadlineExceeded) {
-				t.Error(err)
-			}
-		})
+	full := func() bool {
+		d.conn.mu.Lock()
+		defer d.conn.mu.Unlock()
+		return len(d.conn.slots) == maxCalls && len(d.conn.free) == 0
 	}
-	wg.Wait()
+	for !full() { // (a call whose time is over before it was sent keeps none)
+		var wg sync.WaitGroup
+		for range maxCalls {
+			wg.Go(func() {
+				if err := d.ReadRegion(context.Background(), 0, 0, make([]byte, 1)); !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
 	if err := d.PostRegion32(context.Background(), 0, 0, 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
