@@ -152,7 +152,7 @@ func TestClientMayVanishInWriteMulti(t *testing.T) {
 // One message may hold more writes than a session's turn has time for. Others are served
 // in between.
 func TestWriteMultiLeavesTimeForOthers(t *testing.T) {
-	const n = 5000
+	const n = 1000
 	asked, writes, seen := make(chan struct{}), 0, 0
 	busy, _ := newPlainBed(t, Config{}, Description{Regions: [NumRegions]Region{0: {
 		Size: 8,
