@@ -26,9 +26,12 @@ func TestWritesAreLogged(t *testing.T) {
 				}
 				g, q := started(t, r)
 				table := g.s.Memory()
-				if _, err := table.StartLogging(pageSize, nil, nil); err != nil {
+				// A round that began before does not log what it writes.
+				logs := make(chan struct{})
+				if _, err := table.StartLogging(pageSize, nil, func() { close(logs) }); err != nil {
 					t.Fatal(err)
 				}
+				<-logs
 				data := g.alloc(4)
 				read := rw(spec.NVMRead, 1, 0, 8, data, 0)
 				bitmap := make([]uint64, guestSize/pageSize/64)
