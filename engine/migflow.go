@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"iter"
+	"runtime/debug"
 )
 
 // saver is a stream of migration data on its way out. The device's methods run as a
@@ -85,6 +86,7 @@ func (v *saver) begin() {
 		part = v.saveRest
 	}
 	v.next, v.stop = iter.Pull(func(yield func([]byte) bool) {
+		debug.SetPanicOnFault(true) // as in migration.aside: this is a goroutine, too
 		v.yield = yield
 		if v.writer.sequence == 0 {
 			v.writer.put(recordIdentity, v.id.append(nil))
@@ -158,6 +160,7 @@ func newLoader(s *Session, device Migrator) *loader {
 	l := &loader{session: s, id: identityOf(s.ep), device: device}
 	l.records.in = l
 	l.next, l.stop = iter.Pull(func(yield func(struct{}) bool) {
+		debug.SetPanicOnFault(true) // likewise
 		l.yield = yield
 		l.err = l.load()
 		l.finished = true

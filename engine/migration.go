@@ -282,6 +282,8 @@ func (m *migration) aside(work func() error, then func(error)) {
 					err = errDevicePanic
 				}
 			}()
+			// The device may look at guest memory, which the client can truncate.
+			debug.SetPanicOnFault(true)
 			err = work()
 		}()
 		s.Post(func() {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/dma"
 	"vfiouser/irq"
 	"vfiouser/pci"
 )
@@ -61,9 +62,14 @@ type preMovable struct {
 	movable
 	rounds []string
 	fail   error
+	round  func(s *Session) error // replaces PreCopy
+	end    func(s *Session)       // replaces EndPreCopy
 }
 
-func (d *preMovable) PreCopy(_ *Session, round int, w io.Writer) error {
+func (d *preMovable) PreCopy(s *Session, round int, w io.Writer) error {
+	if d.round != nil {
+		return d.round(s)
+	}
 	d.note(fmt.Sprintf("round %d", round))
 	if round >= len(d.rounds) {
 		return d.fail
@@ -72,7 +78,12 @@ func (d *preMovable) PreCopy(_ *Session, round int, w io.Writer) error {
 	return err
 }
 
-func (d *preMovable) EndPreCopy(*Session) { d.note("end of rounds") }
+func (d *preMovable) EndPreCopy(s *Session) {
+	if d.end != nil {
+		d.end(s)
+	}
+	d.note("end of rounds")
+}
 
 // host gives a device an endpoint of its own on the bed's engine.
 func (b *bed) host(d Device, own *testDevice) *bed {
@@ -773,4 +784,61 @@ func TestPanicsOfADeviceThatIsMigrated(t *testing.T) {
 	conn.ends()
 	nb.settled()
 	nb.attach().peek(0, 0, 1)
+}
+
+// A device may look at guest memory while its state is moved, and the client may truncate
+// it: that costs the client its session and no other device anything.
+func TestMemoryOfADeviceThatIsMigratedGoes(t *testing.T) {
+	b := newBed(t, Config{})
+	nb, d := newPreMovable(t, b)
+	file := -1
+	touch := func(s *Session) error {
+		r := s.Memory().NewReader()
+		defer r.Close()
+		r.Enter()
+		mem, err := r.Bytes(0x10000, 1, dma.ProtWrite)
+		if err != nil {
+			return err
+		}
+		if err := unix.Ftruncate(file, 0); err != nil {
+			return err
+		}
+		mem[0]++
+		return errors.New("memory that is not there was written")
+	}
+	attach := func() *raw {
+		conn := nb.attach()
+		file = memfd(t, 0x10000)
+		conn.ok(codec.CmdDMAMap, dmaMap(3, 0, 0x10000, 0x10000), file)
+		return conn
+	}
+	conn := attach()
+	conn.goTo(codec.MigStopCopy)
+	stream := conn.take(1 << 20)
+	conn.close()
+	nb.settled()
+
+	for _, c := range []struct {
+		name string
+		to   codec.MigState
+		cmd  codec.Command
+		msg  []byte
+	}{
+		{"saved", codec.MigStopCopy, codec.CmdMigDataRead, u32(100_008, 100_000)},
+		{"saved in rounds", codec.MigPreCopy, codec.CmdMigDataRead, u32(100_008, 100_000)},
+		{"loaded", codec.MigResuming, codec.CmdMigDataWrite, migWrite(stream)},
+		{"told that the rounds have ended", codec.MigPreCopy, codec.CmdDeviceFeature, setState(codec.MigRunning)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn := attach()
+			conn.goTo(c.to)
+			d.save, d.load = func(s *Session, _ io.Writer) error { return touch(s) }, func(s *Session, _ io.Reader) error { return touch(s) }
+			d.round, d.end = touch, func(s *Session) { _ = touch(s) }
+			conn.write(conn.frame(c.cmd, 0, c.msg))
+			conn.ends()
+			nb.settled()
+			d.save, d.load, d.round, d.end = nil, nil, nil, nil
+		})
+	}
+	nb.attach().in(codec.MigRunning)
 }
