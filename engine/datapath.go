@@ -35,7 +35,12 @@ func (p *dataPath) advance() {
 		}
 		p.busy = true
 		s := p.session
+		answered := false
 		done := func() {
+			if answered {
+				return
+			}
+			answered = true
 			p.busy, p.held = false, st.hold
 			p.advance()
 		}
@@ -43,6 +48,18 @@ func (p *dataPath) advance() {
 			done()
 			continue
 		}
-		s.ep.device.LockDataPath(s, st.hold, func() { s.Post(done) })
+		p.ask(st.hold, func() { s.Post(done) })
 	}
+}
+
+// ask calls the device. One that panics has no data path that could be waited for.
+func (p *dataPath) ask(hold bool, done func()) {
+	s := p.session
+	defer func() {
+		if v := recover(); v != nil {
+			s.contain(v)
+			done()
+		}
+	}()
+	s.ep.device.LockDataPath(s, hold, done)
 }
