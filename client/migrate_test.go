@@ -537,3 +537,47 @@ func TestMigrationIsRefused(t *testing.T) {
 		j.works(j.src, from)
 	})
 }
+
+// bulky is a card with much state.
+type bulky struct {
+	card
+	state []byte
+}
+
+func (c *bulky) SaveState(_ *engine.Session, w io.Writer) error {
+	_, err := w.Write(c.state)
+	return err
+}
+
+func (c *bulky) LoadState(_ *engine.Session, _ uint32, r io.Reader) error {
+	if _, err := io.ReadFull(r, c.state); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+
+// BenchmarkMigrate moves a device with 256 MiB of state.
+func BenchmarkMigrate(b *testing.B) {
+	const size = 256 << 20
+	ctx := context.Background()
+	from, to := &bulky{state: make([]byte, size)}, &bulky{state: make([]byte, size)}
+	pathFrom, pathTo := socketPath(b), socketPath(b)
+	defer serveDevice(b, pathFrom, from)()
+	defer serveDevice(b, pathTo, to)()
+	b.SetBytes(size)
+	for b.Loop() {
+		src, err := client.Attach(ctx, pathFrom, client.WithReattach())
+		if err != nil {
+			b.Fatal(err)
+		}
+		dst, err := client.Attach(ctx, pathTo)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := client.Migrate(ctx, src, dst, client.MigrateOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		dst.Close()
+	}
+}
