@@ -29,11 +29,14 @@ type process struct {
 	logLevel  slog.Level
 	logFormat string
 	workers   int
+	// writeMultiple offers REGION_WRITE_MULTI.
+	writeMultiple bool
 }
 
 func (p *process) flags(f *pflag.FlagSet) {
 	f.TextVar(&p.logLevel, "log-level", slog.LevelWarn, "what to log on standard error: debug, info, warn or error")
 	f.StringVar(&p.logFormat, "log-format", "text", "text or json")
+	f.BoolVar(&p.writeMultiple, "write-multiple", false, "offer REGION_WRITE_MULTI (QEMU then queues its writes)")
 	f.IntVar(&p.workers, "workers", 0, "threads that poll queues (default: one fewer than CPUs)")
 }
 
@@ -90,7 +93,7 @@ func (p *process) serve(ctx context.Context, kind string, devices []served) (err
 	if p.workers < 0 {
 		return usageError{fmt.Errorf("--workers %d: must be positive", p.workers)}
 	}
-	e, err := engine.New(engine.Config{Logger: log, Workers: p.workers})
+	e, err := engine.New(engine.Config{Logger: log, Workers: p.workers, WriteMultiple: p.writeMultiple})
 	if err != nil {
 		return err
 	}

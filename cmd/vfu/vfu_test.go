@@ -170,6 +170,25 @@ func TestServeOnInheritedConnection(t *testing.T) {
 	}
 }
 
+func TestServeOffersGatheredWritesWhenAsked(t *testing.T) {
+	for _, args := range [][]string{nil, {"--write-multiple"}} {
+		path := filepath.Join(t.TempDir(), "s")
+		cmd := command(t, append([]string{"serve", "nvme", "--socket", path, "--namespace", "null:1G"}, args...)...)
+		serve(t, cmd)
+		dev, err := client.Attach(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := dev.Capabilities().WriteMultiple; got != (args != nil) {
+			t.Errorf("%q: offered %v", args, got)
+		}
+		if err := dev.Close(); err != nil {
+			t.Error(err)
+		}
+		terminate(t, cmd)
+	}
+}
+
 func TestServeTakesTheCommonNameOfSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	cmd := command(t, "serve", "nvme", "--socket-path="+path, "--namespace", "null:1G")
