@@ -42,10 +42,18 @@ func (s *Set) Restore(p []byte) error {
 	if len(p) != n {
 		return fmt.Errorf("%w: %d bytes for %d interrupts", ErrData, len(p), n)
 	}
-	for k, b := range p {
-		if b&^savedAll != 0 {
-			return fmt.Errorf("%w: %#x for interrupt %d", ErrData, b, k)
+	rest := p
+	for i := range s.vectors {
+		allowed := byte(savedAll)
+		if Index(i) > MSIX {
+			allowed = savedPending // there is no way to undo the others
 		}
+		for k, b := range rest[:len(s.vectors[i])] {
+			if b&^allowed != 0 {
+				return fmt.Errorf("%w: %#x for %v %d", ErrData, b, Index(i), k)
+			}
+		}
+		rest = rest[len(s.vectors[i]):]
 	}
 	for i := range s.vectors {
 		for k := range s.vectors[i] {

@@ -66,3 +66,16 @@ func TestBadStatesAreRefused(t *testing.T) {
 		t.Error("a state that was refused has changed the set")
 	}
 }
+
+// ERR and REQ can be neither masked nor gated, so nobody could undo it.
+func TestRestoreMasksOnlyWhatCanBeUnmasked(t *testing.T) {
+	cfg := Config{}
+	cfg.Counts[MSIX], cfg.Counts[Err], cfg.Counts[Req] = 1, 1, 1
+	s := newSet(t, cfg)
+	for _, p := range [][]byte{{0, savedMasked, 0}, {0, 0, savedMasked}, {0, savedGateFunction, 0}, {0, 0, savedGateVector}} {
+		if err := s.Restore(p); !errors.Is(err, ErrData) {
+			t.Errorf("%v: %v", p, err)
+		}
+	}
+	must(t, s.Restore([]byte{savedMasked | savedGateFunction | savedGateVector, savedPending, 0}))
+}
