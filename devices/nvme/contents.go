@@ -13,9 +13,12 @@ import (
 // chunks of an offset and data, in ascending order, what is missing being zeroes, and an
 // empty one at the end. A chunk has its size in four bytes before it.
 const (
-	maxStateSize   = 8 << 20
-	contentsOffset = 8
-	contentsSize   = 1 << 20 // bytes of data in one chunk
+	maxStateSize = 8 << 20
+	// maxStateObjects bounds the queues and completions that a state says it has. A drive
+	// has at most maxInflight completions waiting for each of MaxQueues queues.
+	maxStateObjects = 1 << 16
+	contentsOffset  = 8
+	contentsSize    = 1 << 20 // bytes of data in one chunk
 )
 
 func writeChunk(w io.Writer, p []byte) error {
@@ -56,6 +59,9 @@ func (m *mover) saveContents(w io.Writer, ns *namespace) error {
 	zeroes := make([]byte, contentsSize)
 	size := int64(ns.blocks << ns.shift)
 	for off := int64(0); off < size; off += contentsSize {
+		if err := m.h.s.Context().Err(); err != nil {
+			return err // zeroes are not written, so no Write tells
+		}
 		data := buf[contentsOffset:][:min(contentsSize, size-off)]
 		st := m.data.submit(ns, block.Request{Op: block.Read, Offset: off, Length: int64(len(data)), Buffers: [][]byte{data}})
 		if !st.OK() {

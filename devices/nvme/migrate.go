@@ -1,9 +1,11 @@
 package nvme
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
+	"runtime/debug"
 
 	"vfiouser/engine"
 )
@@ -54,13 +56,19 @@ func newMover(h *host) *mover {
 	return &mover{h: h, data: courier{h: h, ended: make(chan error, 1)}}
 }
 
-// call runs f on the control goroutine and waits.
+// call runs f on the control goroutine and waits. A panic in f ends the session.
 func (h *host) call(f func() error) (err error) {
 	done := make(chan struct{})
 	h.ask(func(r *request) {
 		r.tasks = append(r.tasks, func() {
+			defer close(done)
+			defer func() {
+				if v := recover(); v != nil {
+					h.fault(v, debug.Stack())
+					err = faultError(v)
+				}
+			}()
 			err = f()
-			close(done)
 		})
 	})
 	select {
@@ -96,6 +104,10 @@ func (m *mover) load(r io.Reader) error {
 	text, err := readChunk(r, maxStateSize)
 	if err != nil {
 		return err
+	}
+	// Two bytes of text may become a queue.
+	if n := bytes.Count(text, []byte("{")) + bytes.Count(text, []byte("null")); n > maxStateObjects {
+		return stateError("%d objects", n)
 	}
 	st := new(driveState)
 	if err := json.Unmarshal(text, st); err != nil {

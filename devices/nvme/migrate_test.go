@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -466,4 +469,65 @@ func contents(stream []byte, off uint64, data []byte) []byte {
 	_ = writeChunk(b, append(binary.LittleEndian.AppendUint64(nil, off), data...))
 	_ = writeChunk(b, nil)
 	return b.Bytes()
+}
+
+// countedBackend is memory of this process that tells of each request.
+type countedBackend struct {
+	block.Backend
+	before func(*block.Request)
+}
+
+func (b *countedBackend) Submit(r *block.Request) (bool, error) {
+	b.before(r)
+	return b.Backend.Submit(r)
+}
+
+// Contents of zeroes write nothing to the stream, which would tell that nobody wants it.
+func TestSavingEndsWithTheSession(t *testing.T) {
+	reads := 0
+	b := &countedBackend{Backend: memory(t, 64<<20)}
+	g := newGuest(t, rig{backends: []block.Backend{b}})
+	g.lock(true)
+	b.before = func(r *block.Request) {
+		if reads++; reads == 3 {
+			g.s.cancel(errors.New("the client has gone"))
+		}
+	}
+	if err := newMover(g.c.host).save(io.Discard); err == nil {
+		t.Error("all was saved for a client that has gone")
+	}
+	if reads != 3 {
+		t.Errorf("%d reads, the client was gone at the third", reads)
+	}
+}
+
+// A state takes memory in proportion to what it says, not to how it is written.
+func TestStatesOfManyQueuesTakeNoMemory(t *testing.T) {
+	g := newGuest(t, rig{})
+	g.lock(true)
+	for _, queue := range []string{"{},", "null,"} {
+		text := `{"CQs":[` + strings.Repeat(queue, 7<<20/len(queue)) + `{}]}`
+		stream := append(binary.LittleEndian.AppendUint32(nil, uint32(len(text))), text...)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := g.load(stream); !errors.Is(err, ErrState) {
+			t.Errorf("%s got %v, want ErrState", queue, err)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+			t.Errorf("%s %d MiB for a state of %d", queue, n>>20, len(text)>>20)
+		}
+	}
+}
+
+// A defect in the controller's methods costs the client its session.
+func TestPanicWhileTheStateIsMoved(t *testing.T) {
+	g := newGuest(t, rig{})
+	g.lock(true)
+	if err := g.c.host.call(func() error { panic("defect") }); err == nil {
+		t.Error("no error")
+	}
+	if g.s.failure() == nil {
+		t.Error("the session goes on")
+	}
 }
