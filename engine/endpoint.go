@@ -54,8 +54,6 @@ type Endpoint struct {
 	finished bool           // Close returns
 	foreign  foreign
 	full     bool // no connection is accepted until foreign is idle
-	// resetAsked: a function level reset was asked for through the configuration space.
-	resetAsked bool
 }
 
 // Register makes an endpoint for a device on the unix socket path, which is the

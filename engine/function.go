@@ -23,10 +23,8 @@ func (ep *Endpoint) readConfig(off uint64, p []byte) error {
 // writeConfig is a client's write to the configuration space.
 func (ep *Endpoint) writeConfig(off uint64, p []byte) error {
 	changed, err := ep.desc.Config.Write(int(off), p)
-	if changed&pci.RequestedReset != 0 {
-		ep.resetAsked = true
-	}
 	if s := ep.session; s != nil {
+		s.resetAsked = s.resetAsked || changed&pci.RequestedReset != 0
 		s.followConfig(changed)
 	}
 	if changed != 0 && ep.desc.ConfigWritten != nil {

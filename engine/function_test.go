@@ -461,3 +461,40 @@ func TestDescriptionsAreChecked(t *testing.T) {
 		})
 	}
 }
+
+// A device that panics when it is told of a function level reset costs its client the
+// session. The next client has not asked for a reset.
+func TestResetIsAskedForByOneClient(t *testing.T) {
+	desc := Description{Config: space(t, pci.Config{Express: true})}
+	express, err := desc.Config.AddExpress(pci.Express{FLR: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fail := true
+	desc.ConfigWritten = func(what pci.Changed) {
+		if what&pci.RequestedReset != 0 && fail {
+			panic("reset")
+		}
+	}
+	b, d := newPlainBed(t, Config{}, desc)
+	resets := 0
+	d.reset = func() { resets++ }
+	conn := b.attach()
+	conn.write(conn.frame(codec.CmdRegionWrite, 0, regionWrite(configRegion, uint64(express+8), 0, 0x80)))
+	conn.ends()
+	b.settled()
+	conn = b.attach()
+	conn.poke(configRegion, pciCommand, 0, 0)
+	b.do(func() {
+		if resets != 0 {
+			t.Error("a client was reset that has not asked for it")
+		}
+		fail = false
+	})
+	conn.poke(configRegion, uint64(express+8), 0, 0x80)
+	b.do(func() {
+		if resets != 1 {
+			t.Errorf("%d resets, one was asked for", resets)
+		}
+	})
+}

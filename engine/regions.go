@@ -90,10 +90,10 @@ func (s *Session) serveRegionWrite(m *message) error {
 		return err
 	}
 	s.out.set(a.AppendHead(s.out.bytes()))
-	if err := s.writeRegion(&a); err != nil || !s.ep.resetAsked {
+	if err := s.writeRegion(&a); err != nil || !s.resetAsked {
 		return err
 	}
-	s.ep.resetAsked = false
+	s.resetAsked = false
 	s.backlog.begin(m.Header)
 	ack := a // (a itself stays off the heap)
 	s.reset(func() { s.backlog.finish(nil, ack.AppendHead) })

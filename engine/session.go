@@ -47,9 +47,11 @@ type Session struct {
 	turn      turn
 	serving   bool // HandleEvents or takeTurn is running, and flushes at its end
 	quiet     bool // nothing served in this event can have made a goroutine runnable
-	created   bool // NewDevice was called and accepted
-	released  bool // dropped, and at most descriptors are left to be closed
-	silence   *reactor.Timer
+	// resetAsked: a function level reset was asked for through the configuration space.
+	resetAsked bool
+	created    bool // NewDevice was called and accepted
+	released   bool // dropped, and at most descriptors are left to be closed
+	silence    *reactor.Timer
 }
 
 type sessionState uint8

@@ -57,7 +57,7 @@ func (s *Session) writeSome(w *writeMulti) (more bool, err error) {
 			return false, err
 		}
 		w.done++
-		if s.ep.resetAsked {
+		if s.resetAsked {
 			return true, nil
 		}
 	}
@@ -67,8 +67,8 @@ func (s *Session) writeSome(w *writeMulti) (more bool, err error) {
 // continueMulti goes on with a command that is pending: after the reset that a write asked
 // for, or in the session's next turn.
 func (s *Session) continueMulti(w *writeMulti) {
-	if s.ep.resetAsked {
-		s.ep.resetAsked = false
+	if s.resetAsked {
+		s.resetAsked = false
 		s.reset(func() { s.finishMulti(w) })
 		return
 	}
