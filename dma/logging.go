@@ -121,7 +121,7 @@ func (r *Reader) Wrote(iova, n uint64) {
 
 // note keeps a write in mind until Exit, when it has happened for certain.
 func (r *Reader) note(iova, n uint64) {
-	if k := len(r.wrote) - 1; k >= 0 && r.wrote[k].IOVA+r.wrote[k].Size == iova {
+	if k := len(r.wrote) - 1; k >= 0 && r.wrote[k].IOVA+r.wrote[k].Size == iova && iova != 0 {
 		r.wrote[k].Size += n
 		return
 	}

@@ -324,3 +324,20 @@ func TestLoggingAllocatesNothingInTheLongRun(t *testing.T) {
 		t.Errorf("%v allocations for a section", n)
 	}
 }
+
+// What lies at the end of the address space does not go on at its beginning.
+func TestWritesAtBothEndsOfTheAddressSpace(t *testing.T) {
+	tab, r := sixteen(t)
+	const top = -page & (1<<64 - 1)
+	must(t, tab.Map(Mapping{IOVA: top, Size: page, Prot: rw, FD: dup(t, newFile(t, page))}))
+	dirty := logging(t, tab)
+	ok := translated[[]byte](t)
+	r.Enter()
+	ok(r.Bytes(top, page, ProtWrite))
+	ok(r.Bytes(0, 1, ProtWrite))
+	r.Exit()
+	wantDirty(t, dirty(16), 0)
+	bitmap := make([]uint64, 1)
+	must(t, tab.ReportDirty(Range{top, page}, page, bitmap))
+	wantDirty(t, dirtyBits(bitmap), 0)
+}
