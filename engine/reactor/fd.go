@@ -169,8 +169,9 @@ func (r *Reactor) dispatch(fd int, ev netpoll.IOEvent, _ netpoll.IOFlags) error 
 // serve serves one event and what was posted until then.
 func (r *Reactor) serve(fd int, ev netpoll.IOEvent) {
 	r.state.Or(awake)
-	r.yield = true
+	r.quiet = false
 	r.handle(fd, ev)
+	r.yield = r.yield || !r.quiet
 	r.settle()
 }
 

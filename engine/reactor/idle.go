@@ -72,6 +72,7 @@ func (r *Reactor) idle() int {
 		}
 		if r.yield {
 			runtime.Gosched()
+			r.yield = false
 		}
 		if w.spin > 0 {
 			if n := r.spinning(); n > 0 {
@@ -93,8 +94,8 @@ func (w *idler) look() int { return rawEpollWait(w.epoll, w.events[:]) }
 // Quiet says that the calling handler has made no goroutine runnable: it answered on a socket, or rang an eventfd. The
 // loop then sleeps without yielding first. Whoever sends to a channel or releases a lock must not say it: the goroutine
 // that waits there stands in the queue of the loop's own P, and a system call keeps that for some 20 microseconds.
-// It holds for the current event; without it the loop yields. Loop only, from handlers.
-func (r *Reactor) Quiet() { r.yield = false }
+// It holds for the current event; without it the loop yields before it sleeps. Loop only, from handlers.
+func (r *Reactor) Quiet() { r.quiet = true }
 
 // spinning looks for events again and again for the time configured. If that was of no use, the next spins are left out,
 // more each time: a peer on the same core cannot run while the loop spins.

@@ -3,6 +3,8 @@ package reactor
 import (
 	"testing"
 	"time"
+
+	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 )
 
 // Waiting outside netpoll depends on a private field of its Poller.
@@ -113,4 +115,35 @@ func TestHotDescriptorLetsOthersThrough(t *testing.T) {
 			t.Error("the hot descriptor was not served")
 		}
 	})
+}
+
+// Of events that come together the loud ones count, whatever their order.
+func TestQuietHoldsForOneEvent(t *testing.T) {
+	checkLeaks(t)
+	r := newReactor(t, Config{})
+	loud, _ := socketPair(t)
+	quiet, _ := socketPair(t)
+	addFD(t, r, loud, Readable, handlerFunc(func(Events) {}))
+	addFD(t, r, quiet, Readable, handlerFunc(func(Events) { r.Quiet() }))
+	for _, tt := range []struct {
+		name   string
+		events []int
+		want   bool
+	}{
+		{"one that is quiet", []int{quiet}, false},
+		{"one that is not", []int{loud}, true},
+		{"loud, quiet", []int{loud, quiet}, true},
+		{"quiet, loud", []int{quiet, loud}, true},
+		{"two that are quiet", []int{quiet, quiet}, false},
+	} {
+		on(t, r, func() {
+			r.yield = false
+			for _, fd := range tt.events {
+				r.serve(fd, netpoll.ReadEvents)
+			}
+			if r.yield != tt.want {
+				t.Errorf("%s: the loop yields: %v, want %v", tt.name, r.yield, tt.want)
+			}
+		})
+	}
 }

@@ -69,7 +69,8 @@ type Reactor struct {
 	timers   timers
 	idler    idler
 	stats    Stats
-	yield    bool // let other goroutines run before the loop sleeps: the event may have made one runnable
+	quiet    bool // the event that is being served has made no goroutine runnable
+	yield    bool // let other goroutines run before the loop sleeps: an event may have made one runnable
 	stopping bool
 	closed   bool
 }
