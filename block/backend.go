@@ -45,6 +45,8 @@ var (
 	ErrMemory = errors.New("block: the request's memory cannot be accessed")
 	// ErrReadOnly: a request that changes data, on a backend opened read-only.
 	ErrReadOnly = errors.New("block: backend is read-only")
+	// ErrUnclaimed: the storage is another server's, see Claimer.
+	ErrUnclaimed = errors.New("block: storage is not claimed")
 	// ErrClosed: the backend has been closed.
 	ErrClosed = errors.New("block: backend is closed")
 )

@@ -27,6 +27,9 @@ const (
 type FileOptions struct {
 	// ReadOnly opens the file for reading only. Several readers may share it.
 	ReadOnly bool
+	// Unclaimed opens the file without its lock: another server has it, and the backend
+	// is of use once Claim has succeeded (see Claimer).
+	Unclaimed bool
 	// Workers bounds the goroutines that do the work; 0 means 32.
 	Workers int
 }
@@ -39,6 +42,7 @@ type file struct {
 	kernel   kernel
 	pool     *pool
 	writer   *pool // for plain writes
+	claim    claim
 	once     sync.Once
 	closeErr error
 
@@ -50,7 +54,7 @@ type file struct {
 }
 
 // File returns a backend on an existing regular file or a block device. The
-// size is the file's and stays fixed. It holds a lock: where another backend,
+// size is the file's and stays fixed. It is a Claimer and holds a lock: where another backend,
 // or a QEMU, has the file open for writing it fails with ErrInUse (file systems
 // without locks excepted). Errors are *OpenError.
 //
@@ -72,6 +76,12 @@ func File(path string, opt FileOptions) (Backend, error) {
 		VolatileCache: !opt.ReadOnly,
 		CanDiscard:    !opt.ReadOnly && opened.canPunch(),
 	}
+	if !opt.Unclaimed {
+		if err := f.Claim(); err != nil {
+			_ = unix.Close(f.fd)
+			return nil, err
+		}
+	}
 	f.pool = newPool(opt.Workers, 0, f.run)
 	f.writer = f.pool
 	if !opened.device {
@@ -90,8 +100,11 @@ func (f *file) Submit(r *Request) (bool, error) {
 	if err := r.check(f.size, f.info.ReadOnly); err != nil {
 		return true, err
 	}
-	if r.Completer == nil {
+	switch {
+	case r.Completer == nil:
 		return true, ErrRequest
+	case !f.claim.held.Load():
+		return true, ErrUnclaimed
 	}
 	if r.Op == Flush {
 		if f.info.ReadOnly {

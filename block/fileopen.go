@@ -22,7 +22,7 @@ type openedFile struct {
 	resident bool
 }
 
-// openFile opens and locks a regular file or a block device. The errors say
+// openFile opens a regular file or a block device. The errors say
 // what would be right.
 func openFile(path string, readOnly bool) (openedFile, error) {
 	if path == "" {
@@ -49,10 +49,6 @@ func openFile(path string, readOnly bool) (openedFile, error) {
 	}
 	o := openedFile{path: path, fd: fd}
 	if err := o.inspect(); err != nil {
-		_ = unix.Close(fd)
-		return openedFile{}, err
-	}
-	if err := o.lock(readOnly); err != nil {
 		_ = unix.Close(fd)
 		return openedFile{}, err
 	}

@@ -44,7 +44,13 @@ func because(cause error, format string, args ...any) error {
 //
 // SIZE is a number of bytes with an optional K, M, G or T (powers of 1,024),
 // and a multiple of 512. Errors are *OpenError.
-func Open(spec string) (Backend, error) {
+func Open(spec string) (Backend, error) { return open(spec, FileOptions{}) }
+
+// OpenUnclaimed is Open for storage that another server still uses: a backend that is a
+// Claimer has to be claimed before it is of use.
+func OpenUnclaimed(spec string) (Backend, error) { return open(spec, FileOptions{Unclaimed: true}) }
+
+func open(spec string, opt FileOptions) (Backend, error) {
 	kind, arg, found := strings.Cut(spec, ":")
 	if !found {
 		return nil, &OpenError{Spec: fmt.Sprintf("%q", spec),
@@ -61,7 +67,7 @@ func Open(spec string) (Backend, error) {
 		}
 		return Null(size)
 	case "file":
-		return File(arg, FileOptions{})
+		return File(arg, opt)
 	}
 	return nil, &OpenError{Spec: spec,
 		Err: because(ErrSpec, "unknown kind of backend %q; known are mem:SIZE, file:PATH and null:SIZE", kind)}

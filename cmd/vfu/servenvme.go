@@ -53,6 +53,7 @@ type controllers struct{ list []controller }
 type controller struct {
 	place      place
 	namespaces []namespace
+	incoming   bool
 	config     nvme.Config
 }
 
@@ -143,6 +144,11 @@ func (c *controllers) flags(f *pflag.FlagSet) {
 		c.config.IdlePoll = d
 		return nil
 	})}, "idle-poll", fmt.Sprintf("longest pause between two looks at idle mapped doorbells (default %v)", engine.DefaultMaxSleep))
+	f.Var(option{"bool", own(func(c *controller, s string) (err error) {
+		c.incoming, err = strconv.ParseBool(s)
+		return err
+	})}, "incoming", "the drive's state will come from another server, which may have its files in use until then")
+	f.Lookup("incoming").NoOptDefVal = "true"
 	f.Var(option{"TEXT", own(func(c *controller, s string) error {
 		c.config.Serial = s
 		return nil
@@ -175,8 +181,12 @@ func (c *controller) open() (d served, err error) {
 	if len(c.namespaces) == 0 {
 		return d, usageError{fmt.Errorf("%s: no --namespace: what should be on the disk?", c.place)}
 	}
+	open := block.Open
+	if c.incoming {
+		open = block.OpenUnclaimed
+	}
 	for _, ns := range c.namespaces {
-		b, openErr := block.Open(ns.backend)
+		b, openErr := open(ns.backend)
 		if openErr != nil {
 			err = openErr
 			break

@@ -156,7 +156,11 @@ func (h *host) handle(r *request) {
 
 // enable follows CC.EN. What is not possible is a fatal status (Base 1.4, 3.1.5).
 func (h *host) enable(a adminConfig) {
-	if !h.openAdmin(a) {
+	err := h.c.claimStorage()
+	if err != nil {
+		h.s.Logger().Error("the storage cannot be used", "err", err)
+	}
+	if err != nil || !h.openAdmin(a) {
 		h.c.regs.setStatus(func(s spec.CSTS) spec.CSTS { return s | spec.CSTSFatal })
 		return
 	}
@@ -203,6 +207,11 @@ func (h *host) setHeld(held bool) {
 		h.unwatchDoorbells()
 		h.stopQueues()
 		return
+	}
+	if h.ready.Load() {
+		if err := h.c.claimStorage(); err != nil {
+			h.fatal(err)
+		}
 	}
 	h.signalArrival()
 	h.startQueues()

@@ -79,7 +79,8 @@ func (h *host) call(f func() error) (err error) {
 	}
 }
 
-// save writes the state, and then the contents of private namespaces.
+// save writes the state, and then the contents of private namespaces, and gives up storage
+// that others may have.
 func (m *mover) save(w io.Writer) error {
 	var text []byte
 	err := m.h.call(func() (err error) {
@@ -93,6 +94,9 @@ func (m *mover) save(w io.Writer) error {
 		if err == nil && ns.info.Private {
 			err = m.saveContents(w, ns)
 		}
+	}
+	if err == nil {
+		err = m.h.c.yieldStorage()
 	}
 	return err
 }
@@ -130,7 +134,14 @@ func (m *mover) load(r io.Reader) error {
 			}
 		}
 	}
+	// At its end the source has let go of the storage.
+	if n, err := io.ReadFull(r, make([]byte, 1)); n > 0 || err != io.EOF {
+		return stateError("%d bytes follow it: %v", n, err)
+	}
 	return m.h.call(func() error {
+		if err := m.h.c.claimStorage(); err != nil {
+			return err
+		}
 		m.h.apply(st)
 		return nil
 	})

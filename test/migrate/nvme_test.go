@@ -20,19 +20,30 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // rig is what a controller is like.
 type rig struct {
 	mode nvme.DoorbellMode
-	disk block.Backend // that all servers use; nil: each has its own memory
+	file string // that all servers have open, one of them at a time uses it; empty: each has its own memory
+}
+
+// open makes the storage of a server.
+func (r rig) open(t *testing.T) block.Backend {
+	t.Helper()
+	if r.file == "" {
+		b, err := block.Memory(blocks * page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	b, err := block.File(r.file, block.FileOptions{Unclaimed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // serve starts a server of its own and attaches to it.
 func (r rig) serve(t *testing.T) *client.Device {
 	t.Helper()
-	backend := r.disk
-	if backend == nil {
-		var err error
-		if backend, err = block.Memory(blocks * page); err != nil {
-			t.Fatal(err)
-		}
-	}
+	backend := r.open(t)
 	c, err := nvme.New(nvme.Config{
 		Namespaces: []nvme.Namespace{{Backend: backend, BlockSize: page}}, Doorbells: r.mode, Queues: 2, Serial: "migrate",
 	})
@@ -51,12 +62,7 @@ func (r rig) serve(t *testing.T) *client.Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	dev, err := client.Attach(ctx, path, client.WithReattach())
-	if err != nil {
-		t.Fatal(err)
-	}
+	dev := attach(t, path)
 	t.Cleanup(func() {
 		_ = dev.Close()
 		if err := e.Close(); err != nil {
@@ -69,35 +75,31 @@ func (r rig) serve(t *testing.T) *client.Device {
 	return dev
 }
 
-// shared is a disk that several servers have open, as one behind a network would be.
-type shared struct{ block.Backend }
-
-// Close leaves the disk to the others.
-func (shared) Close() error { return nil }
-
-func newDisk(t *testing.T) block.Backend {
+func attach(t *testing.T, path string) *client.Device {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(path, make([]byte, blocks*page), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	disk, err := block.File(path, block.FileOptions{})
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	dev, err := client.Attach(ctx, path, client.WithReattach())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := disk.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return shared{disk}
+	return dev
+}
+
+func newDisk(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, blocks*page), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // rigs runs a test with each kind of doorbells and of storage.
 func rigs(t *testing.T, test func(*testing.T, rig)) {
 	for _, mode := range []nvme.DoorbellMode{nvme.Trap, nvme.Shadow} {
 		t.Run(mode.String()+" doorbells, memory", func(t *testing.T) { test(t, rig{mode: mode}) })
-		t.Run(mode.String()+" doorbells, shared file", func(t *testing.T) { test(t, rig{mode: mode, disk: newDisk(t)}) })
+		t.Run(mode.String()+" doorbells, shared file", func(t *testing.T) { test(t, rig{mode: mode, file: newDisk(t)}) })
 	}
 }
 

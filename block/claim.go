@@ -1,0 +1,57 @@
+package block
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Claimer is a Backend of which several servers know, and which one of them uses: a file
+// to which a device's state moves from one process to the next. Requests to storage that is
+// not claimed end with ErrUnclaimed.
+type Claimer interface {
+	Backend
+	// Claim takes the storage, or fails with ErrInUse while another server has it. It does
+	// not wait. Claiming what is claimed does nothing.
+	Claim() error
+	// Yield makes durable what was written and lets another server have the storage. No
+	// request may be in flight.
+	Yield() error
+}
+
+// claim is whether a file is claimed.
+type claim struct {
+	mu   sync.Mutex
+	held atomic.Bool
+}
+
+// Claim takes the lock on the file.
+func (f *file) Claim() error {
+	f.claim.mu.Lock()
+	defer f.claim.mu.Unlock()
+	if f.claim.held.Load() {
+		return nil
+	}
+	if err := f.lock(f.info.ReadOnly); err != nil {
+		return &OpenError{Spec: "file:" + f.path, Err: err}
+	}
+	f.claim.held.Store(true)
+	return nil
+}
+
+// Yield gives the lock back.
+func (f *file) Yield() error {
+	f.claim.mu.Lock()
+	defer f.claim.mu.Unlock()
+	if !f.claim.held.Load() {
+		return nil
+	}
+	if !f.info.ReadOnly {
+		if err := f.sync(); err != nil {
+			return err
+		}
+	}
+	f.claim.held.Store(false)
+	return unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
+}

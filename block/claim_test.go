@@ -1,0 +1,97 @@
+package block
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// One server at a time uses a file that several have open.
+func TestFileIsUsedByWhoClaimsIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := func(opt FileOptions) Claimer {
+		t.Helper()
+		b, err := File(path, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = b.Close() })
+		return b.(Claimer)
+	}
+	write := func(b Backend) error {
+		return do(b, &Request{Op: Write, Length: 512, Buffers: [][]byte{make([]byte, 512)}})
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	first := open(FileOptions{})
+	second := open(FileOptions{Unclaimed: true})
+	must(write(first))
+	must(first.Claim()) // it is
+	for _, op := range []Op{Read, Write, Flush, WriteZeroes, Discard} {
+		r := &Request{Op: op}
+		if op != Flush {
+			r.Length = 512
+		}
+		if op <= Write {
+			r.Buffers = [][]byte{make([]byte, 512)}
+		}
+		if err := do(second, r); !errors.Is(err, ErrUnclaimed) {
+			t.Errorf("%v: got %v, want ErrUnclaimed", op, err)
+		}
+	}
+	var refused *OpenError
+	if err := second.Claim(); !errors.Is(err, ErrInUse) || !errors.As(err, &refused) {
+		t.Errorf("claimed twice: %v, want an OpenError with ErrInUse", err)
+	}
+
+	must(first.Yield())
+	must(first.Yield())
+	must(second.Claim())
+	must(write(second))
+	if err := write(first); !errors.Is(err, ErrUnclaimed) {
+		t.Errorf("after Yield: got %v, want ErrUnclaimed", err)
+	}
+	if err := first.Claim(); !errors.Is(err, ErrInUse) {
+		t.Errorf("claimed back: %v, want ErrInUse", err)
+	}
+	must(second.Close())
+	must(first.Claim())
+	must(write(first))
+}
+
+func TestOpenUnclaimed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first, err := Open("file:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := Open("file:" + path); !errors.Is(err, ErrInUse) {
+		t.Errorf("opened twice: %v, want ErrInUse", err)
+	}
+	second, err := OpenUnclaimed("file:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	memory, err := OpenUnclaimed("mem:1M")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	if _, ok := memory.(Claimer); ok {
+		t.Error("memory is nobody else's")
+	}
+}

@@ -1,0 +1,32 @@
+package nvme
+
+import (
+	"errors"
+
+	"vfiouser/block"
+)
+
+// claimStorage takes the storage that another server may have had (block.Claimer): when the
+// controller is enabled, when a state has arrived, and when a controller goes on that had
+// saved its state. It costs little where everything is claimed.
+func (c *Controller) claimStorage() error {
+	for _, ns := range c.namespaces {
+		if b, ok := ns.backend.(block.Claimer); ok {
+			if err := b.Claim(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// yieldStorage lets the server have it to which the state goes. The data path is held.
+func (c *Controller) yieldStorage() error {
+	var errs []error
+	for _, ns := range c.namespaces {
+		if b, ok := ns.backend.(block.Claimer); ok {
+			errs = append(errs, b.Yield())
+		}
+	}
+	return errors.Join(errs...)
+}
