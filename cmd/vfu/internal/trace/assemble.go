@@ -1,7 +1,10 @@
 package trace
 
 import (
+	"cmp"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"vfiouser/codec"
@@ -149,4 +152,18 @@ func (a *assembler) end(session int, c Channel, from Side) {
 		h.broken = errCut
 		a.emit(&h.message)
 	}
+}
+
+// endBefore is end for all directions of the sessions before this one. The side that did not
+// hang up first has no end of its own.
+func (a *assembler) endBefore(session int) {
+	for _, key := range slices.SortedFunc(maps.Keys(a.open), compareDirections) {
+		if key.session < session {
+			a.end(key.session, key.channel, key.from)
+		}
+	}
+}
+
+func compareDirections(a, b direction) int {
+	return cmp.Or(cmp.Compare(a.session, b.session), cmp.Compare(a.channel, b.channel), cmp.Compare(a.from, b.from))
 }

@@ -51,10 +51,10 @@ func (c *calls) note(m *message) (latency time.Duration, ok bool) {
 	return m.time.Sub(waiting[0]), true
 }
 
-// forget drops the commands of a session that has ended.
+// forget drops the commands of a session that has ended, and of those before it.
 func (c *calls) forget(session int) {
 	for key, waiting := range c.open {
-		if key.session == session {
+		if key.session <= session {
 			c.count -= len(waiting)
 			delete(c.open, key)
 		}

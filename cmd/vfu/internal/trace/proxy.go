@@ -44,6 +44,10 @@ func listenUnix(path string) (*net.UnixListener, error) {
 		}
 		return l, nil
 	}
+	// A connection to a file that is no socket is refused, too.
+	if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeSocket == 0 {
+		return nil, fmt.Errorf("cannot listen on %s: what is there is no socket: name another path", path)
+	}
 	if conn, err := net.DialUnix("unix", nil, addr); !errors.Is(err, unix.ECONNREFUSED) {
 		if err == nil {
 			conn.Close()

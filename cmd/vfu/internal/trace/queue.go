@@ -8,6 +8,8 @@ import (
 const (
 	// queueBytes bounds what waits to be shown. If it is full, the sides wait, too.
 	queueBytes = 64 << 20
+	// eventBytes is what an event takes beside its bytes, with the allocator's share.
+	eventBytes = 256
 	// queuePeriod is how often what has come is shown. Nobody is woken for each message,
 	// which would cost the sides more than the passing on.
 	queuePeriod = 2 * time.Millisecond
@@ -44,7 +46,7 @@ func (q *queue) put(e Event) {
 		q.room.Wait()
 	}
 	q.pending = append(q.pending, e)
-	q.bytes += len(e.Bytes)
+	q.bytes += eventBytes + len(e.Bytes)
 	q.rouse()
 }
 

@@ -71,7 +71,7 @@ func TestQueueIsBounded(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if want := queueBytes/relayBuffer + 1; put != want {
+		if want := queueBytes/(relayBuffer+eventBytes) + 1; put != want {
 			t.Errorf("%d pieces wait, want %d", put, want)
 		}
 		close(release)

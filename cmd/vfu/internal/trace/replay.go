@@ -63,6 +63,7 @@ type player struct {
 	heard      chan heard
 	quit       chan struct{}
 
+	early       []heard         // what was heard while something was sent
 	replies     []*message      // that came and are not compared yet
 	commands    map[int]bool    // steps: the server's commands that came
 	outstanding map[callKey]int // commands sent and not answered
@@ -192,13 +193,35 @@ func (p *player) send(m *message) error {
 				return err
 			}
 		}
-		if err := s.send(m.bytes[begin:end], fds); err != nil {
-			p.mute = true // what it did then is to be seen by its end
-		}
+		err := p.pass(s, m.bytes[begin:end], fds)
 		closeAll(fds)
+		if err != nil {
+			return err
+		}
 		begin = end
 	}
 	return nil
+}
+
+// pass sends bytes. It listens meanwhile: a server that cannot send may well not read.
+func (p *player) pass(s stream, b []byte, fds []int) error {
+	sent := make(chan error, 1)
+	go func() { sent <- s.send(b, fds) }()
+	timer := time.NewTimer(p.settle)
+	defer timer.Stop()
+	for {
+		select {
+		case err := <-sent:
+			p.mute = err != nil // what it did then is to be seen by its end
+			return nil
+		case h := <-p.heard:
+			p.early = append(p.early, h)
+		case <-timer.C:
+			s.shutdown(unix.SHUT_RDWR)
+			<-sent
+			return p.differs("the server reads what the client sends", fmt.Sprintf("it does not read for %v", p.settle))
+		}
+	}
 }
 
 func (p *player) keyOf(m *message) callKey {
@@ -310,6 +333,11 @@ func (p *player) expectBroken(*message) error {
 
 // listen hears one thing of the server, at most until the deadline.
 func (p *player) listen(deadline time.Time) error {
+	if len(p.early) > 0 {
+		h := p.early[0]
+		p.early = p.early[1:]
+		return p.hear(h)
+	}
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
@@ -382,7 +410,7 @@ func (p *player) takeTwin(m *message) error {
 	fds := p.main.takeKept()
 	var v codec.VersionMsg
 	if v.Decode(m.bytes[codec.HeaderSize:]) == nil && v.Caps.TwinSocket != nil && v.Caps.TwinSocket.FDIndex != nil {
-		if i := *v.Caps.TwinSocket.FDIndex; i < uint64(len(fds)) {
+		if i := *v.Caps.TwinSocket.FDIndex; i < uint64(len(fds)) && isUnixStream(fds[i]) {
 			p.twin = listen(stream{fds[i]}, Twin, p.heard, p.quit)
 			fds = slices.Delete(fds, int(i), int(i)+1)
 		}

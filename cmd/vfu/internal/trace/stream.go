@@ -122,6 +122,17 @@ func (s stream) wait(events int16) {
 	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: events}}, -1)
 }
 
+// isUnixStream tells whether fd is a socket as a session has them: shutdown wakes who
+// waits on it, which it does not for every kind.
+func isUnixStream(fd int) bool {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil || domain != unix.AF_UNIX {
+		return false
+	}
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && kind == unix.SOCK_STREAM
+}
+
 // gone tells whether the peer has closed its end, or is about to find that we have.
 func (s stream) gone() bool {
 	p := []unix.PollFd{{Fd: int32(s.fd)}}

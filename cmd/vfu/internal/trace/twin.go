@@ -70,7 +70,7 @@ func (f *twinFinder) replace(payload []byte) {
 		return
 	}
 	i := *v.Caps.TwinSocket.FDIndex
-	if !v.Caps.TwinSocket.Supported || i >= uint64(len(f.held.fds)) || identifyOne(f.held.fds[i]).Kind != kindSocket {
+	if !v.Caps.TwinSocket.Supported || i >= uint64(len(f.held.fds)) || !isUnixStream(f.held.fds[i]) {
 		return
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -34,6 +34,9 @@ func (v *Viewer) Show(e *Event) {
 	case Data:
 		v.assembler.add(e)
 		return
+	case Connect: // clients come one after the other
+		v.assembler.endBefore(e.Session)
+		v.calls.forget(e.Session - 1)
 	case HangUp:
 		v.assembler.end(e.Session, e.Channel, e.From)
 	}
