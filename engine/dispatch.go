@@ -143,7 +143,9 @@ func (s *Session) startReset(m *message) error {
 // reset returns the device to power-on for the pending command, and calls then when the
 // data path may go on.
 func (s *Session) reset(then func()) {
-	if !s.migration.sealed {
+	if s.migration.sealed {
+		s.events.forget()
+	} else {
 		s.events.collect()
 	}
 	s.migration.reset(func() {

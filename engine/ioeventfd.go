@@ -172,6 +172,15 @@ func (e *ioEvents) collect() {
 	}
 }
 
+// forget drops what was signalled while the device could not be accessed: the reset that
+// follows undoes it.
+func (e *ioEvents) forget() {
+	for _, o := range e.open {
+		_, _ = reactor.DrainShared(o.fd.FD()) // an error shows again in HandleEvents
+		o.late = false
+	}
+}
+
 func (e *ioEvents) close() {
 	for _, o := range e.open {
 		_ = o.poll.Remove()

@@ -274,6 +274,37 @@ func TestIOEventfdsBeforeAReset(t *testing.T) {
 	}
 }
 
+// While the device's state is moved there is no register to write to: what is signalled
+// then, whether the reactor has seen it or not, does not come after a reset.
+func TestIOEventfdsOfASealedDeviceEndWithAReset(t *testing.T) {
+	b, d := newMovable(t, newBed(t, Config{}))
+	for _, seen := range []bool{true, false} {
+		conn := b.attach()
+		bell := conn.bell()
+		conn.goTo(codec.MigStopCopy)
+		before, reset := len(d.noted()), conn.frame(codec.CmdReset, 0, nil)
+		b.do(func() {
+			ring(t, bell)
+			if seen {
+				b.ep.session.events.open[0].HandleEvents(reactor.Readable)
+			}
+			if _, err := unix.Write(conn.fd, reset); err != nil {
+				t.Error(err)
+			}
+			b.ep.session.HandleEvents(reactor.Readable)
+		})
+		conn.read()
+		conn.poke(0, 0, 1)
+		ring(t, bell)
+		conn.ok(codec.CmdReset, nil)
+		if got, want := d.noted()[before:], []string{"reset", "go on", "bell", "hold", "reset", "go on"}; !slices.Equal(got, want) {
+			t.Errorf("seen %v: calls %q, want %q", seen, got, want)
+		}
+		conn.close()
+		b.settled()
+	}
+}
+
 func TestIOEventfdWithShadow(t *testing.T) {
 	file := memfd(t, 4096)
 	b, _ := newPlainBed(t, Config{}, Description{Regions: [NumRegions]Region{0: {
