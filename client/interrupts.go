@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -160,7 +161,9 @@ func (v *irqVector) HandleEvents(reactor.Events) {
 	if v.count == 0 {
 		s.ready = append(s.ready, v.n-s.start)
 	}
-	v.count += n
+	if v.count += n; v.count < n {
+		v.count = math.MaxUint64 // 0 would say that it is not ready
+	}
 	s.mu.Unlock()
 	s.signal()
 }

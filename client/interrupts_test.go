@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/engine/reactor"
 )
 
 // assigned receives a SET_IRQS that assigns eventfds and returns them.
@@ -226,5 +228,29 @@ func TestInterruptsThatAreRefused(t *testing.T) {
 	}
 	if n := len(d.subscriptions.list()); n != 0 {
 		t.Errorf("%d subscriptions are left", n)
+	}
+}
+
+// A server can raise a vector more often than a count has room for.
+func TestInterruptsBeyondTheirCount(t *testing.T) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	s := &Interrupts{wake: make(chan struct{}, 1), vectors: make([]irqVector, 1)}
+	v := &s.vectors[0]
+	*v = irqVector{set: s, fd: fd}
+	for _, n := range []uint64{1<<64 - 2, 2, 1} {
+		if _, err := unix.Write(fd, binary.NativeEndian.AppendUint64(nil, n)); err != nil {
+			t.Fatal(err)
+		}
+		v.HandleEvents(reactor.Readable)
+	}
+	if got, ok, _ := s.take(); !ok || got.Count != 1<<64-1 {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	if got, ok, _ := s.take(); ok {
+		t.Errorf("once more: %+v", got)
 	}
 }

@@ -142,19 +142,17 @@ func runs(keys func(yield func(keptIRQ) bool)) (groups [][]keptIRQ) {
 	return groups
 }
 
-// knows tells whether anything is remembered of an index.
-func (p *keeper) knows(index codec.IRQIndex) bool {
+// indexes are those of which something is remembered, in ascending order.
+func (p *keeper) indexes() []codec.IRQIndex {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var all []codec.IRQIndex
 	for key := range p.fds {
-		if key.index == index {
-			return true
-		}
+		all = append(all, key.index)
 	}
 	for key := range p.masked {
-		if key.index == index {
-			return true
-		}
+		all = append(all, key.index)
 	}
-	return false
+	slices.Sort(all)
+	return slices.Compact(all)
 }

@@ -40,7 +40,8 @@ var ErrUndecided = errors.New("client: the destination of a migration may be run
 
 // Migrate moves what src does to dst, a device of the same kind that another server has and that has done nothing yet. In the end dst
 // runs with the state, the memory and the eventfds that src had, Interrupts of src go on there, and src is closed. Regions are to
-// be asked for again. Both may be used meanwhile, but dst must be left alone; calls on src fail from the time that it is stopped.
+// be asked for again. src may be used meanwhile, until it is
+// stopped, but its memory and interrupts must stay as they are; dst must be left alone.
 //
 // After an error src runs as before, and dst is reset and has neither memory nor interrupts, or its session has ended if
 // that could not be done. Two exceptions: ErrUndecided, and a source whose session has ended itself. Errors: ErrChanged, ErrInvalid (see
@@ -235,11 +236,9 @@ func (m *move) clear(ctx context.Context) error {
 	if m.opts.DeviceOnly {
 		return nil
 	}
-	for index := range codec.IRQIndex(m.dst.info.NumIRQs) {
-		if m.src.keep.knows(index) {
-			if err := m.dst.DisableIRQ(ctx, index); err != nil {
-				return err
-			}
+	for _, index := range m.src.keep.indexes() {
+		if err := m.dst.DisableIRQ(ctx, index); err != nil {
+			return err
 		}
 	}
 	return m.dst.UnmapAllDMA(ctx)
