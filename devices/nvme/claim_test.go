@@ -105,3 +105,21 @@ func TestStateIsRefusedWhileTheStorageIsInUse(t *testing.T) {
 		t.Errorf("got %v, want ErrInUse", err)
 	}
 }
+
+// A destination that cannot have all of the storage has none of it: the source may go on.
+func TestStateThatIsRefusedTakesNoStorage(t *testing.T) {
+	a, toA := opened(t)
+	b, toB := opened(t)
+	g := newGuest(t, rig{backends: []block.Backend{a, b}})
+	stream := g.saved()
+	n := g.other(rig{backends: []block.Backend{toA, toB}})
+	if err := b.(block.Claimer).Claim(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.load(stream); !errors.Is(err, block.ErrInUse) {
+		t.Errorf("got %v, want ErrInUse", err)
+	}
+	if err := a.(block.Claimer).Claim(); err != nil {
+		t.Errorf("the source cannot go on: %v", err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"runtime/debug"
 
@@ -140,7 +141,7 @@ func (m *mover) load(r io.Reader) error {
 	}
 	return m.h.call(func() error {
 		if err := m.h.c.claimStorage(); err != nil {
-			return err
+			return errors.Join(err, m.h.c.yieldStorage()) // the source may go on
 		}
 		m.h.apply(st)
 		return nil
