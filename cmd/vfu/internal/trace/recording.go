@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // The recording of a trace is text, a JSON object in each line: one that says what the file
@@ -114,6 +116,11 @@ func (e *Event) check() error {
 		return fmt.Errorf("data with event %q", e.Kind)
 	case len(e.Descriptors) > maxFDs:
 		return fmt.Errorf("%d descriptors with one byte: Linux passes %d", len(e.Descriptors), maxFDs)
+	}
+	for _, d := range e.Descriptors {
+		if strings.ContainsFunc(d.Kind, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return fmt.Errorf("descriptor of kind %q: must be printable", d.Kind)
+		}
 	}
 	return nil
 }

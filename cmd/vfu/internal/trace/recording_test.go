@@ -87,6 +87,7 @@ func TestBadRecordings(t *testing.T) {
 		{"no data", head + `{"t":0,"session":1,"from":"client"}`, "line 2: no data"},
 		{"data where none can be", head + `{"t":0,"session":1,"from":"client","event":"hangup","data":"AQ=="}`, "line 2: data"},
 		{"data that is not base64", head + `{"t":0,"session":1,"from":"client","data":"?"}`, "line 2"},
+		{"a kind of descriptor that moves the cursor", head + `{"t":0,"session":1,"from":"client","data":"AQ==","descriptors":[{"kind":"\u001b[2J"}]}`, "line 2: descriptor"},
 		{"too many descriptors", head + `{"t":0,"session":1,"from":"client","data":"AQ==","descriptors":[` + strings.Repeat(`{"kind":"pipe"},`, maxFDs) + `{"kind":"pipe"}]}`, "254 descriptors"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
