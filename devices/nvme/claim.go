@@ -20,6 +20,18 @@ func (c *Controller) claimStorage() error {
 	return nil
 }
 
+// giveBack lets the source go on with the storage of a state that arrived here and never
+// ran. No request is in flight.
+func (h *host) giveBack() {
+	if !h.arrived {
+		return
+	}
+	h.arrived = false
+	if err := h.c.yieldStorage(); err != nil {
+		h.s.Logger().Error("the storage stays locked", "err", err)
+	}
+}
+
 // yieldStorage lets the server have it to which the state goes. The data path is held.
 func (c *Controller) yieldStorage() error {
 	var errs []error

@@ -123,3 +123,31 @@ func TestStateThatIsRefusedTakesNoStorage(t *testing.T) {
 		t.Errorf("the source cannot go on: %v", err)
 	}
 }
+
+// A state that has arrived and never ran leaves the storage to the source, which goes on,
+// whether the client has the destination reset or leaves it.
+func TestStorageOfAStateThatNeverRanIsGivenBack(t *testing.T) {
+	for _, end := range []struct {
+		name string
+		by   func(n *guest)
+	}{
+		{"reset", func(n *guest) { n.c.reset() }},
+		{"the client leaves", func(n *guest) { n.leave() }},
+	} {
+		t.Run(end.name, func(t *testing.T) {
+			first, second := opened(t)
+			g := newGuest(t, rig{backends: []block.Backend{first}})
+			g.enable()
+			q := g.createQueue(1, 16)
+			stream := g.saved()
+			n := g.other(rig{backends: []block.Backend{second}})
+			if err := n.load(stream); err != nil {
+				t.Fatal(err)
+			}
+			end.by(n)
+			g.until("the storage to be free", func() bool { return first.(block.Claimer).Claim() == nil })
+			g.lock(false)
+			g.flush(q)
+		})
+	}
+}

@@ -182,6 +182,7 @@ func (h *host) reset() {
 	h.sqs[0].Store(nil)
 	h.cqs[0].Store(nil)
 	h.dropQueues()
+	h.giveBack()
 	h.unwatchDoorbells()
 	h.shadow = shadow{}
 	h.aer.reset()
@@ -233,6 +234,7 @@ func (h *host) leave() {
 		g.close()
 	}
 	h.couriers.close()
+	h.giveBack()
 	h.reader.Close()
 }
 
