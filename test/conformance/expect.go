@@ -65,7 +65,6 @@ func (r *run) answer(s step) error {
 	if err != nil {
 		return err
 	}
-	keep, cut := w.take("cut")
 	raw := c.toldRaw
 	for _, f := range l.fields {
 		v, rest, _ := takeNumber(raw, f.size)
@@ -74,16 +73,9 @@ func (r *run) answer(s step) error {
 			w.fields[f.name] = fmt.Sprint(v)
 		}
 	}
-	b, err := w.payload(l, r.scope())
+	b, err := r.payload(&w, l)
 	if err != nil {
 		return err
-	}
-	if cut {
-		n, err := r.number(keep)
-		if err != nil || n > uint64(len(b)) {
-			return fmt.Errorf("cut=%s of %d bytes: %w", keep, len(b), err)
-		}
-		b = b[:n]
 	}
 	if _, named := w.header["id"]; !named {
 		w.header["id"] = fmt.Sprint(c.told.id)

@@ -30,17 +30,9 @@ func (r *run) send(s step, queue bool) error {
 	if err != nil {
 		return err
 	}
-	keep, cut := w.take("cut")
-	b, err := w.payload(l, r.scope())
+	b, err := r.payload(&w, l)
 	if err != nil {
 		return err
-	}
-	if cut {
-		n, err := r.number(keep)
-		if err != nil || n > uint64(len(b)) {
-			return fmt.Errorf("cut=%s of %d bytes: %w", keep, len(b), err)
-		}
-		b = b[:n]
 	}
 	h, err := r.requestHeader(c, &w, l, len(b))
 	if err != nil {
@@ -168,4 +160,18 @@ func (r *run) passed(names []string) (fds []int, err error) {
 		fds = append(fds, slices.Repeat([]int{fd}, int(times))...)
 	}
 	return fds, nil
+}
+
+// payload is what the words say, or as much of it as cut keeps.
+func (r *run) payload(w *words, l layout) ([]byte, error) {
+	keep, cut := w.take("cut")
+	b, err := w.payload(l, r.scope())
+	if err != nil || !cut {
+		return b, err
+	}
+	n, err := r.number(keep)
+	if err != nil || n > uint64(len(b)) {
+		return nil, fmt.Errorf("cut=%s of %d bytes: %w", keep, len(b), err)
+	}
+	return b[:n], nil
 }

@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,11 +8,11 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"vfiouser/test/qmp"
+	"vfiouser/test/transcript"
 )
 
 // Memory is the kind of memory that the guest runs in.
@@ -60,9 +59,9 @@ type Guest struct {
 	cmd     *exec.Cmd
 	agent   *agent
 	monitor *qmp.Monitor
-	console *buffer       // first serial line and QEMU's own messages
-	exited  chan struct{} // closed when QEMU has ended
-	waitErr error         // how; read after exited
+	console *transcript.Buffer // first serial line and QEMU's own messages
+	exited  chan struct{}      // closed when QEMU has ended
+	waitErr error              // how; read after exited
 }
 
 // Boot starts a guest and returns when it takes scripts. When it fails to come up, the
@@ -82,7 +81,7 @@ func (l *Lab) Boot(ctx context.Context, cfg Config) (*Guest, error) {
 	g := &Guest{
 		agent:   newAgent(agentConn),
 		monitor: qmp.New(monitorConn),
-		console: &buffer{},
+		console: new(transcript.Buffer),
 		exited:  make(chan struct{}),
 	}
 	g.cmd = l.command(cfg, nil,
@@ -240,21 +239,3 @@ func (g *Guest) Running() bool {
 // Console returns what the guest has printed on its console so far, the firmware's and
 // the kernel's messages (warnings and worse), and QEMU's own messages.
 func (g *Guest) Console() string { return g.console.String() }
-
-// buffer is a bytes.Buffer that may be read while it is written.
-type buffer struct {
-	mu   sync.Mutex
-	data bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.String()
-}

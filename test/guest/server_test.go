@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"vfiouser/test/holdings"
+	"vfiouser/test/transcript"
 )
 
 const (
@@ -55,7 +56,7 @@ func serve(t *testing.T, devices ...served) *server {
 		args = append(args, device.options...)
 	}
 	cmd := exec.Command(buildCommand(t), args...)
-	var log buffer
+	var log transcript.Buffer
 	cmd.Stderr = &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdout, err := cmd.StdoutPipe()

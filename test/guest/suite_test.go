@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vfiouser/test/transcript"
 )
 
 const (
@@ -47,7 +49,7 @@ func lab(t *testing.T) *Lab {
 	}
 	ctx, cancel := timeout(t, setupTimeout)
 	defer cancel()
-	var progress buffer
+	var progress transcript.Buffer
 	l, err := Open(ctx, &progress)
 	if errors.Is(err, ErrUnavailable) {
 		unavailable("%v", err)

@@ -1,19 +1,18 @@
 package interop
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"vfiouser/client"
+	"vfiouser/test/transcript"
 )
 
 const samplesEnv = "VFIOUSER_SAMPLES"
@@ -40,7 +39,7 @@ func sample(t *testing.T, name string) string {
 // process is a program of libvfio-user's that runs during a test.
 type process struct {
 	cmd    *exec.Cmd
-	output *buffer
+	output *transcript.Buffer
 	ended  chan struct{}
 	err    error // how it ended, after ended
 }
@@ -49,7 +48,7 @@ type process struct {
 // Its standard input stays open until then: the sample null ends with it.
 func launch(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{cmd: cmd, output: &buffer{}, ended: make(chan struct{})}
+	p := &process{cmd: cmd, output: new(transcript.Buffer), ended: make(chan struct{})}
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
@@ -135,22 +134,4 @@ func check(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// buffer is a bytes.Buffer that may be read while it is written.
-type buffer struct {
-	mu   sync.Mutex
-	data bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.String()
 }

@@ -280,3 +280,16 @@ func differences(a, b []byte) (pages []int) {
 	}
 	return pages
 }
+
+// moves takes the drive from dev to next while its queue is full.
+func (h *host) moves(dev, next *client.Device, ram []byte) {
+	stop := h.start()
+	h.set(true)
+	_, err := client.Migrate(h.ctx, dev, next, client.MigrateOptions{})
+	if err == nil {
+		h.move(next, ram)
+	}
+	stop()
+	h.must(err)
+	h.work(500)
+}

@@ -126,17 +126,7 @@ func TestDriveMovesUnderIO(t *testing.T) {
 		h.work(500)
 		for range 3 {
 			next := r.serve(t)
-			stop := h.start()
-			h.set(true)
-			_, err := client.Migrate(h.ctx, dev, next, client.MigrateOptions{})
-			if err == nil {
-				h.move(next, ram.Bytes())
-			}
-			stop()
-			if err != nil {
-				t.Fatal(err)
-			}
-			h.work(500)
+			h.moves(dev, next, ram.Bytes())
 			dev = next
 		}
 	})

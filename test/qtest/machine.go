@@ -2,7 +2,6 @@ package qtest
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -13,10 +12,10 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
 	"vfiouser/test/qmp"
+	"vfiouser/test/transcript"
 )
 
 // Config is what a machine has.
@@ -36,23 +35,11 @@ type Machine struct {
 	conn    net.Conn
 	in      *bufio.Reader
 	monitor *qmp.Monitor
-	output  *output
+	output  *transcript.Buffer
 	lines   map[int]bool // interrupt lines of the intercepted controller that are up
 	changes int          // how often any of them has changed
 	exited  chan struct{}
 	waitErr error
-}
-
-// output is what QEMU prints, read while it runs.
-type output struct {
-	mu   sync.Mutex
-	data bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.data.Write(p)
 }
 
 // Start starts QEMU and returns when it takes commands.
@@ -69,7 +56,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	}
 	m := &Machine{
 		conn: conn, in: bufio.NewReader(conn), monitor: qmp.New(monitorConn),
-		output: &output{}, lines: map[int]bool{}, exited: make(chan struct{}),
+		output: new(transcript.Buffer), lines: map[int]bool{}, exited: make(chan struct{}),
 	}
 	m.cmd = exec.Command(cfg.QEMU, append([]string{
 		"-nodefaults", "-no-user-config", "-nographic",
@@ -102,9 +89,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 
 // Output is what QEMU has printed so far: its warnings and errors.
 func (m *Machine) Output() string {
-	m.output.mu.Lock()
-	defer m.output.mu.Unlock()
-	return m.output.data.String()
+	return m.output.String()
 }
 
 // Close ends QEMU. It may be called again.
