@@ -20,6 +20,9 @@ type keeper struct {
 	mu     sync.Mutex
 	fds    map[keptIRQ]int // ours, one for each vector and action
 	masked map[keptIRQ]bool
+
+	restoring int   // calls of restore under way
+	retired   []int // descriptors to close when they have ended
 }
 
 // keptIRQ is a vector, with an action if it has an eventfd for one.
@@ -83,10 +86,16 @@ func (p *keeper) note(set *codec.SetIRQs, own []int) {
 }
 
 func (p *keeper) forget(key keptIRQ) {
-	if fd, ok := p.fds[key]; ok {
-		_ = unix.Close(fd)
-		delete(p.fds, key)
+	fd, ok := p.fds[key]
+	if !ok {
+		return
 	}
+	delete(p.fds, key)
+	if p.restoring > 0 {
+		p.retired = append(p.retired, fd)
+		return
+	}
+	_ = unix.Close(fd)
 }
 
 func (p *keeper) close() {
@@ -97,25 +106,38 @@ func (p *keeper) close() {
 	}
 }
 
-// restore tells d all that is remembered.
+// restore tells d all that is remembered now. What changes meanwhile it does not tell.
 func (p *keeper) restore(ctx context.Context, d *Device) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, run := range runs(maps.Keys(p.fds)) {
+	p.restoring++
+	kept, masked := maps.Clone(p.fds), maps.Clone(p.masked)
+	p.mu.Unlock()
+	defer p.restored()
+	for _, run := range runs(maps.Keys(kept)) {
 		fds := make([]int, len(run))
 		for i, key := range run {
-			fds[i] = p.fds[key]
+			fds[i] = kept[key]
 		}
 		if err := d.SetEventfds(ctx, run[0].index, int(run[0].vector), run[0].action, fds...); err != nil {
 			return err
 		}
 	}
-	for _, run := range runs(maps.Keys(p.masked)) {
+	for _, run := range runs(maps.Keys(masked)) {
 		if err := d.MaskIRQ(ctx, run[0].index, int(run[0].vector), len(run)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// restored closes what was forgotten while restore needed it.
+func (p *keeper) restored() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.restoring--; p.restoring == 0 {
+		reactor.CloseFDs(p.retired)
+		p.retired = nil
+	}
 }
 
 // runs groups vectors that follow each other.
