@@ -7,20 +7,7 @@ import (
 
 // expect wants a command of the server.
 func (r *run) expect(s step) error {
-	c, err := r.conn(s)
-	if err != nil {
-		return err
-	}
-	if len(s.args) == 0 {
-		return errors.New("no command")
-	}
-	name := s.args[0]
-	s.args, s.quoted = s.args[1:], s.quoted[1:]
-	w, err := sortWords(s)
-	if err != nil {
-		return err
-	}
-	l, err := layoutOf(name)
+	c, w, l, err := r.command(s)
 	if err != nil {
 		return err
 	}

@@ -255,6 +255,24 @@ func matchItems(b []byte, items []item, sc scope) error {
 	return nil
 }
 
+// matchField checks the field at the start of b and gives what follows it. A field that is
+// not named is 0.
+func (w *words) matchField(b []byte, f field, sc scope) (rest []byte, err error) {
+	v, rest, ok := takeNumber(b, f.size)
+	if !ok {
+		return nil, fmt.Errorf("ends before %s", f.name)
+	}
+	want, named := w.take(f.name)
+	if !named {
+		want = "0"
+	}
+	sc.own = f.names
+	if err := sc.match(want, v); err != nil {
+		return nil, fmt.Errorf("%s %w", f.name, err)
+	}
+	return rest, nil
+}
+
 // matchPayload checks a payload against what a step says of it: fields that are not named
 // are 0.
 func (w *words) matchPayload(b []byte, l layout, sc scope) error {
@@ -266,23 +284,13 @@ func (w *words) matchPayload(b []byte, l layout, sc scope) error {
 		}
 	}
 	for _, f := range fields {
-		v, rest, ok := takeNumber(b, f.size)
-		if !ok {
-			return fmt.Errorf("ends before %s", f.name)
-		}
-		b = rest
-		want, named := w.take(f.name)
-		if !named {
-			want = "0"
-		}
-		sc.own = f.names
-		if err := sc.match(want, v); err != nil {
-			return fmt.Errorf("%s %w", f.name, err)
+		var err error
+		if b, err = w.matchField(b, f, sc); err != nil {
+			return err
 		}
 	}
 	for name := range w.fields {
 		return fmt.Errorf("there is no field %s", name)
 	}
-	sc.own = nil
 	return matchItems(b, w.items, sc)
 }

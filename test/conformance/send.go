@@ -7,22 +7,26 @@ import (
 	"strings"
 )
 
-// send sends a command, or puts it aside until the next one is sent.
-func (r *run) send(s step, queue bool) error {
-	c, err := r.conn(s)
-	if err != nil {
-		return err
+// command takes a step apart that names a command: its connection, its words, and how the
+// command is laid out.
+func (r *run) command(s step, flags ...string) (c *conn, w words, l layout, err error) {
+	if c, err = r.conn(s); err != nil {
+		return nil, words{}, layout{}, err
 	}
 	if len(s.args) == 0 {
-		return errors.New("no command")
+		return nil, words{}, layout{}, errors.New("no command")
 	}
-	name := s.args[0]
+	if l, err = layoutOf(s.args[0]); err != nil {
+		return nil, words{}, layout{}, err
+	}
 	s.args, s.quoted = s.args[1:], s.quoted[1:]
-	w, err := sortWords(s, "noreply", "unanswered")
-	if err != nil {
-		return err
-	}
-	l, err := layoutOf(name)
+	w, err = sortWords(s, flags...)
+	return c, w, l, err
+}
+
+// send sends a command, or puts it aside until the next one is sent.
+func (r *run) send(s step, queue bool) error {
+	c, w, l, err := r.command(s, "noreply", "unanswered")
 	if err != nil {
 		return err
 	}

@@ -14,17 +14,9 @@ import (
 // pattern may also be true, false, object or absent, and maybe:PATTERN allows absence.
 func (w *words) matchVersion(b []byte, sc scope) error {
 	for _, f := range layouts["VERSION"].fields {
-		v, rest, ok := takeNumber(b, f.size)
-		if !ok {
-			return fmt.Errorf("ends before %s", f.name)
-		}
-		b = rest
-		want, named := w.take(f.name)
-		if !named {
-			want = "0"
-		}
-		if err := sc.match(want, v); err != nil {
-			return fmt.Errorf("%s %w", f.name, err)
+		var err error
+		if b, err = w.matchField(b, f, sc); err != nil {
+			return err
 		}
 	}
 	for name := range w.fields {
