@@ -1,0 +1,105 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"vfiouser/engine/reactor"
+)
+
+var (
+	// ErrSpec is found by errors.Is where the text given to Open is itself wrong, as
+	// opposed to what it names.
+	ErrSpec = errors.New("invalid link")
+	// ErrBusy: the link has room for one card only, and it has come already.
+	ErrBusy = errors.New("link has a card already")
+	// ErrClosed: the link is closed.
+	ErrClosed = errors.New("link is closed")
+)
+
+// OpenError says why a link could not be made and what would be right.
+type OpenError struct {
+	Spec string // what was to be opened, for example "tap:tap0"
+	Err  error
+}
+
+// Error names the link and the reason.
+func (e *OpenError) Error() string { return fmt.Sprintf("link: %s: %v", e.Spec, e.Err) }
+
+// Unwrap returns the reason, which carries ErrSpec, ErrBusy or a syscall.Errno.
+func (e *OpenError) Unwrap() error { return e.Err }
+
+// reason is a sentence for people with a cause for programs.
+type reason struct {
+	text  string
+	cause error
+}
+
+func (r *reason) Error() string { return r.text }
+func (r *reason) Unwrap() error { return r.cause }
+
+func because(cause error, format string, args ...any) error {
+	return &reason{text: fmt.Sprintf(format, args...), cause: cause}
+}
+
+// Set makes links out of texts. Links that have a name, as a switch has, are the same for
+// everybody who opens them in the same set. The zero value works; the fields are set before
+// the first Open. Open is for any goroutine.
+type Set struct {
+	// Reactor drives the sockets of links that have such (stream). They are refused without.
+	Reactor *reactor.Reactor
+	// Logger is told what becomes of links. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// kind is one row of the table of links.
+type kind struct {
+	name  string
+	usage string
+	open  func(s *Set, arg string) (Link, error)
+}
+
+// kinds is the table of links. It is a function, because pcap opens another link.
+func kinds() []kind {
+	return []kind{
+		{"loop", "loop", func(_ *Set, arg string) (Link, error) { return bare(arg, Loop()) }},
+		{"null", "null", func(_ *Set, arg string) (Link, error) { return bare(arg, Null()) }},
+	}
+}
+
+// bare is for the kinds that take no argument.
+func bare(arg string, l Link) (Link, error) {
+	if arg != "" {
+		return nil, because(ErrSpec, "it takes no argument, and %q was given", arg)
+	}
+	return l, nil
+}
+
+// Open makes a link out of a text, KIND or KIND:ARGUMENT:
+//
+//	loop           what a queue sends comes back on the same queue
+//	null           takes everything and delivers nothing
+//
+// Errors are *OpenError. The caller closes the link.
+func (s *Set) Open(spec string) (Link, error) {
+	name, arg, _ := strings.Cut(spec, ":")
+	var usages []string
+	for _, k := range kinds() {
+		if k.name != name {
+			usages = append(usages, k.usage)
+			continue
+		}
+		l, err := k.open(s, arg)
+		if err != nil {
+			if nested := (*OpenError)(nil); errors.As(err, &nested) {
+				return nil, err
+			}
+			return nil, &OpenError{Spec: spec, Err: err}
+		}
+		return l, nil
+	}
+	return nil, &OpenError{Spec: fmt.Sprintf("%q", spec),
+		Err: because(ErrSpec, "unknown kind of link %q; known are %s", name, strings.Join(usages, ", "))}
+}
