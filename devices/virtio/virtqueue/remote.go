@@ -1,0 +1,226 @@
+package virtqueue
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"vfiouser/devices/virtio/spec"
+	"vfiouser/dma"
+)
+
+// Memory is guest memory reached by calls that may block, mapped or not. An error means
+// that nothing is known of what was read or written.
+type Memory interface {
+	ReadDMA(iova uint64, p []byte) error
+	WriteDMA(iova uint64, p []byte) error
+}
+
+// remote is what access by message needs. The queue's desc and driver are then private
+// copies of the guest's areas, of which the parts that are needed are read anew in each
+// Take; device is not used.
+type remote struct {
+	taken int // chains that were taken by message and not pushed
+
+	desc, driver []byte
+	fresh        window // descriptors that were read in this Take
+}
+
+// window is a range of indexes, to excluded.
+type window struct{ from, to int }
+
+func (w window) holds(i int) bool { return w.from <= i && i < w.to }
+
+const (
+	// readAhead is the number of descriptors read at once: most chains of a batch lie beside
+	// each other.
+	readAhead = 32
+	// maxCopied is the number of bytes after which a batch ends.
+	maxCopied = 4 << 20
+	// keptCopies bounds the buffer that a Chain keeps, in bytes.
+	keptCopies = 128 << 10
+)
+
+// SetRemote makes the queue reach all guest memory with m, from now on: every method may
+// block, and must not be called inside a section of a dma.Reader. What was taken before can
+// still be pushed, but its buffers are no longer to be used once the section has ended.
+func (q *Queue) SetRemote(m Memory) {
+	q.mem, q.r, q.device = m, nil, nil
+	if areas := q.cfg.areas(); q.remote.desc == nil {
+		q.remote.desc = make([]byte, areas[0].bytes)
+		q.remote.driver = make([]byte, areas[1].bytes)
+	}
+	q.desc, q.driver = q.remote.desc, q.remote.driver
+}
+
+func (q *Queue) read(iova uint64, p []byte) error {
+	if err := q.mem.ReadDMA(iova, p); err != nil {
+		return &Error{Rule: ErrMemory, Cause: err, Addr: iova, Len: uint64(len(p))}
+	}
+	return nil
+}
+
+func (q *Queue) write(iova uint64, p []byte) error {
+	if err := q.mem.WriteDMA(iova, p); err != nil {
+		return &Error{Rule: ErrMemory, Cause: err, Addr: iova, Len: uint64(len(p))}
+	}
+	return nil
+}
+
+// readDriver brings n bytes of the driver area up to date.
+func (q *Queue) readDriver(off, n int) error {
+	return q.read(q.cfg.Driver+uint64(off), q.driver[off:off+n])
+}
+
+// readDesc sees to it that descriptor i was read in this Take.
+func (q *Queue) readDesc(i int) error {
+	if q.remote.fresh.holds(i) {
+		return nil
+	}
+	w := window{i, min(i+readAhead, int(q.size))}
+	if err := q.read(q.cfg.Desc+spec.DescSize*uint64(w.from), q.desc[spec.DescSize*w.from:spec.DescSize*w.to]); err != nil {
+		return err
+	}
+	q.remote.fresh = w
+	return nil
+}
+
+// copyIn makes the buffers of a chain whose segments were collected, and reads those that
+// the device reads.
+func (q *Queue) copyIn(c *Chain) error {
+	n := int(c.ReadableLen) + int(c.WritableLen)
+	if n > q.cfg.MaxBytes {
+		return &Error{Rule: ErrTooLong, Len: uint64(n)}
+	}
+	if cap(c.copies) > keptCopies && n <= keptCopies {
+		c.copies = nil
+	}
+	c.copies = slices.Grow(c.copies[:0], n)[:n]
+	// Writable buffers are cleared: nothing of another chain gets to the guest.
+	clear(c.copies[c.ReadableLen:])
+	rest, left := c.copies, int(c.ReadableLen)
+	for _, s := range c.segs {
+		b := rest[:s.n:s.n]
+		rest = rest[s.n:]
+		if left == 0 {
+			c.Writable = append(c.Writable, b)
+			continue
+		}
+		if err := q.read(s.addr, b); err != nil {
+			return err
+		}
+		c.Readable = append(c.Readable, b)
+		left -= int(s.n)
+	}
+	c.copied = true
+	return nil
+}
+
+// copyOut writes to the guest what the device wrote to a chain that was taken by message.
+func (q *Queue) copyOut(c *Chain, written uint32) {
+	q.remote.taken--
+	c.copied = false
+	b, segs := c.copies[c.ReadableLen:], c.segs[len(c.Readable):]
+	for ; written > 0; segs = segs[1:] {
+		n := min(written, segs[0].n)
+		if err := q.write(segs[0].addr, b[:n]); err != nil {
+			q.broke(err)
+			return
+		}
+		b, written = b[n:], written-n
+	}
+}
+
+// broke keeps the first error that broke the queue.
+func (q *Queue) broke(err error) {
+	if q.err == nil {
+		q.err = err
+	}
+}
+
+// lookSplit reads what of the available ring the next n chains need.
+func (q *Queue) lookSplit(n int) error {
+	q.remote.fresh = window{}
+	if err := q.readDriver(spec.AvailFlags, 4); err != nil {
+		return err
+	}
+	n = min(n, q.availableSplit(), int(q.size))
+	from := int(q.avail & (q.size - 1))
+	first := min(n, int(q.size)-from)
+	for _, w := range [2]window{{from, from + first}, {0, n - first}} {
+		if w.from == w.to {
+			continue
+		}
+		if err := q.readDriver(spec.AvailRing+spec.AvailEntrySize*w.from, spec.AvailEntrySize*(w.to-w.from)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendSplit writes used elements and then the index, and reads what says whether the
+// driver wants an interrupt.
+func (q *Queue) sendSplit() error {
+	mask, at := int(q.size-1), int(q.used)
+	for rest := q.pushed; len(rest) > 0; {
+		i := at & mask
+		n := min(len(rest), int(q.size)-i)
+		b := q.scratch[:0]
+		for _, e := range rest[:n] {
+			b = binary.LittleEndian.AppendUint64(b, e)
+		}
+		q.scratch = b
+		if err := q.write(q.cfg.Device+spec.UsedRing+spec.UsedEntrySize*uint64(i), b); err != nil {
+			return err
+		}
+		at, rest = at+n, rest[n:]
+	}
+	if err := q.write16(spec.UsedIndex, uint16(at)); err != nil {
+		return err
+	}
+	if q.cfg.EventIdx {
+		return q.readDriver(spec.UsedEventOffset(q.size), 2)
+	}
+	return q.readDriver(spec.AvailFlags, 2)
+}
+
+// write16 writes to the device area.
+func (q *Queue) write16(off int, v uint16) error {
+	var b [2]byte
+	binary.LittleEndian.PutUint16(b[:], v)
+	return q.write(q.cfg.Device+uint64(off), b[:])
+}
+
+// fetchSplit is the second half of takeSplit: the heads of the chains are known, and err
+// is about the one after them.
+func (q *Queue) fetchSplit(chains []Chain, err error) (int, error) {
+	n, size := 0, 0
+	for ; n < len(chains) && size < maxCopied; n++ {
+		c := &chains[n]
+		if e := q.fetchChain(c); e != nil {
+			err = fail(e, (q.avail+uint16(n))&(q.size-1))
+			break
+		}
+		size += len(c.copies)
+	}
+	if n < len(chains) && size >= maxCopied {
+		err = nil // comes up again
+	}
+	q.avail += uint16(n)
+	q.inflight += n
+	q.remote.taken += n
+	return n, err
+}
+
+func (q *Queue) fetchChain(c *Chain) error {
+	c.reset()
+	c.segs = c.segs[:0]
+	if err := q.readDesc(int(c.id)); err != nil {
+		return err
+	}
+	at := spec.DescSize * int(c.id)
+	c.lo, c.hi = dma.Load64(q.desc, at), dma.Load64(q.desc, at+8)
+	if err := q.walkSplit(c); err != nil {
+		return err
+	}
+	return q.copyIn(c)
+}
