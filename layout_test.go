@@ -47,7 +47,7 @@ var layout = map[string][]string{
 	"devices/virtio-net/spec":  {},
 	"devices/virtio-net": {"vfiouser/engine", "vfiouser/dma", "vfiouser/irq", "vfiouser/pci", "vfiouser/link", "vfiouser/link/vnet",
 		"vfiouser/devices/virtio", "vfiouser/devices/virtio/spec", "vfiouser/devices/virtio/virtqueue"},
-	"drivers/virtio": {"vfiouser/client", "vfiouser/devices/virtio/spec"},
+	"drivers/virtio": {"vfiouser/client", "vfiouser/dma", "vfiouser/pci", "vfiouser/devices/virtio/spec"},
 	"drivers/virtio-net": {"vfiouser/client", "vfiouser/drivers/virtio", "vfiouser/link/vnet",
 		"vfiouser/devices/virtio/spec", "vfiouser/devices/virtio-net/spec"},
 
