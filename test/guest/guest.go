@@ -26,12 +26,15 @@ const (
 )
 
 // Config is what a guest has. The zero value is a machine with one processor, 512 MiB of
-// shared memory and no device.
+// shared memory, no device, and the tools for disks.
 type Config struct {
 	Sockets []string // vfio-user servers; each is a device vfu0, vfu1, ... at PCI 0000:00:04.0, 05.0, ...
 	CPUs    int      // 0: one
 	Memory  Memory   // "": MemoryShared
+	Network bool     // the guest has the drivers and tools for networks, instead of those for disks
 	Args    []string // more arguments for QEMU
+	// Start starts QEMU, if it is to run in some special place; nil: exec.Cmd.Start.
+	Start func(*exec.Cmd) error
 }
 
 const (
@@ -93,7 +96,11 @@ func (l *Lab) Boot(ctx context.Context, cfg Config) (*Guest, error) {
 	// (the guest must not outlive a test process that is killed)
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	g.cmd.WaitDelay = killedDelay
-	err = g.cmd.Start()
+	start := cfg.Start
+	if start == nil {
+		start = (*exec.Cmd).Start
+	}
+	err = start(g.cmd)
 	agentFile.Close() // (so that the end of QEMU is the end of its connections)
 	monitorFile.Close()
 	if err != nil {
@@ -129,12 +136,16 @@ func (l *Lab) command(cfg Config, kernel []string, lines ...string) *exec.Cmd {
 	if cfg.Memory == "" {
 		cfg.Memory = MemoryShared
 	}
+	initramfs := "disk.cpio"
+	if cfg.Network {
+		initramfs = "network.cpio"
+	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-nographic",
 		"-action", "reboot=shutdown", // (a panic of the guest's kernel is a reboot)
 		"-machine", "q35,memory-backend=ram", "-object", string(cfg.Memory) + ",id=ram,size=" + memorySize,
 		"-accel", "tcg,thread=multi", "-cpu", processor, "-smp", strconv.Itoa(max(1, cfg.CPUs)), "-m", memorySize,
-		"-kernel", l.path("vmlinux"), "-initrd", l.path("initramfs.cpio"),
+		"-kernel", l.path("vmlinux"), "-initrd", l.path(initramfs),
 		"-append", strings.Join(append(kernel, kernelArgs...), " "),
 	}
 	args = append(args, lines...)

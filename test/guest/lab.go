@@ -28,12 +28,12 @@ var ErrUnavailable = errors.New("the test guest is not available here")
 // setupCannot is the exit status with which setup.sh says that it is the machine.
 const setupCannot = 3
 
-// Lab is the folder with the machine's files: QEMU, kernel, initramfs.
+// Lab is the folder with the machine's files: QEMU, kernel, initramfs, programs for networks.
 type Lab struct {
 	dir string
 }
 
-// Open returns the lab, and makes it first if need be: that downloads some 110 MB from the
+// Open returns the lab, and makes it first if need be: that downloads some 120 MB from the
 // machine's Debian mirror and takes 15 seconds. It is kept in the folder VFIOUSER_CACHE
 // names, else in the user's cache folder, under a name that changes with its sources.
 // Several processes may call Open at once. What setup prints goes to progress. Errors that
@@ -183,7 +183,7 @@ func (l *Lab) Versions() string {
 	}
 	var wanted []string
 	for line := range strings.Lines(string(content)) {
-		for _, name := range []string{"qemu-system-x86 ", "linux-image-", "nvme-cli ", "fio "} {
+		for _, name := range []string{"qemu-system-x86 ", "linux-image-", "nvme-cli ", "fio ", "iperf3 ", "passt "} {
 			if strings.HasPrefix(line, name) {
 				wanted = append(wanted, strings.TrimSpace(line))
 			}
@@ -194,6 +194,10 @@ func (l *Lab) Versions() string {
 
 // QEMU is the path of the emulator.
 func (l *Lab) QEMU() string { return l.path("bin/qemu-system-x86_64") }
+
+// Program is the path of a program for the host's end of a guest's network: ip, iperf3, passt
+// or busybox.
+func (l *Lab) Program(name string) string { return l.path(filepath.Join("bin", name)) }
 
 // Kernel is the path of the guest's kernel, compressed, for kexec.
 func (l *Lab) Kernel() string { return l.path("vmlinuz") }

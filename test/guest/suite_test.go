@@ -40,19 +40,15 @@ func TestMain(m *testing.M) {
 // by CI=true or VFIOUSER_GUEST=require.
 func lab(t *testing.T) *Lab {
 	t.Helper()
-	unavailable := t.Skipf
-	if os.Getenv("CI") == "true" || os.Getenv("VFIOUSER_GUEST") == "require" {
-		unavailable = t.Fatalf
-	}
 	if testing.Short() {
-		unavailable("the guest suite takes minutes: not with -short")
+		unavailable(t, "the guest suite takes minutes: not with -short")
 	}
 	ctx, cancel := timeout(t, setupTimeout)
 	defer cancel()
 	var progress transcript.Buffer
 	l, err := Open(ctx, &progress)
 	if errors.Is(err, ErrUnavailable) {
-		unavailable("%v", err)
+		unavailable(t, err)
 	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
@@ -60,8 +56,17 @@ func lab(t *testing.T) *Lab {
 	return l
 }
 
+// unavailable skips the test, or fails it if the suite is demanded.
+func unavailable(t *testing.T, why any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" || os.Getenv("VFIOUSER_GUEST") == "require" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
 // boot starts a guest, which is killed at the end of the test if it still runs then. At
-// that time its console must show no complaint about a disk. When the test fails the
+// that time its console must show no complaint about a device. When the test fails the
 // console and the kernel log are shown.
 func boot(t *testing.T, cfg Config) *Guest {
 	t.Helper()
@@ -94,16 +99,16 @@ func boot(t *testing.T, cfg Config) *Guest {
 }
 
 var (
-	// QEMU's messages, and the kernel's warnings and errors that can be about a disk.
+	// QEMU's messages, and the kernel's warnings and errors that can be about a device.
 	// (Others are about the clocks of an emulated machine on a busy host.)
 	complaint = regexp.MustCompile(`^qemu-system` +
-		`|^\[ *\d+\.\d+\].*(nvme|pci|vfio|irq \d+: nobody|DMA|I/O error|EXT4|JBD2` +
+		`|^\[ *\d+\.\d+\].*(nvme|pci|virtio|NETDEV|vfio|irq \d+: nobody|DMA|I/O error|EXT4|JBD2` +
 		`|BUG|WARNING|Oops|Call Trace|hung|blocked for more|[Tt]ime-?out|timed out)`)
 	// Of those, what announces something that the test did.
 	harmless = regexp.MustCompile(`nvme nvme\d+: resetting controller`)
 )
 
-// complaints picks out of a console what is wrong with a disk.
+// complaints picks out of a console what is wrong with a device.
 func complaints(console string) []string {
 	var found []string
 	for line := range strings.Lines(console) {
@@ -165,6 +170,15 @@ func eventually(t *testing.T, check func() error) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// exists waits until there is a file at path.
+func exists(t *testing.T, path string) {
+	t.Helper()
+	eventually(t, func() error {
+		_, err := os.Lstat(path)
+		return err
+	})
 }
 
 // buildCommand builds the vfu command once and returns its path.

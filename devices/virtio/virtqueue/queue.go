@@ -22,11 +22,6 @@ type Queue struct {
 	// Packed: the wrap counters there.
 	availWrap, usedWrap bool
 
-	// Packed: where the chains were that were taken last, as Positions, and the place of the
-	// next one in this list.
-	places []uint16
-	place  int
-
 	pushed   []uint64 // what Publish will publish, see entry
 	inflight int      // taken and not yet published: chains, or packed descriptors
 	armed    bool     // the driver notifies, as far as it was told
@@ -45,9 +40,6 @@ func New(cfg Config) (*Queue, error) {
 	cfg.defaults()
 	q := &Queue{cfg: cfg, size: cfg.Size, availWrap: true, usedWrap: true, armed: true}
 	q.pushed = make([]uint64, 0, cfg.Size)
-	if cfg.Packed {
-		q.places = make([]uint16, cfg.Size)
-	}
 	return q, nil
 }
 
@@ -111,14 +103,7 @@ func (q *Queue) Take(chains []Chain) (n int, err error) {
 	case q.desc == nil:
 		return 0, ErrRemote
 	}
-	switch {
-	case !q.cfg.Packed:
-		n, err = q.takeSplit(chains)
-	case q.mem == nil:
-		n, err = q.takePacked(chains)
-	default:
-		n, err = q.fetchPacked(chains)
-	}
+	n, err = q.takeSplit(chains)
 	if e, ok := err.(*Error); ok && e.Rule != ErrMemory {
 		q.err = err
 	}
@@ -128,12 +113,8 @@ func (q *Queue) Take(chains []Chain) (n int, err error) {
 // Untake makes the last n chains that were taken, and not pushed, available again. Those
 // Chains are void.
 func (q *Queue) Untake(n int) {
-	if q.cfg.Packed {
-		q.untakePacked(n)
-	} else {
-		q.avail -= uint16(n)
-		q.inflight -= n
-	}
+	q.avail -= uint16(n)
+	q.inflight -= n
 	q.remote.taken -= min(n, q.remote.taken) // they were taken after all others
 }
 
@@ -160,31 +141,19 @@ func (q *Queue) Publish() (interrupt bool) {
 	if len(q.pushed) == 0 {
 		return false
 	}
-	if q.cfg.Packed {
-		return q.publishPacked()
-	}
 	return q.publishSplit()
 }
 
 // Arm asks the driver to notify of the next chain that it makes available. It then looks
 // again and says whether there is something already, for which no notification may come.
 func (q *Queue) Arm() (pending bool) {
-	q.armed = true
-	if q.cfg.Packed {
-		return q.armPacked()
-	}
 	return q.armSplit()
 }
 
 // Disarm tells the driver that no notifications are needed. Some may come all the same.
 func (q *Queue) Disarm() {
-	if !q.armed {
-		return
-	}
-	q.armed = false
-	if q.cfg.Packed {
-		q.notify(spec.EventWord(0, spec.EventDisable))
-	} else {
+	if q.armed {
+		q.armed = false
 		q.disarmSplit()
 	}
 }
@@ -194,12 +163,10 @@ func (q *Queue) Disarm() {
 // tells the error.
 func (q *Queue) Available() int {
 	if q.mem != nil {
-		if q.look() != nil {
+		if err := q.readDriver(spec.AvailFlags, 4); err != nil {
+			q.broke(err)
 			return 1
 		}
-	}
-	if q.cfg.Packed {
-		return q.availablePacked()
 	}
 	return q.availableSplit()
 }

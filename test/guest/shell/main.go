@@ -19,6 +19,7 @@ func main() {
 	var cfg guest.Config
 	flag.IntVar(&cfg.CPUs, "cpus", 1, "virtual processors")
 	anonymous := flag.Bool("anonymous", false, "guest memory without a descriptor: the server must use messages")
+	flag.BoolVar(&cfg.Network, "network", false, "a guest for network cards: virtio_net, iproute2, ethtool, iperf3")
 	flag.Parse()
 	cfg.Sockets = flag.Args()
 	if *anonymous {
