@@ -2,6 +2,9 @@ package link
 
 import "vfiouser/link/vnet"
 
+// MaxPairs is the most queue pairs that a card has: q is below it everywhere.
+const MaxPairs = 64
+
 // Link is something that cards are attached to.
 type Link interface {
 	// Attach connects a card. A link that has room for one card only refuses a second
@@ -32,7 +35,8 @@ type Port interface {
 	// pairs it uses. Without a driver that is nothing, and 0. Any goroutine; it may block
 	// for a moment.
 	SetOffloads(o vnet.Offloads, pairs int)
-	// Close detaches the card. No method of the card is called when it has returned.
+	// Close detaches the card. No method of the card is called when it has returned: it
+	// waits for those that run, so the caller holds no lock that they take.
 	// The card's queues are not polled any more when it is called. Idempotent.
 	Close() error
 }
@@ -46,7 +50,8 @@ type Card interface {
 	// the link drops them, or offers them again with the next Poll, which comes when the
 	// driver has made room.
 	//
-	// The frames' memory is not used after the call. If touching it faults (it is another
+	// The frames are not changed (others may get the same ones), and their memory is not
+	// used after the call. If touching it faults (it is another
 	// guest's, and has gone), the fault is the caller's; one in the card's own guest's
 	// memory is the card's, and the frames count as taken.
 	Receive(q int, frames []vnet.Frame) int

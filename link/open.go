@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 
 	"vfiouser/engine/reactor"
 )
@@ -15,6 +16,8 @@ var (
 	ErrSpec = errors.New("invalid link")
 	// ErrBusy: the link has room for one card only, and it has come already.
 	ErrBusy = errors.New("link has a card already")
+	// ErrFull: the link has as many cards as it can have.
+	ErrFull = errors.New("link has no room for another card")
 	// ErrClosed: the link is closed.
 	ErrClosed = errors.New("link is closed")
 )
@@ -52,6 +55,9 @@ type Set struct {
 	Reactor *reactor.Reactor
 	// Logger is told what becomes of links. Default: slog.Default().
 	Logger *slog.Logger
+
+	mu       sync.Mutex
+	switches map[string]*named
 }
 
 // kind is one row of the table of links.
@@ -66,6 +72,7 @@ func kinds() []kind {
 	return []kind{
 		{"loop", "loop", func(_ *Set, arg string) (Link, error) { return bare(arg, Loop()) }},
 		{"null", "null", func(_ *Set, arg string) (Link, error) { return bare(arg, Null()) }},
+		{"switch", "switch:NAME", (*Set).openSwitch},
 	}
 }
 
@@ -81,6 +88,7 @@ func bare(arg string, l Link) (Link, error) {
 //
 //	loop           what a queue sends comes back on the same queue
 //	null           takes everything and delivers nothing
+//	switch:NAME    connects all cards whose link has this name
 //
 // Errors are *OpenError. The caller closes the link.
 func (s *Set) Open(spec string) (Link, error) {

@@ -79,6 +79,7 @@ type Space struct {
 	pmSoftReset bool
 	msixAreas   MSIX
 	flr         int // offset of the byte that asks for a reset, 0: none
+	windows     []spaceWindow
 }
 
 // NewSpace makes the header of a function.
@@ -130,6 +131,7 @@ func (s *Space) Read(off int, p []byte) error {
 	if err := s.check(off, len(p)); err != nil {
 		return err
 	}
+	s.look(off, len(p))
 	copy(p, s.now[off:])
 	return nil
 }
@@ -158,6 +160,7 @@ func (s *Space) Write(off int, p []byte) (Changed, error) {
 	if s.flr != 0 && off <= s.flr && s.flr < off+len(p) && p[s.flr-off]&flrBit != 0 {
 		changed |= RequestedReset
 	}
+	s.tell(off, len(p))
 	return changed, nil
 }
 

@@ -15,7 +15,7 @@ import (
 
 	"vfiouser/block"
 	"vfiouser/client"
-	device "vfiouser/devices/nvme"
+	"vfiouser/devices/nvme"
 	driver "vfiouser/drivers/nvme"
 	"vfiouser/engine"
 )
@@ -74,9 +74,9 @@ func serveDemo(socket string, size int64) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := device.New(device.Config{
-		Namespaces: []device.Namespace{{Backend: backend}},
-		Doorbells:  device.Mmap,
+	disk, err := nvme.New(nvme.Config{
+		Namespaces: []nvme.Namespace{{Backend: backend}},
+		Doorbells:  nvme.Mmap,
 	})
 	if err != nil {
 		return nil, errors.Join(err, backend.Close())

@@ -57,18 +57,21 @@ func root() *cobra.Command {
 func onlyCommands(cmd *cobra.Command) {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		var known []string
-		for _, c := range cmd.Commands() {
-			if c.IsAvailableCommand() {
-				known = append(known, c.Name())
-			}
-		}
-		names := strings.Join(known, ", ")
+		names := strings.Join(subcommands(cmd), ", ")
 		if len(args) == 0 {
 			return usageError{fmt.Errorf("%q needs one of: %s; --help explains", cmd.CommandPath(), names)}
 		}
 		return usageError{fmt.Errorf("unknown command %q for %q; known are: %s", args[0], cmd.CommandPath(), names)}
 	}
+}
+
+func subcommands(cmd *cobra.Command) (names []string) {
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return names
 }
 
 // noArguments refuses what stands on the command line outside of options.

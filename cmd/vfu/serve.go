@@ -4,114 +4,128 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"vfiouser/engine"
 )
 
+const serveLong = `Serve devices until SIGTERM: those of one kind that the command line describes, or
+those of a file.
+
+  vfu serve nvme --socket /run/disk0.sock --namespace mem:1G
+  vfu serve --config /etc/vfu.toml
+
+docs/config.md describes the file. What the command line says of the process, such as
+--log-level, holds in place of what the file says.`
+
 func serveCommand() *cobra.Command {
+	p := newProcess()
+	var file string
+	var checkOnly bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve devices until SIGTERM",
+		Long:  serveLong,
 	}
-	cmd.AddCommand(serveNVMeCommand())
+	cmd.AddCommand(serveNVMeCommand(p))
 	onlyCommands(cmd)
+	withoutFile := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		f := cmd.Flags()
+		switch {
+		case file == "" && f.Changed("config"):
+			return usageError{errors.New("--config: is empty")}
+		case file == "" && checkOnly:
+			return usageError{errors.New("--check goes with --config")}
+		case file == "" && len(args) == 0:
+			return usageError{fmt.Errorf("%q needs --config FILE, or one of: %s; --help explains", cmd.CommandPath(), strings.Join(subcommands(cmd), ", "))}
+		case file == "" || len(args) > 0:
+			return withoutFile(cmd, args)
+		}
+		list, err := readConfig(file, p, f.Changed)
+		if err != nil {
+			return err
+		}
+		if checkOnly {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", file, counted(list))
+			return nil
+		}
+		return p.serve(cmd.Context(), list)
+	}
+	f := cmd.PersistentFlags()
+	f.SortFlags = false
+	for _, o := range p.options() {
+		o.add(f, o.set)
+	}
+	f = cmd.Flags()
+	f.StringVar(&file, "config", "", "serve the devices of this `FILE`")
+	f.BoolVar(&checkOnly, "check", false, "look whether the file is right, and serve nothing")
 	return cmd
 }
 
-// process holds the options of a serving process, which are not those of a device.
-type process struct {
-	logLevel  slog.Level
-	logFormat string
-	workers   int
-	// writeMultiple offers REGION_WRITE_MULTI.
-	writeMultiple bool
-}
-
-func (p *process) flags(f *pflag.FlagSet) {
-	f.TextVar(&p.logLevel, "log-level", slog.LevelWarn, "what to log on standard error: debug, info, warn or error")
-	f.StringVar(&p.logFormat, "log-format", "text", "text or json")
-	f.BoolVar(&p.writeMultiple, "write-multiple", false, "offer REGION_WRITE_MULTI (QEMU then queues its writes)")
-	f.IntVar(&p.workers, "workers", 0, "threads that poll queues (default: one fewer than CPUs)")
-}
-
-func (p *process) logger() (*slog.Logger, error) {
-	opt := &slog.HandlerOptions{Level: p.logLevel}
-	switch p.logFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, opt)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, opt)), nil
+// serveKind is the command that serves devices of one kind.
+func serveKind(p *process, k kind, cmd *cobra.Command) *cobra.Command {
+	var list []device
+	cmd.Args = noArguments
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if len(list) == 0 {
+			return usageError{errors.New("no --socket (or --fd): where should the device be served?")}
+		}
+		if err := check(list); err != nil {
+			return err
+		}
+		return p.serve(cmd.Context(), list)
 	}
-	return nil, usageError{fmt.Errorf("--log-format %q: must be text or json", p.logFormat)}
-}
-
-// place is where a device is served: a socket path, or an inherited descriptor.
-type place struct {
-	path string
-	fd   int // used if path is empty
-}
-
-func (p place) String() string {
-	if p.path == "" {
-		return fmt.Sprintf("descriptor %d", p.fd)
-	}
-	return p.path
-}
-
-func (p place) register(e *engine.Engine, d engine.Device) (*engine.Endpoint, error) {
-	if p.path == "" {
-		return e.RegisterFD(p.fd, d)
-	}
-	return e.Register(p.path, d)
+	deviceFlags(cmd.Flags(), k, &list)
+	return cmd
 }
 
 // served is one device of the process.
 type served struct {
-	place  place
 	device engine.Device
 	close  func() error // of what is behind the device, after its clients are gone
 }
 
-// serve runs devices until the context ends, or none can have a client any more, then lets
-// their I/O in flight finish.
-func (p *process) serve(ctx context.Context, kind string, devices []served) (err error) {
+// serve runs devices that were checked until the context ends, or none can have a client
+// any more, then lets their I/O in flight finish.
+func (p *process) serve(ctx context.Context, list []device) (err error) {
+	log := p.logger()
+	var opened []served
 	defer func() {
-		for _, d := range devices {
-			err = errors.Join(err, d.close())
+		for _, s := range opened {
+			err = errors.Join(err, s.close())
 		}
 	}()
-	log, err := p.logger()
-	if err != nil {
-		return err
-	}
-	if p.workers < 0 {
-		return usageError{fmt.Errorf("--workers %d: must be positive", p.workers)}
+	for _, d := range list {
+		s, err := d.open()
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.base(), err)
+		}
+		opened = append(opened, s)
 	}
 	e, err := engine.New(engine.Config{Logger: log, Workers: p.workers, WriteMultiple: p.writeMultiple})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	places := make([]string, len(devices))
-	endpoints := make([]*engine.Endpoint, len(devices))
-	for i, d := range devices {
-		places[i] = d.place.String()
-		ep, err := d.place.register(e, d.device)
-		if err != nil {
-			return err
+	endpoints := make([]*engine.Endpoint, len(list))
+	for i, d := range list {
+		c := d.base()
+		ep, err := c.place.register(e, opened[i].device)
+		if err == nil {
+			err = ep.Start()
 		}
-		if err := ep.Start(); err != nil {
+		if err != nil {
+			if c.at != "" {
+				err = fmt.Errorf("%s: %w", c.at, err)
+			}
 			return err
 		}
 		endpoints[i] = ep
 	}
-	fmt.Printf("ready: %s on %s\n", kind, strings.Join(places, ", "))
+	fmt.Printf("ready: %s\n", listed(list))
 	for _, ep := range endpoints {
 		select {
 		case <-ep.Done():

@@ -15,3 +15,18 @@ func Frames(data ...[]byte) []vnet.Frame {
 	}
 	return frames
 }
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// Broadcast is everybody's address.
+var Broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// Station is the address of number n, which is locally administered.
+func Station(n uint32) MAC { return MAC{0x02, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)} }
+
+// Ethernet makes a frame of the type that is left to experiments (0x88b5).
+func Ethernet(to, from MAC, payload []byte) []byte {
+	f := append(append(append([]byte(nil), to[:]...), from[:]...), 0x88, 0xb5)
+	return append(f, payload...)
+}

@@ -10,6 +10,23 @@ type Frame struct {
 	Len    int      // bytes in Parts
 }
 
+// CopyTo copies the frame's bytes from off on to dst and returns how many there were.
+func (f *Frame) CopyTo(dst []byte, off int) int {
+	n := 0
+	for _, p := range f.Parts {
+		if off >= len(p) {
+			off -= len(p)
+			continue
+		}
+		n += copy(dst[n:], p[off:])
+		if n == len(dst) {
+			break
+		}
+		off = 0
+	}
+	return n
+}
+
 // Offloads is what the receiver of a frame can finish itself: a set of bits.
 type Offloads uint8
 

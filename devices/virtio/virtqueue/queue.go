@@ -22,6 +22,11 @@ type Queue struct {
 	// Packed: the wrap counters there.
 	availWrap, usedWrap bool
 
+	// Packed: where the chains were that were taken last, as Positions, and the place of the
+	// next one in this list.
+	places []uint16
+	place  int
+
 	pushed   []uint64 // what Publish will publish, see entry
 	inflight int      // taken and not yet published: chains, or packed descriptors
 	armed    bool     // the driver notifies, as far as it was told
@@ -40,6 +45,9 @@ func New(cfg Config) (*Queue, error) {
 	cfg.defaults()
 	q := &Queue{cfg: cfg, size: cfg.Size, availWrap: true, usedWrap: true, armed: true}
 	q.pushed = make([]uint64, 0, cfg.Size)
+	if cfg.Packed {
+		q.places = make([]uint16, cfg.Size)
+	}
 	return q, nil
 }
 
@@ -103,7 +111,14 @@ func (q *Queue) Take(chains []Chain) (n int, err error) {
 	case q.desc == nil:
 		return 0, ErrRemote
 	}
-	n, err = q.takeSplit(chains)
+	switch {
+	case !q.cfg.Packed:
+		n, err = q.takeSplit(chains)
+	case q.mem == nil:
+		n, err = q.takePacked(chains)
+	default:
+		n, err = q.fetchPacked(chains)
+	}
 	if e, ok := err.(*Error); ok && e.Rule != ErrMemory {
 		q.err = err
 	}
@@ -113,8 +128,12 @@ func (q *Queue) Take(chains []Chain) (n int, err error) {
 // Untake makes the last n chains that were taken, and not pushed, available again. Those
 // Chains are void.
 func (q *Queue) Untake(n int) {
-	q.avail -= uint16(n)
-	q.inflight -= n
+	if q.cfg.Packed {
+		q.untakePacked(n)
+	} else {
+		q.avail -= uint16(n)
+		q.inflight -= n
+	}
 	q.remote.taken -= min(n, q.remote.taken) // they were taken after all others
 }
 
@@ -141,19 +160,31 @@ func (q *Queue) Publish() (interrupt bool) {
 	if len(q.pushed) == 0 {
 		return false
 	}
+	if q.cfg.Packed {
+		return q.publishPacked()
+	}
 	return q.publishSplit()
 }
 
 // Arm asks the driver to notify of the next chain that it makes available. It then looks
 // again and says whether there is something already, for which no notification may come.
 func (q *Queue) Arm() (pending bool) {
+	q.armed = true
+	if q.cfg.Packed {
+		return q.armPacked()
+	}
 	return q.armSplit()
 }
 
 // Disarm tells the driver that no notifications are needed. Some may come all the same.
 func (q *Queue) Disarm() {
-	if q.armed {
-		q.armed = false
+	if !q.armed {
+		return
+	}
+	q.armed = false
+	if q.cfg.Packed {
+		q.notify(spec.EventWord(0, spec.EventDisable))
+	} else {
 		q.disarmSplit()
 	}
 }
@@ -163,10 +194,12 @@ func (q *Queue) Disarm() {
 // tells the error.
 func (q *Queue) Available() int {
 	if q.mem != nil {
-		if err := q.readDriver(spec.AvailFlags, 4); err != nil {
-			q.broke(err)
+		if q.look() != nil {
 			return 1
 		}
+	}
+	if q.cfg.Packed {
+		return q.availablePacked()
 	}
 	return q.availableSplit()
 }

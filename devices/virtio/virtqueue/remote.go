@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"vfiouser/devices/virtio/spec"
-	"vfiouser/dma"
 )
 
 // Memory is guest memory reached by calls that may block, mapped or not. An error means
@@ -23,6 +22,7 @@ type remote struct {
 
 	desc, driver []byte
 	fresh        window // descriptors that were read in this Take
+	flags        []byte // packed: descriptors, of which the flags were read
 }
 
 // window is a range of indexes, to excluded.
@@ -48,6 +48,7 @@ func (q *Queue) SetRemote(m Memory) {
 	if areas := q.cfg.areas(); q.remote.desc == nil {
 		q.remote.desc = make([]byte, areas[0].bytes)
 		q.remote.driver = make([]byte, areas[1].bytes)
+		q.remote.flags = make([]byte, readAhead*spec.DescSize)
 	}
 	q.desc, q.driver = q.remote.desc, q.remote.driver
 }
@@ -137,50 +138,13 @@ func (q *Queue) broke(err error) {
 	}
 }
 
-// lookSplit reads what of the available ring the next n chains need.
-func (q *Queue) lookSplit(n int) error {
-	q.remote.fresh = window{}
-	if err := q.readDriver(spec.AvailFlags, 4); err != nil {
-		return err
+// look brings up to date what Available looks at.
+func (q *Queue) look() error {
+	if q.cfg.Packed {
+		at := spec.DescSize * int(q.avail)
+		return q.read(q.cfg.Desc+uint64(at), q.desc[at:at+spec.DescSize])
 	}
-	n = min(n, q.availableSplit(), int(q.size))
-	from := int(q.avail & (q.size - 1))
-	first := min(n, int(q.size)-from)
-	for _, w := range [2]window{{from, from + first}, {0, n - first}} {
-		if w.from == w.to {
-			continue
-		}
-		if err := q.readDriver(spec.AvailRing+spec.AvailEntrySize*w.from, spec.AvailEntrySize*(w.to-w.from)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sendSplit writes used elements and then the index, and reads what says whether the
-// driver wants an interrupt.
-func (q *Queue) sendSplit() error {
-	mask, at := int(q.size-1), int(q.used)
-	for rest := q.pushed; len(rest) > 0; {
-		i := at & mask
-		n := min(len(rest), int(q.size)-i)
-		b := q.scratch[:0]
-		for _, e := range rest[:n] {
-			b = binary.LittleEndian.AppendUint64(b, e)
-		}
-		q.scratch = b
-		if err := q.write(q.cfg.Device+spec.UsedRing+spec.UsedEntrySize*uint64(i), b); err != nil {
-			return err
-		}
-		at, rest = at+n, rest[n:]
-	}
-	if err := q.write16(spec.UsedIndex, uint16(at)); err != nil {
-		return err
-	}
-	if q.cfg.EventIdx {
-		return q.readDriver(spec.UsedEventOffset(q.size), 2)
-	}
-	return q.readDriver(spec.AvailFlags, 2)
+	return q.readDriver(spec.AvailFlags, 4)
 }
 
 // write16 writes to the device area.
@@ -188,39 +152,4 @@ func (q *Queue) write16(off int, v uint16) error {
 	var b [2]byte
 	binary.LittleEndian.PutUint16(b[:], v)
 	return q.write(q.cfg.Device+uint64(off), b[:])
-}
-
-// fetchSplit is the second half of takeSplit: the heads of the chains are known, and err
-// is about the one after them.
-func (q *Queue) fetchSplit(chains []Chain, err error) (int, error) {
-	n, size := 0, 0
-	for ; n < len(chains) && size < maxCopied; n++ {
-		c := &chains[n]
-		if e := q.fetchChain(c); e != nil {
-			err = fail(e, (q.avail+uint16(n))&(q.size-1))
-			break
-		}
-		size += len(c.copies)
-	}
-	if n < len(chains) && size >= maxCopied {
-		err = nil // comes up again
-	}
-	q.avail += uint16(n)
-	q.inflight += n
-	q.remote.taken += n
-	return n, err
-}
-
-func (q *Queue) fetchChain(c *Chain) error {
-	c.reset()
-	c.segs = c.segs[:0]
-	if err := q.readDesc(int(c.id)); err != nil {
-		return err
-	}
-	at := spec.DescSize * int(c.id)
-	c.lo, c.hi = dma.Load64(q.desc, at), dma.Load64(q.desc, at+8)
-	if err := q.walkSplit(c); err != nil {
-		return err
-	}
-	return q.copyIn(c)
 }

@@ -173,7 +173,6 @@ func (q *Queue) armSplit() bool {
 	if q.cfg.EventIdx {
 		off, v = spec.AvailEventOffset(q.size), q.avail
 	}
-	q.armed = true
 	if q.mem != nil {
 		if err := q.write16(off, v); err != nil {
 			q.broke(err)
