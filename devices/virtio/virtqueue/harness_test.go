@@ -1,6 +1,7 @@
 package virtqueue
 
 import (
+	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -61,14 +62,27 @@ func (g *guest) share(off, size int, prot dma.Prot) {
 // at is n bytes at a guest address.
 func (g *guest) at(addr uint64, n int) []byte { return g.mem[addr-base:][:n:n] }
 
-// Messages of a client, which reaches all of its memory.
+// errOutside is what a client answers to a message about memory that it does not have.
+var errOutside = errors.New("no such memory")
+
+func (g *guest) has(iova uint64, n int) bool {
+	return iova >= base && iova-base <= uint64(len(g.mem)) && uint64(n) <= uint64(len(g.mem))-(iova-base)
+}
+
+// ReadDMA and WriteDMA are the messages of a client that reaches all of its memory.
 func (g *guest) ReadDMA(iova uint64, p []byte) error {
-	copy(p, g.at(iova, len(p)))
+	if !g.has(iova, len(p)) {
+		return errOutside
+	}
+	dma.Copy(p, g.at(iova, len(p)))
 	return nil
 }
 
 func (g *guest) WriteDMA(iova uint64, p []byte) error {
-	copy(g.at(iova, len(p)), p)
+	if !g.has(iova, len(p)) {
+		return errOutside
+	}
+	dma.Copy(g.at(iova, len(p)), p)
 	return nil
 }
 
@@ -130,4 +144,37 @@ func newSplit(t testing.TB, cfg Config) (*rawSplit, *Queue) {
 	g.r.Enter()
 	must(t, q.Translate(g.r))
 	return s, q
+}
+
+// modes runs a test on mapped memory and by message.
+func modes(t *testing.T, cfg Config, f func(t *testing.T, s *rawSplit, q *Queue)) {
+	for _, mode := range []access{mapped, message} {
+		t.Run(mode.String(), func(t *testing.T) {
+			s, q := newSplit(t, cfg)
+			if mode == message {
+				s.g.r.Exit()
+				q.SetRemote(s.g)
+			}
+			f(t, s, q)
+		})
+	}
+}
+
+// rawPacked writes a packed queue's areas as a test wants them.
+type rawPacked struct {
+	g   *guest
+	cfg Config
+}
+
+// put writes a descriptor and makes it available in the round with this wrap counter.
+func (s *rawPacked) put(i int, d spec.PackedDesc, wrap bool) {
+	d.Flags |= spec.PackedAvail(wrap)
+	b := s.g.at(s.cfg.Desc+16*uint64(i), 16)
+	dma.Store64(b, 0, d.Addr)
+	dma.Store64(b, 8, d.Word())
+}
+
+func packedModes(t *testing.T, cfg Config, f func(t *testing.T, s *rawPacked, q *Queue)) {
+	cfg.Packed = true
+	modes(t, cfg, func(t *testing.T, s *rawSplit, q *Queue) { f(t, &rawPacked{s.g, s.cfg}, q) })
 }

@@ -6,20 +6,6 @@ import (
 	"vfiouser/devices/virtio/spec"
 )
 
-// modes runs a test on mapped memory and by message.
-func modes(t *testing.T, cfg Config, f func(t *testing.T, s *rawSplit, q *Queue)) {
-	for _, mode := range []string{"mapped", "message"} {
-		t.Run(mode, func(t *testing.T) {
-			s, q := newSplit(t, cfg)
-			if mode == "message" {
-				s.g.r.Exit()
-				q.SetRemote(s.g)
-			}
-			f(t, s, q)
-		})
-	}
-}
-
 func take(t *testing.T, q *Queue, chains []Chain, want int) []Chain {
 	t.Helper()
 	n, err := q.Take(chains)
