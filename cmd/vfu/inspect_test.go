@@ -137,12 +137,12 @@ func inspected(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// exhibition is what examine finds of an exhibit. What the server negotiates is not of this
+// exhibition is what examine finds of a device. What the server negotiates is not of this
 // package, so it is replaced by values that stay.
-func exhibition(t *testing.T, x *exhibit) *inspection {
+func exhibition(t *testing.T, d engine.Device, socket string) *inspection {
 	t.Helper()
 	ctx := context.Background()
-	dev, err := client.Attach(ctx, exhibited(t, x))
+	dev, err := client.Attach(ctx, exhibited(t, d))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func exhibition(t *testing.T, x *exhibit) *inspection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Socket = "/run/disk0.sock"
+	r.Socket = socket
 	r.Protocol = protocolReport{Version: "0.1", MaxMsgFDs: 16, MaxDataXferSize: 1 << 20, MaxDMAMaps: 65535, PgSizes: 4096,
 		WriteMultiple: true, Migration: &migrationReport{4096, 1 << 20}}
 	return r
@@ -177,7 +177,7 @@ func golden(t *testing.T, file, got string) {
 func TestInspectText(t *testing.T) {
 	x := newExhibit(t)
 	var out bytes.Buffer
-	if err := exhibition(t, x).print(&out); err != nil {
+	if err := exhibition(t, x, "/run/disk0.sock").print(&out); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "inspect.txt", out.String())
@@ -187,7 +187,7 @@ func TestInspectText(t *testing.T) {
 }
 
 func TestInspectJSON(t *testing.T) {
-	r := exhibition(t, newExhibit(t))
+	r := exhibition(t, newExhibit(t), "/run/disk0.sock")
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		t.Fatal(err)

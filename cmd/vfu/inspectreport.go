@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"vfiouser/client"
 	"vfiouser/codec"
@@ -28,6 +29,7 @@ type inspection struct {
 	Regions     []regionReport    `json:"regions"`
 	Interrupts  []interruptReport `json:"interrupts"`
 	NVMe        *nvmeReport       `json:"nvme,omitempty"`
+	Virtio      *virtioReport     `json:"virtio,omitempty"`
 	ConfigSpace string            `json:"config_space,omitempty"` // hexadecimal digits
 
 	space  []byte
@@ -166,6 +168,11 @@ func examine(ctx context.Context, dev *client.Device) (*inspection, error) {
 			return nil, err
 		}
 	}
+	if r.PCI != nil && isVirtio(r.header.Vendor, r.header.Device) {
+		if err := r.readVirtio(ctx, dev); err != nil {
+			return nil, err
+		}
+	}
 	return r, r.askForMore(ctx, dev, regions)
 }
 
@@ -276,8 +283,11 @@ func describeRegion(i int, region *client.Region, refused string) regionReport {
 
 // readable says whether the first n bytes of the region can be read.
 func (r *regionReport) readable(n uint64) bool {
-	return r.Size >= n && len(r.Flags) > 0 && r.Flags[0] == "read"
+	return r.Size >= n && r.can("read")
 }
+
+// can says whether the region has a flag.
+func (r *regionReport) can(flag string) bool { return slices.Contains(r.Flags, flag) }
 
 // readSpace reads and decodes the configuration space.
 func (r *inspection) readSpace(ctx context.Context, dev *client.Device, region *client.Region) error {

@@ -27,6 +27,9 @@ func (r *inspection) print(out io.Writer) error {
 	if r.NVMe != nil {
 		r.NVMe.print(w)
 	}
+	if r.Virtio != nil {
+		r.Virtio.print(w)
+	}
 	_ = w.Flush() // a buffer takes everything
 	text := b.Bytes()
 	b = bytes.Buffer{}
@@ -112,6 +115,10 @@ func (r *inspection) printProtocol(w io.Writer) {
 	}
 }
 
+// maxPrinted bounds how many ioeventfds of a region the text shows; a device may have one
+// for each of its queues.
+const maxPrinted = 8
+
 func (r *inspection) printRegions(w io.Writer) {
 	fmt.Fprintf(w, "\nRegions\n")
 	for i := range r.Regions {
@@ -134,7 +141,11 @@ func (r *inspection) printRegions(w io.Writer) {
 		for _, a := range g.Areas {
 			fmt.Fprintf(w, "  \t\tmappable at %#x, %s\n", a.Offset, size(a.Size))
 		}
-		for _, e := range g.IOEventfds {
+		for i, e := range g.IOEventfds {
+			if i == maxPrinted {
+				fmt.Fprintf(w, "  \t\tand %d more\n", len(g.IOEventfds)-i)
+				break
+			}
 			fmt.Fprintf(w, "  \t\t%s at %#x", e.Kind, e.Offset)
 			if e.Size != 0 {
 				fmt.Fprintf(w, ", %d bytes", e.Size)
