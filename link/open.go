@@ -51,7 +51,7 @@ func because(cause error, format string, args ...any) error {
 // everybody who opens them in the same set. The zero value works; the fields are set before
 // the first Open. Open is for any goroutine.
 type Set struct {
-	// Reactor drives the sockets of links that have such (stream). They are refused without.
+	// Reactor drives the sockets of links that have such, and the taps. They are refused without.
 	Reactor *reactor.Reactor
 	// Logger is told what becomes of links. Default: slog.Default().
 	Logger *slog.Logger
@@ -73,6 +73,7 @@ func kinds() []kind {
 		{"loop", "loop", func(_ *Set, arg string) (Link, error) { return bare(arg, Loop()) }},
 		{"null", "null", func(_ *Set, arg string) (Link, error) { return bare(arg, Null()) }},
 		{"switch", "switch:NAME", (*Set).openSwitch},
+		{"tap", tapUsage, openTap},
 	}
 }
 
@@ -89,6 +90,8 @@ func bare(arg string, l Link) (Link, error) {
 //	loop           what a queue sends comes back on the same queue
 //	null           takes everything and delivers nothing
 //	switch:NAME    connects all cards whose link has this name
+//	tap:NAME       a tap device of the kernel; ,queues=N gives it several queues, ,up=on
+//	               brings it up; tap:fd=N is one that is open already
 //
 // Errors are *OpenError. The caller closes the link.
 func (s *Set) Open(spec string) (Link, error) {

@@ -1,0 +1,173 @@
+package link
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/link/vnet"
+)
+
+// linkChanged is the watcher's key of the socket that tells of changes to interfaces; the
+// queues have their numbers.
+const linkChanged = -1
+
+// tapPort is a card's side of a tap device.
+type tapPort struct {
+	tap    *tap
+	card   Card
+	watch  *watcher
+	queues []*tapQueue
+	pairs  atomic.Int32 // that the driver uses
+	starts atomic.Uint32
+	up     atomic.Bool // the interface, as the card was told
+
+	mu     sync.Mutex // attaching of queues, and up
+	gone   bool       // the interface was deleted
+	closed bool
+}
+
+func newTapPort(t *tap, c Card) (*tapPort, error) {
+	p := &tapPort{tap: t, card: c}
+	p.up.Store(true)
+	var err error
+	if p.watch, err = newWatcher(t.opt.Reactor, p.event); err != nil {
+		return nil, err
+	}
+	for i, fd := range t.fds {
+		p.queues = append(p.queues, newTapQueue(p, fd, int32(i)))
+	}
+	if err := p.enroll(); err != nil {
+		p.watch.close()
+		return nil, err
+	}
+	p.lookCarrier()
+	if err := p.watch.start(); err != nil {
+		p.watch.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// enroll makes all descriptors known to the watcher. A queue has to be in service then:
+// one that is not is no longer watched.
+func (p *tapPort) enroll() error {
+	if p.tap.news >= 0 {
+		if err := p.watch.add(p.tap.news, linkChanged); err != nil {
+			return err
+		}
+		if err := p.watch.arm(p.tap.news, linkChanged, unix.EPOLLIN); err != nil {
+			return err
+		}
+	}
+	for i, q := range p.queues {
+		if i > 0 {
+			if err := attachTapQueue(q.fd, true); err != nil {
+				return err
+			}
+		}
+		err := p.watch.add(q.fd, q.key)
+		if i > 0 {
+			_ = attachTapQueue(q.fd, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// event is told of a descriptor that is ready, on the loop.
+func (p *tapPort) event(key int32, events uint32) {
+	if key == linkChanged {
+		drainLinkNews(p.tap.news)
+		_ = p.watch.arm(p.tap.news, linkChanged, unix.EPOLLIN)
+		p.lookCarrier()
+		return
+	}
+	q := p.queues[key]
+	if q.fired(events)&unix.EPOLLOUT != 0 {
+		p.lookCarrier()
+	}
+	// Pairs beyond the queues of the device send through those as well.
+	for pair := int(key); pair < max(int(p.pairs.Load()), int(key)+1); pair += len(p.queues) {
+		p.card.Wake(pair)
+	}
+}
+
+// lookCarrier tells the card whether the interface is up, if that has changed.
+func (p *tapPort) lookCarrier() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	up := !p.gone && tapUp(p.queues[0].fd)
+	if up != p.up.Load() {
+		p.up.Store(up)
+		p.card.SetCarrier(up)
+	}
+	if !up && !p.gone {
+		p.queues[0].arm(unix.EPOLLOUT) // comes when it is up
+	}
+}
+
+// lost is called when a queue that is in service has lost its interface.
+func (p *tapPort) lost() {
+	p.mu.Lock()
+	first := !p.gone && !p.closed
+	p.gone = true
+	p.mu.Unlock()
+	if first {
+		p.tap.opt.Logger.Warn("the tap interface was deleted", "interface", p.tap.name)
+		p.lookCarrier()
+	}
+}
+
+// SetOffloads puts the queues of the driver's pairs into service and the others out of it.
+func (p *tapPort) SetOffloads(o vnet.Offloads, pairs int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.gone {
+		return
+	}
+	first := p.queues[0]
+	if pairs == 0 {
+		_ = setTapCarrier(first.fd, false)
+	} else if p.pairs.Load() == 0 {
+		p.starts.Add(1)
+		first.drain()
+	}
+	p.pairs.Store(int32(pairs))
+	if !p.tap.uso {
+		o &^= vnet.OffloadUSO4 | vnet.OffloadUSO6
+	}
+	if err := setTapOffloads(first.fd, o); err != nil {
+		p.tap.opt.Logger.Warn("the tap interface does not take the offloads", "interface", p.tap.name, "error", err)
+	}
+	for i, q := range p.queues[1:] {
+		if on := i+1 < pairs; p.tap.many && on != q.on.Load() {
+			if err := attachTapQueue(q.fd, on); err == nil {
+				q.on.Store(on)
+			}
+		}
+	}
+	if pairs > 0 {
+		_ = setTapCarrier(first.fd, true)
+	}
+}
+
+// Close detaches the card.
+func (p *tapPort) Close() error {
+	p.SetOffloads(vnet.OffloadNone, 0)
+	p.mu.Lock()
+	first := !p.closed
+	p.closed = true
+	p.mu.Unlock()
+	p.watch.close()
+	if first {
+		p.tap.leave()
+	}
+	return nil
+}
