@@ -60,6 +60,7 @@ func (d *idler) sleep(list []attachment, now time.Time) {
 			time.Sleep(detachPause) // a kick is being served; it is short
 		}
 		d.adapt(time.Since(now))
+		list = *w.list.Load() // a source that was detached meanwhile is not to be called
 	} else {
 		w.state.Store(stateAwake)
 	}

@@ -20,12 +20,14 @@ type fakeQueue struct {
 	done   atomic.Int64 // work that was polled
 	asked  atomic.Bool  // a notification is wanted (armed)
 	inside atomic.Int32
+	calls  atomic.Int64 // of any method
 	polled atomic.Int64 // calls of Poll
 	boom   func()       // called by Poll
 	faults atomic.Int64
 }
 
 func (q *fakeQueue) enter() func() {
+	q.calls.Add(1)
 	if q.inside.Add(1) != 1 {
 		q.t.Error("two goroutines are in a source at once")
 	}
@@ -159,6 +161,24 @@ func TestDetachedSourceIsNeverPolledAgain(t *testing.T) {
 		if q.polled.Load() != n {
 			t.Fatal("polled after Detach")
 		}
+	}
+}
+
+// Detach does not wake a worker that sleeps, so the worker has to notice by itself.
+func TestSourceThatIsDetachedFromASleepingWorkerIsNotCalled(t *testing.T) {
+	w, q, other := newTestWorker(t), &fakeQueue{t: t}, &fakeQueue{t: t}
+	w.Attach(q, SourceOptions{})
+	w.Attach(other, SourceOptions{})
+	for range 100 {
+		eventually(t, "sleep", asleep(w))
+		w.Detach(q)
+		calls, polled := q.calls.Load(), other.polled.Load()
+		w.Wake()
+		eventually(t, "another round", func() bool { return other.polled.Load() > polled+1 })
+		if q.calls.Load() != calls {
+			t.Fatal("the source was called after Detach")
+		}
+		w.Attach(q, SourceOptions{})
 	}
 }
 
