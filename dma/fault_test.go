@@ -85,3 +85,45 @@ func TestIsFaultKnowsOnlyFaults(t *testing.T) {
 		}
 	}
 }
+
+// A goroutine that copies from one guest to another learns which of them has truncated its
+// memory.
+func TestReaderHoldsTheAddressOfAFault(t *testing.T) {
+	var tables [2]*Table
+	var readers [2]*Reader
+	var files [2]int
+	for i := range tables {
+		tables[i] = newTable(t, Config{})
+		files[i] = newFile(t, 4*page)
+		must(t, tables[i].Map(Mapping{IOVA: page, Size: page, Prot: rw, FD: -1}))
+		must(t, tables[i].Map(Mapping{IOVA: 4 * page, Size: 4 * page, Prot: rw, FD: dup(t, files[i])}))
+		readers[i] = newReader(t, tables[i])
+	}
+	for gone := range tables {
+		v := guarded(func() {
+			var mem [2][]byte
+			for i, r := range readers {
+				r.Enter()
+				b, err := r.Bytes(4*page, 4*page, rw)
+				must(t, err)
+				mem[i] = b
+			}
+			must(t, unix.Ftruncate(files[gone], page))
+			Copy(mem[0], mem[1])
+		})
+		addr, ok := IsFault(v)
+		if !ok {
+			t.Fatalf("recovered %v", v)
+		}
+		for i, r := range readers {
+			if r.Holds(addr) != (i == gone) {
+				t.Errorf("memory %d is gone, reader %d says %v of the address", gone, i, r.Holds(addr))
+			}
+			r.Exit()
+		}
+		must(t, unix.Ftruncate(files[gone], 4*page))
+	}
+	if newReader(t, tables[0]).Holds(1) {
+		t.Error("a reader that never entered holds an address")
+	}
+}
