@@ -1,6 +1,9 @@
 package spec
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // Kinds of hash, bits of the supported and of the enabled hash types (5.1.6.4.3.1).
 const (
@@ -57,3 +60,6 @@ func (h *HashReport) Get(p []byte) {
 	h.Value = binary.LittleEndian.Uint32(p)
 	h.Report = binary.LittleEndian.Uint16(p[4:])
 }
+
+// Report is the hash report of one kind of hash.
+func Report(kind uint32) uint16 { return uint16(bits.Len32(kind)) }

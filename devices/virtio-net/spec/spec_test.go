@@ -33,7 +33,7 @@ func TestHashReportLayout(t *testing.T) {
 		t.Errorf("read back %+v", back)
 	}
 	for i := range 9 {
-		if report := uint16(i + 1); HashAll>>i&1 != 1 || report != []uint16{ReportIPv4, ReportTCPv4, ReportUDPv4, ReportIPv6,
+		if HashAll>>i&1 != 1 || Report(1<<i) != []uint16{ReportIPv4, ReportTCPv4, ReportUDPv4, ReportIPv6,
 			ReportTCPv6, ReportUDPv6, ReportIPv6Ex, ReportTCPEx, ReportUDPEx}[i] {
 			t.Errorf("bit %d", i)
 		}
