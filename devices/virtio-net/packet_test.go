@@ -9,7 +9,7 @@ import (
 
 // packet describes a frame to be made for a test.
 type packet struct {
-	dst, src     string // MAC addresses; there are defaults
+	dst          string // MAC address; there is a default
 	vlan         int    // -1 and 0: no tag
 	from, to     string // address and port
 	proto        uint8
