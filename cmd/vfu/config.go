@@ -245,10 +245,28 @@ func (f form) string(v any) (string, error) {
 		if f == boolean {
 			return fmt.Sprint(v), nil
 		}
+	case []any:
+		if f == texts {
+			return joined(v)
+		}
 	}
 	return "", errors.New([...]string{
 		text:    "must be text between quotes",
 		integer: "must be a whole number, without quotes",
 		boolean: "must be true or false, without quotes",
+		texts:   notTexts,
 	}[f])
+}
+
+const notTexts = "must be a list of text between quotes, in brackets"
+
+func joined(values []any) (string, error) {
+	parts := make([]string, len(values))
+	for i, v := range values {
+		var ok bool
+		if parts[i], ok = v.(string); !ok {
+			return "", errors.New(notTexts)
+		}
+	}
+	return strings.Join(parts, ","), nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,6 +15,10 @@ import (
 	"time"
 
 	"vfiouser/devices/nvme"
+	"vfiouser/devices/virtio"
+	virtionet "vfiouser/devices/virtio-net"
+	netspec "vfiouser/devices/virtio-net/spec"
+	"vfiouser/devices/virtio/spec"
 )
 
 func unsaid(string) bool { return false }
@@ -53,21 +58,25 @@ func TestDocumentedConfig(t *testing.T) {
 	if want := (process{slog.LevelInfo, true, 2, false}); *p != want {
 		t.Errorf("process %+v, want %+v", *p, want)
 	}
-	var disks []*controller
 	for _, d := range list {
-		if c, ok := d.(*controller); ok {
-			c.at = ""
-			disks = append(disks, c)
-		}
+		d.base().at = ""
 	}
-	want := []*controller{
-		{common: common{place: &place{path: "/run/vfu/disk0.sock"}}, namespaces: []namespace{{"mem:1G", 512}}},
-		{common: common{place: &place{path: "/run/vfu/disk1.sock"}}, namespaces: []namespace{{"null:64G", 4096}, {"mem:256M", 512}},
+	want := []device{
+		&controller{common: common{place: &place{path: "/run/vfu/disk0.sock"}}, namespaces: []namespace{{"mem:1G", 512}}},
+		&controller{common: common{place: &place{path: "/run/vfu/disk1.sock"}}, namespaces: []namespace{{"null:64G", 4096}, {"mem:256M", 512}},
 			config: nvme.Config{Queues: 8, Doorbells: nvme.Mmap, IdlePoll: 500 * time.Microsecond, Serial: "VFU0001"}},
-		{common: common{place: &place{fd: 3}}, namespaces: []namespace{{"null:1G", 512}}},
+		&card{common: common{place: &place{path: "/run/vfu/net0.sock"}}, link: "switch:lan"},
+		&card{common: common{place: &place{path: "/run/vfu/net1.sock"}}, link: "switch:lan", config: virtionet.Config{
+			MAC: net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}, Pairs: 4, QueueSize: 512, MTU: 9000, Speed: 25_000,
+			Doorbells: virtio.Trap, IdlePoll: 200 * time.Microsecond, Without: spec.FeatureRingPacked | spec.FeatureInOrder}},
+		&card{common: common{place: &place{path: "/run/vfu/net2.sock"}}, link: "loop", config: virtionet.Config{
+			Without: ^uint64(netspec.FeatureMAC | netspec.FeatureMrgRxBuf)}},
+		&controller{common: common{place: &place{fd: 3}}, namespaces: []namespace{{"null:1G", 512}}},
 	}
-	if !reflect.DeepEqual(disks, want) {
-		t.Errorf("got %+v", disks)
+	if !reflect.DeepEqual(list, want) {
+		for _, d := range list {
+			t.Errorf("got %+v", d)
+		}
 	}
 	options := p.options()
 	for _, k := range kinds() {
@@ -86,13 +95,14 @@ func TestDocumentedConfig(t *testing.T) {
 }
 
 func TestConfigSaysWhereItIsWrong(t *testing.T) {
+	const nic = "[[virtio-net]]\nsocket = \"s\"\nlink = \"loop\"\n"
 	const disk = "[[nvme]]\nsocket = \"s\"\nnamespace = [{backend = \"null:1G\"}]\n"
 	for _, tt := range []struct {
 		name, content string
 		says          []string // each on a line of its own, behind the file's name
 	}{
-		{"empty", "", []string{": describes no device: add [[nvme]]"}},
-		{"unknown key of the process", "sockets = 1\n" + disk, []string{`:1: "sockets" is nothing that the file can have; known are log-level, log-format, write-multiple, workers, nvme`}},
+		{"empty", "", []string{": describes no device: add [[nvme]] or [[virtio-net]]"}},
+		{"unknown key of the process", "sockets = 1\n" + disk, []string{`:1: "sockets" is nothing that the file can have; known are log-level, log-format, write-multiple, workers, nvme, virtio-net`}},
 		{"unknown device", disk + "[[floppy]]\n", []string{`:4: "floppy" is nothing that the file can have`}},
 		{"unknown key of a device", disk + "\nqueue = 1\n", []string{`:5: "queue" is nothing that [[nvme]] can have; known are socket, fd, namespace, queues,`}},
 		{"unknown key of a namespace", "[[nvme]]\nsocket=\"s\"\n[[nvme.namespace]]\nbackend=\"null:1G\"\nblocksize=512",
@@ -124,6 +134,22 @@ func TestConfigSaysWhereItIsWrong(t *testing.T) {
 		{"log level", "log-level = \"loud\"\n" + disk, []string{":1: log-level in the file: must be debug, info, warn or error"}},
 		{"log format", "log-format = \"xml\"\n" + disk, []string{":1: log-format in the file: must be text or json"}},
 		{"workers", "workers = 0\n" + disk, []string{":1: workers in the file: must be from 1 to 256"}},
+		{"no link", "[[virtio-net]]\nsocket = \"s\"\n", []string{":1: no link: what should the card be connected to?"}},
+		{"options of another kind", nic + "serial = \"x\"\n", []string{`:4: "serial" is nothing that [[virtio-net]] can have; known are socket, fd, link, mac, queues,`}},
+		{"too many queues", nic + "queues = 65\n", []string{":4: queues in [[virtio-net]]: virtio-net: invalid configuration: 65 queue pairs is not from 1 to 64"}},
+		{"no queues", nic + "queues = 0\n", []string{":4: queues in [[virtio-net]]: must be a whole number from 1 on"}},
+		{"MTU", nic + "mtu = 67\n", []string{":4: mtu in [[virtio-net]]: virtio-net: invalid configuration: an MTU of 67 bytes"}},
+		{"queue size", nic + "queue-size = 100\n", []string{":4: queue-size in [[virtio-net]]: virtio-net: invalid configuration: queues of 100 entries"}},
+		{"speed", nic + "speed = 4294967296\n", []string{":4: speed in [[virtio-net]]: must be"}},
+		{"no address", nic + "mac = \"52:54\"\n", []string{":4: mac in [[virtio-net]]: must be an address such as 52:54:00:12:34:56"}},
+		{"long address", nic + "mac = \"52:54:00:12:34:56:78:9a\"\n", []string{":4: mac in [[virtio-net]]: virtio-net: invalid configuration: an address of 8 bytes"}},
+		{"address of a group", nic + "mac = \"01:00:5e:00:00:01\"\n", []string{":4: mac in [[virtio-net]]: virtio-net: invalid configuration: 01:00:5e:00:00:01 is the address of a group"}},
+		{"doorbells of a drive", nic + "doorbells = \"shadow\"\n", []string{`:4: doorbells in [[virtio-net]]: virtio: unknown doorbell mode "shadow"`}},
+		{"features in one text", nic + "features = \"mac\"\n", []string{":4: features in [[virtio-net]]: must be a list of text between quotes, in brackets"}},
+		{"feature by number", nic + "features = [\"mac\",\n 5]\n", []string{":4: features in [[virtio-net]]: must be a list of text between quotes, in brackets"}},
+		{"unknown feature", nic + "without-features = [\"standby\"]\n", []string{`:4: without-features in [[virtio-net]]: unknown feature "standby"; known are csum, guest_csum,`}},
+		{"without version 1", nic + "without-features = [\"version_1\"]\n", []string{":4: without-features in [[virtio-net]]: every device offers version_1"}},
+		{"drive and card in one place", disk + nic, []string{":4: s is the place of the device of FILE:1 too"}},
 		{"descriptor that cannot be", "[[nvme]]\nfd = -1\n", []string{":2: fd in [[nvme]]: must be the number of an open descriptor"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -222,7 +248,7 @@ func TestCommandLineHoldsInPlaceOfTheFile(t *testing.T) {
 
 func TestServeConfig(t *testing.T) {
 	dir := t.TempDir()
-	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	a, b, c := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")
 	path := configOf(t, fmt.Sprintf(`
 write-multiple = true
 [[nvme]]
@@ -232,16 +258,19 @@ backend = "mem:2M"
 [[nvme.namespace]]
 backend = "null:1G"
 block-size = 4096
+[[virtio-net]]
+socket = %q
+link = "switch:lan"
 [[nvme]]
 socket = %q
 namespace = [{backend = "mem:1M"}]
-`, a, b))
+`, a, c, b))
 	out, err := command(t, "serve", "--config", path, "--check").Output()
-	if err != nil || string(out) != path+": 2 nvme\n" {
+	if err != nil || string(out) != path+": 2 nvme; 1 virtio-net\n" {
 		t.Errorf("--check: %v, %q", err, out)
 	}
 	cmd := command(t, "serve", "--config", path)
-	if ready, want := serve(t, cmd), fmt.Sprintf("ready: nvme on %s, %s\n", a, b); ready != want {
+	if ready, want := serve(t, cmd), fmt.Sprintf("ready: nvme on %s, %s; virtio-net on %s\n", a, b, c); ready != want {
 		t.Errorf("says %q, want %q", ready, want)
 	}
 	for socket, size := range map[string]int64{a: 2 << 20, b: 1 << 20} {
@@ -251,8 +280,11 @@ namespace = [{backend = "mem:1M"}]
 		}
 		detach()
 	}
+	if text, err := inspected(t, c); err != nil || !strings.Contains(text, "1, network card") {
+		t.Errorf("%v\n%s", err, text)
+	}
 	terminate(t, cmd)
-	for _, socket := range []string{a, b} {
+	for _, socket := range []string{a, b, c} {
 		if _, err := os.Lstat(socket); !os.IsNotExist(err) {
 			t.Errorf("%s is still there", socket)
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"vfiouser/engine"
+	"vfiouser/link"
 )
 
 // device is a device that is to be served, as far as the command line or a file has
@@ -20,7 +21,12 @@ type device interface {
 	// check says what is missing.
 	check() error
 	// open makes the device and what is behind it.
-	open() (served, error)
+	open(*environment) (served, error)
+}
+
+// environment is what the devices of a process share.
+type environment struct {
+	links link.Set
 }
 
 // kind is a kind of devices.
@@ -31,7 +37,7 @@ type kind struct {
 
 // kinds are all that can be served, by the names that they have in a file.
 func kinds() []kind {
-	return []kind{nvmeKind()}
+	return []kind{nvmeKind(), virtioNetKind()}
 }
 
 func kindNames() []string {

@@ -16,6 +16,7 @@ const (
 	text form = iota
 	integer
 	boolean
+	texts // a list, on the command line separated by commas
 )
 
 // option is something that can be said of a device or of the process: --name VALUE on the

@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"vfiouser/engine"
+	"vfiouser/engine/reactor"
+	"vfiouser/link"
 )
 
 const serveLong = `Serve devices until SIGTERM: those of one kind that the command line describes, or
@@ -29,7 +31,7 @@ func serveCommand() *cobra.Command {
 		Short: "Serve devices until SIGTERM",
 		Long:  serveLong,
 	}
-	cmd.AddCommand(serveNVMeCommand(p))
+	cmd.AddCommand(serveNVMeCommand(p), serveVirtioNetCommand(p))
 	onlyCommands(cmd)
 	withoutFile := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -92,6 +94,12 @@ type served struct {
 // any more, then lets their I/O in flight finish.
 func (p *process) serve(ctx context.Context, list []device) (err error) {
 	log := p.logger()
+	r, err := reactor.New(reactor.Config{Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	env := environment{links: link.Set{Reactor: r, Logger: log}}
 	var opened []served
 	defer func() {
 		for _, s := range opened {
@@ -99,13 +107,13 @@ func (p *process) serve(ctx context.Context, list []device) (err error) {
 		}
 	}()
 	for _, d := range list {
-		s, err := d.open()
+		s, err := d.open(&env)
 		if err != nil {
 			return fmt.Errorf("%s: %w", d.base(), err)
 		}
 		opened = append(opened, s)
 	}
-	e, err := engine.New(engine.Config{Logger: log, Workers: p.workers, WriteMultiple: p.writeMultiple})
+	e, err := engine.New(engine.Config{Logger: log, Reactor: r, Workers: p.workers, WriteMultiple: p.writeMultiple})
 	if err != nil {
 		return err
 	}

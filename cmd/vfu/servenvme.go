@@ -97,7 +97,7 @@ func (c *controller) check() error {
 	return nil
 }
 
-func (c *controller) open() (d served, err error) {
+func (c *controller) open(*environment) (d served, err error) {
 	open := block.Open
 	if c.incoming {
 		open = block.OpenUnclaimed
