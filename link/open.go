@@ -74,6 +74,7 @@ func kinds() []kind {
 		{"null", "null", func(_ *Set, arg string) (Link, error) { return bare(arg, Null()) }},
 		{"switch", "switch:NAME", (*Set).openSwitch},
 		{"tap", tapUsage, openTap},
+		{"pcap", "pcap:FILE,LINK", (*Set).openRecorder},
 	}
 }
 
@@ -92,6 +93,8 @@ func bare(arg string, l Link) (Link, error) {
 //	switch:NAME    connects all cards whose link has this name
 //	tap:NAME       a tap device of the kernel; ,queues=N gives it several queues, ,up=on
 //	               brings it up; tap:fd=N is one that is open already
+//	pcap:FILE,LINK records what goes through another link; pcap:FILE,snap=BYTES,LINK no
+//	               more than so many bytes of each frame
 //
 // Errors are *OpenError. The caller closes the link.
 func (s *Set) Open(spec string) (Link, error) {
