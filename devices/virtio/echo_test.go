@@ -20,7 +20,7 @@ import (
 // reverse. Queue 0 is run by Serve, the others by a worker. It checks that the transport
 // keeps the order of its calls.
 type echo struct {
-	kicks   [8]atomic.Int32 // calls of Notify
+	kicks   []atomic.Int32 // calls of Notify
 	running []atomic.Pointer[echoQueue]
 	// refuse are features without which CheckFeatures accepts, and failStart what Start
 	// returns.
@@ -41,7 +41,10 @@ type echo struct {
 const echoConfigSize = 10
 
 func newEcho(queues int) *echo {
-	return &echo{running: make([]atomic.Pointer[echoQueue], queues), servers: map[int]*virtio.Server{}, queues: map[int]*virtio.Queue{}}
+	return &echo{
+		kicks: make([]atomic.Int32, queues), running: make([]atomic.Pointer[echoQueue], queues),
+		servers: map[int]*virtio.Server{}, queues: map[int]*virtio.Queue{},
+	}
 }
 
 // echoed is what a message comes back as.

@@ -122,6 +122,14 @@ func addLab(t testing.TB, eng *engine.Engine, cfg virtio.Config) *lab {
 		}
 		e.check(t)
 	})
+	l := serveFunction(t, eng, f)
+	l.echo = e
+	return l
+}
+
+// serveFunction has an engine offer a function.
+func serveFunction(t testing.TB, eng *engine.Engine, f *virtio.Function) *lab {
+	t.Helper()
 	ep, err := eng.Register(filepath.Join(t.TempDir(), "virtio"), f)
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +138,7 @@ func addLab(t testing.TB, eng *engine.Engine, cfg virtio.Config) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ep.Close() })
-	return &lab{eng, ep, e, f}
+	return &lab{engine: eng, endpoint: ep, function: f}
 }
 
 // guest is a client that plays the driver.
