@@ -271,15 +271,6 @@ func (g *guest) reset() {
 	until(g.t, "the reset", func() bool { return g.status() == 0 })
 }
 
-func (g *guest) offered() (features uint64) {
-	g.t.Helper()
-	for i := range uint64(2) {
-		g.set(spec.DeviceFeatureSelect, i)
-		features |= g.get(spec.DeviceFeature) << (32 * i)
-	}
-	return features
-}
-
 func (g *guest) accept(features uint64) {
 	g.t.Helper()
 	for i := range uint64(2) {
