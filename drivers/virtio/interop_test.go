@@ -322,3 +322,29 @@ func (d *exchanger) check(u *Used) {
 	}
 	d.free = append(d.free, u.Token)
 }
+
+// TestChainsServeOneQueueAfterAnother: a device keeps its chains when the next driver wants another layout.
+func TestChainsServeOneQueueAfterAnother(t *testing.T) {
+	chains := make([]virtqueue.Chain, 1)
+	for i, packed := range []bool{false, true, false, true} {
+		p := newPair(t, RingConfig{Size: 4, Packed: packed}, 4096)
+		if err := p.ring.AddReadable(uint32(i), p.addr, 8); err != nil {
+			t.Fatal(err)
+		}
+		p.ring.Publish()
+		p.reader.Enter()
+		if err := p.queue.Translate(p.reader); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := p.queue.Take(chains); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		p.queue.Push(&chains[0], 0)
+		p.queue.Publish()
+		p.reader.Exit()
+		done := make([]Used, 1)
+		if n, err := p.ring.Reap(done); n != 1 || err != nil || done[0].Token != uint32(i) {
+			t.Errorf("packed %v: %d, %v, %v", packed, n, err, done)
+		}
+	}
+}

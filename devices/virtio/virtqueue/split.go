@@ -30,7 +30,7 @@ func (q *Queue) takeSplit(chains []Chain) (int, error) {
 			chains, err = chains[:i], &Error{Rule: ErrHead, At: at}
 			break
 		}
-		chains[i].id = head
+		chains[i].id, chains[i].descs = head, 0
 	}
 	if q.mem != nil {
 		return q.fetchSplit(chains, err)
