@@ -25,7 +25,7 @@ type QueueConfig struct {
 
 // Queue is a virtqueue. It belongs to one goroutine.
 type Queue struct {
-	*Ring // replaced by Reset
+	*Ring // replaced by Disable
 
 	d     *Device
 	index int
@@ -151,9 +151,26 @@ func (q *Queue) enable(ctx context.Context) error {
 	return t.write16(ctx, spec.QueueEnable, 1)
 }
 
-// Reset takes the queue away from the device, which needs RING_RESET, and enables it again with an empty ring of the same size: what
-// was under way is lost, and its memory the driver's again (2.6.1, 4.1.4.3). It must not run while another method does.
+// Reset is Disable and Enable.
 func (q *Queue) Reset(ctx context.Context) error {
+	if err := q.Disable(ctx); err != nil {
+		return err
+	}
+	return q.Enable(ctx)
+}
+
+// Disable takes the queue away from the device, which needs RING_RESET (2.6.1, 4.1.4.3). What was under way is lost, and its memory
+// the driver's again; the ring is empty. No other method of the queue may run at the same time, and none but Enable afterwards.
+func (q *Queue) Disable(ctx context.Context) error {
+	return q.change(ctx, "disable", q.disable)
+}
+
+// Enable gives the device the queue again after Disable, with an empty ring of the same size.
+func (q *Queue) Enable(ctx context.Context) error {
+	return q.change(ctx, "enable", q.enable)
+}
+
+func (q *Queue) change(ctx context.Context, what string, do func(context.Context) error) error {
 	d := q.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -163,17 +180,18 @@ func (q *Queue) Reset(ctx context.Context) error {
 	if d.features&spec.FeatureRingReset == 0 || d.t.common.size < spec.QueueReset+2 {
 		return fmt.Errorf("%w: reset of one queue", ErrUnsupported)
 	}
-	if err := q.reset(ctx); err != nil {
-		return fmt.Errorf("virtio: reset queue %d: %w", q.index, err)
+	err := d.t.write16(ctx, spec.QueueSelect, uint16(q.index))
+	if err == nil {
+		err = do(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("virtio: %s queue %d: %w", what, q.index, err)
 	}
 	return nil
 }
 
-func (q *Queue) reset(ctx context.Context) error {
+func (q *Queue) disable(ctx context.Context) error {
 	t := &q.d.t
-	if err := t.write16(ctx, spec.QueueSelect, uint16(q.index)); err != nil {
-		return err
-	}
 	if err := t.write16(ctx, spec.QueueReset, 1); err != nil {
 		return err
 	}
@@ -193,7 +211,7 @@ func (q *Queue) reset(ctx context.Context) error {
 		return err
 	}
 	q.Ring, q.vain = ring, 0
-	return q.enable(ctx)
+	return nil
 }
 
 // Index is the queue's number.
