@@ -24,7 +24,7 @@ func (g *guest) ok(class, number uint8, data []byte) {
 func TestCommandsAreCheckedAndNeverCrash(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, Config{Pairs: 2})
-	g := r.attach(options{})
+	g := r.attach(options{features: all})
 	table := func(entries ...uint16) *spec.RSSConfig {
 		return &spec.RSSConfig{HashTypes: spec.HashAll, Table: entries, MaxTx: 2, Key: microsoftKey}
 	}
@@ -135,7 +135,7 @@ func TestCommandsNeedTheirFeatures(t *testing.T) {
 func TestFiltersSetByCommands(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, Config{})
-	g := r.attach(options{})
+	g := r.attach(options{features: all})
 	p := g.pairs[0]
 	other, tagged := mac(9), packet{vlan: 7, payload: 60}.frame()
 	toOther := packet{dst: string(other[:]), payload: 60}.frame()

@@ -99,9 +99,12 @@ func newRigOn(t testing.TB, eng *engine.Engine, cfg Config) *rig {
 	return r
 }
 
+// all features.
+const all = ^uint64(0)
+
 // options of a guest.
 type options struct {
-	features  uint64 // accepted if offered; 0: all
+	features  uint64 // accepted if offered, and VERSION_1
 	without   uint64 // not accepted
 	size      int    // of the queues; 0: 64
 	buffer    int    // size of a receive buffer; 0: 2,048
@@ -177,11 +180,7 @@ func (g *guest) open(pairs int) {
 	g.d, err = driver.Open(testContext(t), g.dev, g.mem, driver.Options{Type: spec.DeviceType, ConfigChanged: g.o.config})
 	must(t, err)
 	t.Cleanup(func() { g.d.Close() })
-	accept := g.d.Offered() &^ g.o.without
-	if g.o.features != 0 {
-		accept &= g.o.features
-	}
-	accept |= virtio.FeatureVersion1
+	accept := g.d.Offered() & (g.o.features | virtio.FeatureVersion1) &^ g.o.without
 	g.features = accept
 	g.header = headerSize(accept)
 	must(t, g.d.Negotiate(testContext(t), accept))

@@ -1,0 +1,226 @@
+package virtionet
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"testing"
+
+	"vfiouser/devices/virtio-net/spec"
+	virtio "vfiouser/devices/virtio/spec"
+	"vfiouser/link/linktest"
+	"vfiouser/link/vnet"
+)
+
+// arrive has the card's link deliver frames on queue q.
+func (r *rig) arrive(q int, data ...[]byte) {
+	for _, d := range data {
+		r.link.Arrive(linktest.Frame{Queue: q, Data: d})
+	}
+}
+
+func TestMergedReceiveBuffers(t *testing.T) {
+	const header, buffer = 12, 1024
+	for name, ring := range layouts {
+		for _, byMessage := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s,%v", name, byMessage), func(t *testing.T) {
+				r := newRig(t, Config{})
+				g := r.attach(options{features: ring | spec.FeatureMrgRxBuf, buffer: buffer, byMessage: byMessage})
+				p := g.pairs[0]
+				for i, c := range []struct{ size, buffers int }{
+					{60, 1}, {buffer - header - 1, 1}, {buffer - header, 1}, {buffer - header + 1, 2},
+					{2*buffer - header, 2}, {2*buffer - header + 1, 3}, {30000, 30}, {61, 1}, {vnet.MaxFrame - 100, 65536/1024 + 1},
+				} {
+					if c.buffers > g.o.size {
+						continue
+					}
+					data := frameOf(i, c.size)
+					r.arrive(0, data)
+					equal(t, p.receive(1), data)
+					if p.merged[len(p.merged)-1] != c.buffers {
+						t.Errorf("%d bytes in %d buffers, want %d", c.size, p.merged[len(p.merged)-1], c.buffers)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A batch in which a large frame finds too few of the buffers that were taken for it.
+func TestMergedBuffersInABatch(t *testing.T) {
+	r := newRig(t, Config{})
+	g := r.attach(options{features: spec.FeatureMrgRxBuf, buffer: 256})
+	g.pairs[0].send(vnet.Header{}, frameOf(0, 60)) // the card has started
+	var sent [][]byte
+	for i, size := range []int{60, 5000, 244, 245, 3000, 60, 60, 2000} {
+		sent = append(sent, frameOf(i, size))
+	}
+	if n := r.link.Card().Receive(0, linktest.Frames(sent...)); n != len(sent) {
+		t.Errorf("%d taken", n)
+	}
+	equal(t, g.pairs[0].receive(len(sent)), sent...)
+	want := []int{1, 20, 1, 2, 12, 1, 1, 8}
+	if !slices.Equal(g.pairs[0].merged, want) {
+		t.Errorf("buffers %v, want %v", g.pairs[0].merged, want)
+	}
+}
+
+func TestFrameThatDoesNotFitIsDropped(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		features uint64
+		buffer   int
+		size     int
+	}{
+		{"one buffer", 0, 1024, 1024 - 12 + 1},
+		{"all buffers", spec.FeatureMrgRxBuf, 256, 256*64 + 1},
+		{"MTU", spec.FeatureMrgRxBuf | spec.FeatureMTU, 2048, 1400 + etherSize + 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, Config{MTU: 1400})
+			g := r.attach(options{features: c.features, buffer: c.buffer})
+			last := frameOf(2, 100)
+			r.arrive(0, frameOf(1, c.size), last)
+			equal(t, g.pairs[0].receive(1), last)
+			if got := r.card.Stats()[0].Receive; got.TooLong != 1 || got.Frames != 1 || got.Bytes != 100 {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// A VLAN tag does not count, and neither does what is yet to be segmented.
+func TestMTUBoundsWhatIsReceived(t *testing.T) {
+	r := newRig(t, Config{MTU: 1400})
+	g := r.attach(options{features: spec.FeatureMrgRxBuf | spec.FeatureMTU | spec.FeatureGuestCSUM | spec.FeatureGuestTSO4})
+	exact := frameOf(1, 1400+etherSize)
+	tagged := packet{vlan: 5, payload: 1400}.frame()
+	r.arrive(0, exact, tagged, packet{vlan: 5, payload: 1401}.frame())
+	big := linktest.Frame{Data: segments(4000), Header: segmentHeader(1000)}
+	r.link.Arrive(big)
+	equal(t, g.pairs[0].receive(3), exact, tagged, big.Data)
+}
+
+func TestFramesWithoutADriverAreDropped(t *testing.T) {
+	r := newRig(t, Config{})
+	if n := r.link.Card().Receive(0, linktest.Frames(frameOf(1, 60), frameOf(2, 60))); n != 2 {
+		t.Errorf("%d frames taken without a driver", n)
+	}
+	if got := r.card.Stats()[0].Receive.NoDriver; got != 2 {
+		t.Errorf("%d counted", got)
+	}
+}
+
+// When there are no buffers frames wait in the card; when there is no room for them either the
+// link is told, and asked again when the driver has made room. Nothing is lost or reordered.
+func TestBackPressure(t *testing.T) {
+	for name, ring := range layouts {
+		for _, byMessage := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s,%v", name, byMessage), func(t *testing.T) {
+				checkLeaks(t)
+				r := newRig(t, Config{})
+				g := r.attach(options{features: ring | spec.FeatureMrgRxBuf, byMessage: byMessage})
+				const n = 3000
+				frames := make([][]byte, n)
+				for i := range frames {
+					frames[i] = binary.BigEndian.AppendUint32(packet{payload: 500}.frame(), uint32(i))
+					r.arrive(0, frames[i])
+				}
+				equal(t, g.pairs[0].receive(n), frames...)
+				if got := r.card.Stats()[0].Receive; got.Frames != n || got.NoBuffer != 0 || got.Waited == 0 {
+					t.Errorf("%+v", got)
+				}
+			})
+		}
+	}
+}
+
+// segments is a TCP packet with a payload of n bytes, and a checksum that is to be done.
+func segments(n int) []byte {
+	b := packet{from: "10.0.0.1:1000", to: "10.0.0.2:2000", proto: protoTCP, payload: n}.frame()
+	b[etherSize+ipv4Size+12] = 5 << 4
+	for i := range n {
+		b[len(b)-n+i] = byte(i)
+	}
+	return b
+}
+
+func segmentHeader(size uint16) vnet.Header {
+	return vnet.Header{Flags: vnet.FlagNeedsChecksum, GSOType: vnet.GSOTCP4, HeaderLen: 54, GSOSize: size,
+		ChecksumStart: etherSize + ipv4Size, ChecksumOffset: 16}
+}
+
+func TestWhatTheDriverCannotFinishIsFinished(t *testing.T) {
+	const size = 1000
+	sum := vnet.Header{Flags: vnet.FlagNeedsChecksum, HeaderLen: 54, ChecksumStart: etherSize + ipv4Size, ChecksumOffset: 16}
+	valid := vnet.Header{Flags: vnet.FlagDataValid}
+	for _, c := range []struct {
+		name     string
+		features uint64
+		header   vnet.Header
+		frames   int
+		want     vnet.Header // of the first
+	}{
+		{"segments", spec.FeatureGuestCSUM | spec.FeatureGuestTSO4, segmentHeader(size), 1, segmentHeader(size)},
+		{"segments are cut", spec.FeatureGuestCSUM, segmentHeader(size), 4,
+			vnet.Header{Flags: vnet.FlagNeedsChecksum, ChecksumStart: etherSize + ipv4Size, ChecksumOffset: 16}},
+		{"segments are cut and summed", 0, segmentHeader(size), 4, vnet.Header{}},
+		{"sum is left", spec.FeatureGuestCSUM, sum, 1, sum},
+		{"sum is done", 0, sum, 1, vnet.Header{}},
+		{"validity is told", spec.FeatureGuestCSUM, valid, 1, valid},
+		{"validity is not told", 0, valid, 1, vnet.Header{}},
+	} {
+		for _, byMessage := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s,%v", c.name, byMessage), func(t *testing.T) {
+				r := newRig(t, Config{})
+				g := r.attach(options{features: c.features | spec.FeatureMrgRxBuf | spec.FeatureCtrlVQ | spec.FeatureHashReport, byMessage: byMessage})
+				g.ok(spec.ClassMQ, spec.MQHashConfig, (&spec.HashConfig{HashTypes: spec.HashIPv4, Key: microsoftKey}).Append(nil))
+				data := segments(4 * size)
+				r.link.Arrive(linktest.Frame{Header: c.header, Data: data})
+				got := g.pairs[0].receive(c.frames)
+				if first := got[0].Header; first.Flags != c.want.Flags || first.GSOType != c.want.GSOType || first.GSOSize != c.want.GSOSize ||
+					first.ChecksumStart != c.want.ChecksumStart {
+					t.Errorf("%+v, want %+v", first, c.want)
+				}
+				var payload []byte
+				for i, f := range got {
+					payload = append(payload, f.Data[54:]...)
+					if report := g.pairs[0].report[i]; report.Report != spec.ReportIPv4 || report.Value == 0 {
+						t.Errorf("segment %d is reported as %+v", i, report)
+					}
+				}
+				if !bytes.Equal(payload, data[54:]) {
+					t.Error("the payload is not what was sent")
+				}
+			})
+		}
+	}
+}
+
+func TestOffloadsChangeByCommand(t *testing.T) {
+	r := newRig(t, Config{})
+	g := r.attach(options{features: all, without: virtio.FeatureRingPacked})
+	g.pairs[0].send(vnet.Header{}, frameOf(0, 60)) // the card has started
+	if can, pairs := r.link.Offloads(); can != vnet.OffloadAll || pairs != 1 {
+		t.Errorf("%b, %d pairs", can, pairs)
+	}
+	big := linktest.Frame{Header: segmentHeader(1000), Data: segments(4000)}
+	r.link.Arrive(big)
+	equal(t, g.pairs[0].receive(1), big.Data)
+	g.ok(spec.ClassGuestOffloads, spec.GuestOffloadsSet, le64(spec.FeatureGuestCSUM))
+	if can, _ := r.link.Offloads(); can != vnet.OffloadChecksum {
+		t.Errorf("%b", can)
+	}
+	r.link.Arrive(big)
+	g.pairs[0].receive(4)
+	// Segments without checksums are not possible, so they are off, too.
+	g.ok(spec.ClassGuestOffloads, spec.GuestOffloadsSet, le64(spec.FeatureGuestTSO4))
+	if can, _ := r.link.Offloads(); can != 0 {
+		t.Errorf("%b", can)
+	}
+	g.d.Close()
+	if can, pairs := r.link.Offloads(); can != 0 || pairs != 0 {
+		t.Errorf("without a driver: %b, %d pairs", can, pairs)
+	}
+}
