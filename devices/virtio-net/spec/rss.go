@@ -36,7 +36,7 @@ func (c *RSSConfig) Append(b []byte) []byte {
 	return append(b, c.Key...)
 }
 
-// Parse reads the wire form, which must be all of b.
+// Parse reads the wire form, with which b begins: Linux sends a byte of padding behind it.
 func (c *RSSConfig) Parse(b []byte) error {
 	if len(b) < 8 {
 		return ErrCommand
@@ -53,10 +53,10 @@ func (c *RSSConfig) Parse(b []byte) error {
 		table[i] = binary.LittleEndian.Uint16(b[2*i:])
 	}
 	b = b[2*entries:]
-	if len(b) != 3+int(b[2]) {
+	if len(b) < 3+int(b[2]) {
 		return ErrCommand
 	}
-	*c = RSSConfig{types, unclassified, table, binary.LittleEndian.Uint16(b), append([]byte(nil), b[3:]...)}
+	*c = RSSConfig{types, unclassified, table, binary.LittleEndian.Uint16(b), append([]byte(nil), b[3:3+int(b[2])]...)}
 	return nil
 }
 
@@ -74,11 +74,11 @@ func (c *HashConfig) Append(b []byte) []byte {
 	return append(b, c.Key...)
 }
 
-// Parse reads the wire form, which must be all of b.
+// Parse reads the wire form, with which b begins: Linux sends a byte of padding behind it.
 func (c *HashConfig) Parse(b []byte) error {
-	if len(b) < 13 || len(b) != 13+int(b[12]) {
+	if len(b) < 13 || len(b) < 13+int(b[12]) {
 		return ErrCommand
 	}
-	*c = HashConfig{binary.LittleEndian.Uint32(b), append([]byte(nil), b[13:]...)}
+	*c = HashConfig{binary.LittleEndian.Uint32(b), append([]byte(nil), b[13:13+int(b[12])]...)}
 	return nil
 }
