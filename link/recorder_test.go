@@ -219,6 +219,11 @@ func TestEveryCardIsAnInterface(t *testing.T) {
 func TestTheDataPathDoesNotWaitForTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	must(t, unix.Mkfifo(path, 0o600))
+	pipe, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(pipe)
+	_, err = unix.FcntlInt(uintptr(pipe), unix.F_SETPIPE_SZ, 4096) // less than a buffer
+	must(t, err)
 	r, err := link.Record(link.Null(), path, link.RecordOptions{Buffer: 1 << 16, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	_, port := attach(t, r)

@@ -90,6 +90,23 @@ func (s *Switch) Close() error {
 	return nil
 }
 
+// SwitchStats is what a switch has now.
+type SwitchStats struct {
+	Cards     int
+	Addresses int // that it remembers
+}
+
+// Stats counts. Any goroutine.
+func (s *Switch) Stats() (st SwitchStats) {
+	for _, p := range *s.ports.Load() {
+		if p != nil {
+			st.Cards++
+			st.Addresses += s.table.count(p.slot)
+		}
+	}
+	return st
+}
+
 // seconds is the switch's clock.
 func (s *Switch) seconds() uint32 { return uint32(s.now(s.start) / time.Second) }
 

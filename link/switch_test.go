@@ -50,7 +50,8 @@ func (s station) got() (numbers []byte) {
 }
 
 func TestSwitchLearnsWhereAnAddressIs(t *testing.T) {
-	s := stations(t, link.NewSwitch(link.SwitchConfig{}), 3)
+	sw := link.NewSwitch(link.SwitchConfig{})
+	s := stations(t, sw, 3)
 	expect := func(what string, want ...string) {
 		t.Helper()
 		for i := range s {
@@ -76,7 +77,13 @@ func TestSwitchLearnsWhereAnAddressIs(t *testing.T) {
 	moved.send(t, s[0].mac, 'h')
 	s[0].send(t, s[1].mac, 'i')
 	expect("an address moves", "h", "", "i")
+	if st := sw.Stats(); st != (link.SwitchStats{Cards: 3, Addresses: 3}) {
+		t.Errorf("switch: %+v", st)
+	}
 	must(t, s[2].port.Close())
+	if st := sw.Stats(); st != (link.SwitchStats{Cards: 2, Addresses: 1}) {
+		t.Errorf("switch: %+v", st)
+	}
 	s[0].send(t, s[1].mac, 'j')
 	expect("with a card its addresses go", "", "j", "")
 	s[0].port.Send(0, linktest.Frames(linktest.Ethernet(s[1].mac, linktest.Broadcast, []byte{'k'}), []byte("short")))
@@ -401,4 +408,36 @@ func BenchmarkSwitch(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*c.batch), "ns/frame")
 		})
 	}
+}
+
+// Frames that are in no cache, as those of a driver on another core.
+func BenchmarkSwitchColdFrames(b *testing.B) {
+	port, frames := full(b, 2, 32, 32)
+	memory := make([]byte, 1<<28)
+	cold := make([][]vnet.Frame, 4096)
+	rnd := rand.New(rand.NewPCG(1, 1))
+	for i := range cold {
+		for _, f := range frames {
+			at := rnd.IntN(len(memory)/2048) * 2048
+			copy(memory[at:], f.Parts[0])
+			cold[i] = append(cold[i], vnet.Frame{Parts: [][]byte{memory[at:][:f.Len]}, Len: f.Len})
+		}
+	}
+	for i := 0; b.Loop(); i++ {
+		port.Send(0, cold[i%len(cold)])
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*32), "ns/frame")
+}
+
+// What a card that invents addresses costs itself.
+func BenchmarkSwitchNewAddresses(b *testing.B) {
+	port, frames := full(b, 2, 32, 32)
+	for n := uint64(0); b.Loop(); {
+		for i := range frames {
+			n++
+			binary.BigEndian.PutUint32(frames[i].Parts[0][8:], uint32(n))
+		}
+		port.Send(0, frames)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*32), "ns/frame")
 }

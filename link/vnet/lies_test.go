@@ -83,7 +83,7 @@ func TestRandomLies(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(11, 12))
 	var s vnet.Scratch
 	reasons := [vnet.Reasons]int{}
-	for range 4000 {
+	for range 2000 {
 		r, size := random(rnd)
 		data, h := r.frame(rnd)
 		h.GSOSize = uint16(size)
