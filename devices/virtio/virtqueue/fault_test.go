@@ -1,9 +1,9 @@
 package virtqueue
 
 import (
+	"math/rand/v2"
 	"runtime/debug"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -119,39 +119,30 @@ func TestMemoryThatChangesBetweenLooks(t *testing.T) {
 	}
 }
 
-// The same at full speed: another goroutine changes descriptors, heads and indexes while the
-// device takes. It gets an error or a chain that fits together, and never more than there is.
+// The same at full speed: descriptors, heads and indexes change before the device takes and
+// while it does. It gets an error or a chain that fits together, and never more than there is.
 func TestMemoryThatChangesAllTheTime(t *testing.T) {
-	const enough = 2000 // chains taken, and queues broken
 	for _, packed := range []bool{false, true} {
 		s, q := newSplit(t, Config{Size: 8, Packed: packed, Indirect: true})
-		stop := make(chan struct{})
-		done := make(chan struct{})
+		stop, done := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(done)
-			table := s.g.at(s.cfg.Desc, 16*8)
-			ring := s.g.at(s.cfg.Driver, int(spec.AvailBytes(8)))
-			words := flips(packed)
-			for i := uint64(0); ; i++ {
+			f := newFlipper(s, packed, 1)
+			for {
 				select {
 				case <-stop:
 					return
 				default:
-				}
-				x := i * 0x9e3779b97f4a7c15
-				dma.Store64(table, int(x>>60&7)*16+8, words[x>>32%uint64(len(words))])
-				dma.Store64(table, int(x>>57&7)*16, []uint64{dataAt, tablesAt, base + memSize - 20, 1 << 40}[x>>40&3])
-				if !packed {
-					dma.Store16(ring, 4+int(x>>50&7)*2, uint16(x>>30&15))
-					dma.Store16(ring, 2, uint16(i>>4))
+					f.flip()
 				}
 			}
 		}()
-		chains := make([]Chain, 8)
 		took, broken := 0, 0
-		for start := time.Now(); took < enough || broken < enough; {
-			if time.Since(start) > 20*time.Second {
-				t.Fatalf("packed %v: took %d chains, broke %d queues", packed, took, broken)
+		f := newFlipper(s, packed, 2)
+		chains := make([]Chain, 8)
+		for range 5000 {
+			for range 10 {
+				f.flip()
 			}
 			n, err := q.Take(chains)
 			for i := range chains[:n] {
@@ -164,27 +155,55 @@ func TestMemoryThatChangesAllTheTime(t *testing.T) {
 					w += len(b)
 				}
 				if r != int(c.ReadableLen) || w != int(c.WritableLen) {
-					t.Fatalf("%d and %d bytes, told %d and %d", r, w, c.ReadableLen, c.WritableLen)
+					t.Errorf("%d and %d bytes, told %d and %d", r, w, c.ReadableLen, c.WritableLen)
 				}
 				q.Push(c, c.WritableLen)
 			}
 			q.Publish()
 			took += n
-			if err != nil {
-				broken++
-				state := dma.Load16(s.g.at(s.cfg.Driver, 4), spec.AvailIndex)
-				if packed {
-					state = spec.Position(q.avail, q.availWrap)
-				}
-				if q, err = New(s.cfg); err != nil {
-					t.Fatal(err)
-				}
-				must(t, q.Restore(state))
-				must(t, q.Translate(s.g.r))
+			if err == nil {
+				continue
 			}
+			broken++
+			state := dma.Load16(s.g.at(s.cfg.Driver, 4), spec.AvailIndex)
+			if packed {
+				state = spec.Position(q.avail, q.availWrap)
+			}
+			q, err = New(s.cfg)
+			must(t, err)
+			must(t, q.Restore(state))
+			must(t, q.Translate(s.g.r))
 		}
 		close(stop)
 		<-done
+		if took == 0 || broken == 0 {
+			t.Errorf("packed %v: took %d chains, broke %d queues", packed, took, broken)
+		}
+	}
+}
+
+// flipper changes a ring at random.
+type flipper struct {
+	rng          *rand.Rand
+	table, ring  []byte
+	words, addrs []uint64
+	packed       bool
+}
+
+func newFlipper(s *rawSplit, packed bool, seed uint64) *flipper {
+	return &flipper{
+		rng:   rand.New(rand.NewPCG(seed, 0)),
+		table: s.g.at(s.cfg.Desc, 16*8), ring: s.g.at(s.cfg.Driver, int(spec.AvailBytes(8))),
+		words: flips(packed), addrs: []uint64{dataAt, dataAt + 100, tablesAt, base + memSize - 20, 1 << 40}, packed: packed,
+	}
+}
+
+func (f *flipper) flip() {
+	dma.Store64(f.table, f.rng.IntN(8)*16+8, f.words[f.rng.IntN(len(f.words))])
+	dma.Store64(f.table, f.rng.IntN(8)*16, f.addrs[f.rng.IntN(len(f.addrs))])
+	if !f.packed {
+		dma.Store16(f.ring, spec.AvailRing+2*f.rng.IntN(8), uint16(f.rng.IntN(9)))
+		dma.Store16(f.ring, spec.AvailIndex, dma.Load16(f.ring, spec.AvailIndex)+uint16(f.rng.IntN(2)))
 	}
 }
 

@@ -281,7 +281,7 @@ func TestModel(t *testing.T) {
 	t.Logf("replay with -seed %d", seed)
 	steps := *modelSteps
 	if steps == 0 {
-		steps = 40000
+		steps = 30000
 		if testing.Short() {
 			steps = 3000
 		}

@@ -14,9 +14,9 @@ import (
 // woken only by what the ring says: a notification or an interrupt that is lost leaves both
 // asleep for good. The model cannot see that, as it takes one step at a time.
 func TestNobodySleepsForGood(t *testing.T) {
-	chains := 100000
+	chains := 50000
 	if testing.Short() {
-		chains = 20000
+		chains = 5000
 	}
 	for _, packed := range []bool{false, true} {
 		for _, event := range []bool{false, true} {
