@@ -28,6 +28,16 @@ func writev(fd int, iov []unix.Iovec) (int, unix.Errno) {
 	return int(n), errno
 }
 
+// sendNow sends on a stream socket without waiting for room. The memory may be a guest's.
+func sendNow(fd int, iov []unix.Iovec) (int, unix.Errno) {
+	var msg unix.Msghdr
+	msg.Iov = unsafe.SliceData(iov)
+	msg.SetIovlen(len(iov))
+	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd),
+		uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return int(n), errno
+}
+
 // setIovec has v describe b. Sound: the base is kept as a pointer.
 func setIovec(v *unix.Iovec, b []byte) {
 	v.Base = unsafe.SliceData(b)

@@ -75,6 +75,7 @@ func kinds() []kind {
 		{"switch", "switch:NAME", (*Set).openSwitch},
 		{"tap", tapUsage, openTap},
 		{"pcap", "pcap:FILE,LINK", (*Set).openRecorder},
+		{"stream", streamUsage, openStream},
 	}
 }
 
@@ -91,6 +92,9 @@ func bare(arg string, l Link) (Link, error) {
 //	loop           what a queue sends comes back on the same queue
 //	null           takes everything and delivers nothing
 //	switch:NAME    connects all cards whose link has this name
+//	stream:…       a socket with QEMU's framing: unix=PATH or tcp=HOST:PORT, ,server=on to
+//	               wait for the peer, ,reconnect=PAUSE (off, or a duration) for the longest
+//	               pause between two attempts
 //	tap:NAME       a tap device of the kernel; ,queues=N gives it several queues, ,up=on
 //	               brings it up; tap:fd=N is one that is open already
 //	pcap:FILE,LINK records what goes through another link; pcap:FILE,snap=BYTES,LINK no

@@ -7,7 +7,6 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -38,8 +37,6 @@ type tap struct {
 	many bool  // queues can be taken out of service
 	uso  bool  // the kernel knows OffloadUSO4 and OffloadUSO6
 	once sync.Once
-
-	stats struct{ received, sent, dropped atomic.Uint64 }
 }
 
 // Tap returns a link for one card: the tap device of the kernel called name, in the network

@@ -19,6 +19,7 @@ type tapPort struct {
 	card   Card
 	watch  *watcher
 	queues []*tapQueue
+	counts counters
 	pairs  atomic.Int32 // that the driver uses
 	starts atomic.Uint32
 	up     atomic.Bool // the interface, as the card was told
@@ -171,3 +172,6 @@ func (p *tapPort) Close() error {
 	}
 	return nil
 }
+
+// Stats reads the counters.
+func (p *tapPort) Stats() Stats { return p.counts.stats() }

@@ -15,72 +15,33 @@ const (
 
 	tapBatch  = 32 // frames that one Poll reads
 	tapBuffer = 3 * (vnet.HeaderSize + vnet.MaxFrame)
-	tapMisses = 15   // polls without a look at an empty queue
 	tapDrain  = 4096 // stale frames that are dropped when a driver starts
 )
 
 // tapQueue is one queue of a tap device. What Poll uses belongs to the queue's worker; Send
 // may run for several pairs at the same time.
 type tapQueue struct {
+	ready
 	port *tapPort
-	fd   int
-	key  int32
 	on   atomic.Bool // in service
-
-	mu      sync.Mutex
-	want    atomic.Uint32 // events that the watcher is armed for; changed under mu
-	blocked atomic.Bool   // the device took no more, and EPOLLOUT is wanted
 
 	buf    []byte
 	frames [tapBatch]vnet.Frame
 	parts  [tapBatch][1][]byte
 	kept   []vnet.Frame // the rest of frames, for which the card had no room
 	starts uint32       // of the port, when frames was read
-	misses int          // how often in a row nothing was there
-	skip   int          // polls until the next look
 
 	gather sync.Mutex
 	whole  []byte // for a frame with more than tapParts parts
 }
 
 func newTapQueue(p *tapPort, fd int, key int32) *tapQueue {
-	q := &tapQueue{port: p, fd: fd, key: key, buf: make([]byte, tapBuffer)}
+	q := &tapQueue{ready: ready{watch: p.watch, fd: fd, key: key}, port: p, buf: make([]byte, tapBuffer)}
 	for i := range q.frames {
 		q.frames[i].Parts = q.parts[i][:]
 	}
 	q.on.Store(key == 0)
 	return q
-}
-
-// arm asks for an event beside those that are asked for already. Any goroutine.
-func (q *tapQueue) arm(event uint32) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if want := q.want.Load() | event; want != q.want.Load() {
-		q.want.Store(want)
-		if q.port.watch.arm(q.fd, q.key, want) != nil {
-			q.want.Store(0)
-		}
-	}
-}
-
-// fired takes note of an event, and returns what of it was asked for.
-func (q *tapQueue) fired(events uint32) uint32 {
-	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-		events |= unix.EPOLLIN | unix.EPOLLOUT
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	want := q.want.Load()
-	got, rest := want&events, want&^events
-	if got&unix.EPOLLOUT != 0 {
-		q.blocked.Store(false)
-	}
-	q.want.Store(rest)
-	if rest != 0 && q.port.watch.arm(q.fd, q.key, rest) != nil {
-		q.want.Store(0)
-	}
-	return got
 }
 
 // drain drops what waits, which was meant for a driver that has gone.
@@ -105,24 +66,16 @@ func (p *tapPort) Poll(i int) int {
 		}
 		q.kept = nil
 	}
-	// As long as the reactor watches the queue it is known to be empty. Before, while the
-	// worker polls, it is looked at less and less often.
-	if q.want.Load()&unix.EPOLLIN != 0 || !q.on.Load() {
-		return 0
-	}
-	if q.skip > 0 {
-		q.skip--
+	if !q.on.Load() || q.quiet() {
 		return 0
 	}
 	q.starts = p.starts.Load()
 	n := q.read()
 	if n == 0 {
-		q.misses = min(2*q.misses+1, tapMisses)
-		q.skip = q.misses
+		q.missed()
 		return 0
 	}
-	q.misses = 0
-	p.tap.stats.received.Add(uint64(n))
+	q.hit()
 	q.kept = q.frames[:n]
 	q.deliver(i)
 	return n
@@ -131,6 +84,7 @@ func (p *tapPort) Poll(i int) int {
 // deliver offers the card what was read, and keeps what it does not take.
 func (q *tapQueue) deliver(i int) int {
 	n := q.port.card.Receive(i, q.kept)
+	q.port.counts.receive(q.kept[:n])
 	q.kept = q.kept[n:]
 	return n
 }
@@ -168,8 +122,7 @@ func (q *tapQueue) read() int {
 func (p *tapPort) Arm(i int) bool {
 	if i < len(p.queues) {
 		if q := p.queues[i]; len(q.kept) == 0 && q.on.Load() {
-			q.skip, q.misses = 0, 0
-			q.arm(unix.EPOLLIN)
+			q.sleep()
 		}
 	}
 	return false

@@ -19,7 +19,7 @@ func (p *tapPort) Send(i int, frames []vnet.Frame) int {
 		return 0
 	}
 	if !p.up.Load() {
-		p.tap.stats.dropped.Add(uint64(len(frames)))
+		p.counts.send(frames, len(frames))
 		return len(frames)
 	}
 	var (
@@ -27,7 +27,7 @@ func (p *tapPort) Send(i int, frames []vnet.Frame) int {
 		iov    [1 + tapParts]unix.Iovec
 	)
 	setIovec(&iov[0], header[:])
-	taken, sent := 0, 0
+	taken, lost := 0, 0
 	for taken < len(frames) {
 		f := &frames[taken]
 		var o outcome
@@ -44,12 +44,11 @@ func (p *tapPort) Send(i int, frames []vnet.Frame) int {
 			break
 		}
 		taken++
-		if o == done {
-			sent++
+		if o == dropped {
+			lost++
 		}
 	}
-	p.tap.stats.sent.Add(uint64(sent))
-	p.tap.stats.dropped.Add(uint64(taken - sent))
+	p.counts.send(frames[:taken], lost)
 	return taken
 }
 
@@ -69,8 +68,7 @@ func (q *tapQueue) write(f *vnet.Frame, iov []unix.Iovec) outcome {
 			return done
 		case unix.EINTR:
 		case unix.EAGAIN:
-			q.blocked.Store(true)
-			q.arm(unix.EPOLLOUT)
+			q.block()
 			return full
 		case unix.EIO:
 			q.port.lookCarrier()

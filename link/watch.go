@@ -48,6 +48,11 @@ func (w *watcher) arm(fd int, key int32, events uint32) error {
 	return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: key})
 }
 
+// remove forgets a descriptor. An event that was fetched before may still be told.
+func (w *watcher) remove(fd int) {
+	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+}
+
 // HandleEvents is for the reactor.
 func (w *watcher) HandleEvents(reactor.Events) {
 	n, err := unix.EpollWait(w.epoll, w.batch[:], 0)

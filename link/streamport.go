@@ -1,0 +1,385 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/engine/reactor"
+	"vfiouser/link/vnet"
+)
+
+// newPeer is the watcher's key of a listening socket; connections are numbered.
+const newPeer = -1
+
+// maxAccepts is how many peers are taken or refused for one event.
+const maxAccepts = 16
+
+// streamPort is a card's side of a stream. The connection comes and goes on the reactor's
+// loop; frames are sent and received by the card's workers.
+type streamPort struct {
+	link   *stream
+	card   Card
+	watch  *watcher
+	counts counters
+	pairs  atomic.Int32
+	live   atomic.Bool // the connection works
+	conn   atomic.Pointer[ready]
+	rx     streamReceiver
+	tx     streamSender
+	failed failTask
+
+	// The rest belongs to the loop.
+	dialing int // socket that is being connected, or -1
+	left    []unix.Sockaddr
+	key     int32 // of the latest connection
+	peers   int   // that there were
+	since   time.Time
+	pause   time.Duration
+	timer   *reactor.Timer
+	resting bool // until the timer comes
+	warned  bool
+	closed  bool
+
+	asking sync.WaitGroup // for addresses
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// failTask tells the loop that the connection is of no use any more.
+type failTask struct {
+	p   *streamPort
+	why atomic.Pointer[error]
+}
+
+// Run is for the reactor.
+func (t *failTask) Run() {
+	if p := t.p; p.conn.Load() != nil && !p.live.Load() {
+		p.lose(*t.why.Load())
+	}
+}
+
+// fail is called by whoever finds that the connection is of no use.
+func (p *streamPort) fail(why error) {
+	if p.live.Load() {
+		p.failed.why.Store(&why)
+		p.live.Store(false)
+		p.link.opt.Reactor.Post(&p.failed)
+	}
+}
+
+func newStreamPort(s *stream, c Card) (*streamPort, error) {
+	p := &streamPort{link: s, card: c, dialing: -1}
+	p.failed.p = p
+	p.rx.init(p)
+	p.tx.init(p)
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	var err error
+	if p.watch, err = newWatcher(s.opt.Reactor, p.event); err != nil {
+		return nil, err
+	}
+	if s.listener >= 0 {
+		err = p.watch.add(s.listener, newPeer)
+	}
+	if err == nil {
+		err = p.watch.start()
+	}
+	if err != nil {
+		p.watch.close()
+		return nil, err
+	}
+	c.SetCarrier(false)
+	p.watch.sync(p.begin)
+	return p, nil
+}
+
+// begin looks for a peer, on the loop, like all that follows.
+func (p *streamPort) begin() {
+	p.resting = false
+	if p.closed {
+		return
+	}
+	if p.link.listener >= 0 {
+		_ = p.watch.arm(p.link.listener, newPeer, unix.EPOLLIN)
+		return
+	}
+	if known, ok := p.link.place.known(); ok {
+		p.left = known
+		p.next(nil)
+		return
+	}
+	p.asking.Go(func() {
+		ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
+		defer cancel()
+		found, err := p.link.place.resolve(ctx)
+		p.link.opt.Reactor.PostFunc(func() {
+			if !p.closed {
+				p.left = found
+				p.next(err)
+			}
+		})
+	})
+}
+
+// next tries the next address; why is what was wrong with the last one.
+func (p *streamPort) next(why error) {
+	for len(p.left) > 0 {
+		to := p.left[0]
+		p.left = p.left[1:]
+		fd, err := dial(to)
+		switch {
+		case err == nil:
+			p.key++
+			if why = p.watch.add(fd, p.key); why == nil {
+				p.establish(fd)
+				return
+			}
+			_ = unix.Close(fd)
+		case errors.Is(err, unix.EINPROGRESS):
+			p.key++
+			if why = p.watch.add(fd, p.key); why == nil {
+				if why = p.watch.arm(fd, p.key, unix.EPOLLOUT); why == nil {
+					p.dialing = fd
+					p.after(dialTimeout)
+					return
+				}
+			}
+			_ = unix.Close(fd)
+		default:
+			why = err
+		}
+	}
+	if !p.warned {
+		p.warned = true
+		p.link.opt.Logger.Warn("the peer of a stream cannot be reached", "stream", p.link.place.String(), "error", why)
+	}
+	p.again()
+}
+
+// dialed is called when a socket is connected, or cannot be.
+func (p *streamPort) dialed() {
+	fd := p.dialing
+	p.dialing = -1
+	p.timer.Stop()
+	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno == 0 {
+		p.establish(fd)
+		return
+	}
+	if err == nil {
+		err = unix.Errno(errno)
+	}
+	p.watch.remove(fd)
+	_ = unix.Close(fd)
+	p.next(err)
+}
+
+// after has tick called when d has passed.
+func (p *streamPort) after(d time.Duration) {
+	if p.timer == nil {
+		p.timer = p.link.opt.Reactor.AfterFunc(d, p.tick)
+		return
+	}
+	p.timer.Reset(d)
+}
+
+// tick is the end of a pause, or of the patience with a peer that does not answer.
+func (p *streamPort) tick() {
+	switch {
+	case p.closed:
+	case p.dialing >= 0:
+		p.watch.remove(p.dialing)
+		_ = unix.Close(p.dialing)
+		p.dialing = -1
+		p.next(unix.ETIMEDOUT)
+	default:
+		p.begin()
+	}
+}
+
+// again looks for a peer after a pause, unless that is not wanted.
+func (p *streamPort) again() {
+	longest := p.link.opt.Reconnect
+	if longest < 0 {
+		return
+	}
+	if p.pause == 0 {
+		p.pause = firstPause
+	}
+	p.resting = true
+	p.after(p.pause)
+	p.pause = min(2*p.pause, longest)
+}
+
+// establish begins to use a connection that the watcher knows by p.key.
+func (p *streamPort) establish(fd int) {
+	if p.link.place.network == "tcp" {
+		tune(fd)
+	}
+	c := &ready{watch: p.watch, fd: fd, key: p.key}
+	p.conn.Store(c)
+	p.live.Store(true)
+	p.since, p.warned = time.Now(), false
+	c.arm(unix.EPOLLIN)
+	p.link.opt.Logger.Info("the peer of a stream is there", "stream", p.link.place.String())
+	p.card.SetCarrier(true)
+	if p.peers++; p.peers > 1 {
+		p.card.Announce()
+	}
+}
+
+// lose closes the connection.
+func (p *streamPort) lose(why error) {
+	c := p.conn.Load()
+	p.live.Store(false)
+	// Nobody is in a system call with the descriptor while these are held.
+	p.rx.mu.Lock()
+	p.tx.mu.Lock()
+	p.conn.Store(nil)
+	c.retire()
+	_ = unix.Close(c.fd)
+	p.rx.reset()
+	p.tx.reset()
+	p.tx.mu.Unlock()
+	p.rx.mu.Unlock()
+	if p.closed {
+		return
+	}
+	if errors.Is(why, io.EOF) {
+		p.link.opt.Logger.Info("the peer of a stream has left", "stream", p.link.place.String())
+	} else {
+		p.link.opt.Logger.Warn("a stream has ended", "stream", p.link.place.String(), "error", why)
+	}
+	p.card.SetCarrier(false)
+	lived := time.Since(p.since)
+	if lived > p.pause {
+		p.pause = 0
+	}
+	if p.link.listener >= 0 && lived >= firstPause && p.link.opt.Reconnect >= 0 {
+		p.begin()
+		return
+	}
+	p.again()
+}
+
+// event is told of a descriptor that is ready.
+func (p *streamPort) event(key int32, events uint32) {
+	switch c := p.conn.Load(); {
+	case key == newPeer && p.resting: // it is armed again when that is over
+	case key == newPeer:
+		p.accept()
+	case key != p.key:
+	case p.dialing >= 0:
+		p.dialed()
+	case c != nil:
+		p.serve(c, c.fired(events))
+	}
+}
+
+// accept takes a peer, and refuses others.
+func (p *streamPort) accept() {
+	for range maxAccepts {
+		fd, _, err := unix.Accept4(p.link.listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		if err != nil {
+			if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENOBUFS) {
+				p.resting = true
+				p.after(firstPause)
+				return
+			}
+			break
+		}
+		if p.conn.Load() != nil || p.peers > 0 && p.link.opt.Reconnect < 0 || p.watch.add(fd, p.key+1) != nil {
+			_ = unix.Close(fd)
+			continue
+		}
+		p.key++
+		p.establish(fd)
+	}
+	_ = p.watch.arm(p.link.listener, newPeer, unix.EPOLLIN)
+}
+
+// serve does what the events of a connection ask for.
+func (p *streamPort) serve(c *ready, events uint32) {
+	pairs := int(p.pairs.Load())
+	if events&unix.EPOLLOUT != 0 && p.tx.drain() {
+		for q := range pairs {
+			p.card.Wake(q)
+		}
+	}
+	if events&unix.EPOLLIN == 0 {
+		return
+	}
+	if pairs > 0 {
+		p.card.Wake(0)
+		return
+	}
+	// No worker polls. What comes is dropped by the card, and the end is seen here.
+	p.rx.poll()
+	c.arm(unix.EPOLLIN)
+}
+
+// Poll hands the card what has arrived, for queue 0: a stream has one order.
+func (p *streamPort) Poll(q int) int {
+	if q != 0 {
+		return 0
+	}
+	return p.rx.poll()
+}
+
+// Arm has the card woken when something arrives.
+func (p *streamPort) Arm(q int) bool { return q == 0 && p.rx.arm() }
+
+// Send writes the frames to the peer.
+func (p *streamPort) Send(_ int, frames []vnet.Frame) int { return p.tx.send(frames) }
+
+// SetOffloads takes note of whether there is a driver. A stream brings complete frames.
+func (p *streamPort) SetOffloads(_ vnet.Offloads, pairs int) {
+	p.pairs.Store(int32(pairs))
+	if c := p.conn.Load(); c != nil && pairs == 0 {
+		c.arm(unix.EPOLLIN)
+	}
+}
+
+// Stats reads the counters.
+func (p *streamPort) Stats() Stats { return p.counts.stats() }
+
+// Close leaves the peer.
+func (p *streamPort) Close() error {
+	first := false
+	p.watch.sync(func() {
+		first = !p.closed
+		p.closed = true
+		if p.timer != nil {
+			p.timer.Stop()
+		}
+		if p.dialing >= 0 {
+			p.watch.remove(p.dialing)
+			_ = unix.Close(p.dialing)
+			p.dialing = -1
+		}
+		if p.conn.Load() != nil {
+			p.lose(nil)
+		}
+	})
+	if !first {
+		return nil
+	}
+	p.cancel()
+	p.asking.Wait()
+	p.watch.close()
+	p.link.leave()
+	return nil
+}
+
+// framingError says that what a peer sent is no frame.
+type framingError struct{ length uint32 }
+
+func (e *framingError) Error() string {
+	return fmt.Sprintf("the peer announced a frame of %d bytes, and 1 to %d are possible", e.length, vnet.MaxFrame)
+}
