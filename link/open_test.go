@@ -38,11 +38,17 @@ func TestOpenSaysWhatWouldBeRight(t *testing.T) {
 		{"loop:x", "no argument"},
 		{"null:1G", "no argument"},
 	} {
-		_, err := new(link.Set).Open(c.spec)
-		var open *link.OpenError
-		if !errors.As(err, &open) || !errors.Is(err, link.ErrSpec) || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%q: %v, want an OpenError with %q", c.spec, err, c.says)
-		}
+		checkSpec(t, new(link.Set), c.spec, c.says)
+	}
+}
+
+// checkSpec fails the test unless s refuses spec with words that contain says.
+func checkSpec(t *testing.T, s *link.Set, spec, says string) {
+	t.Helper()
+	_, err := s.Open(spec)
+	var open *link.OpenError
+	if !errors.As(err, &open) || !errors.Is(err, link.ErrSpec) || !strings.Contains(err.Error(), says) {
+		t.Errorf("%q: %v, want an OpenError with %q", spec, err, says)
 	}
 }
 

@@ -4,7 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +43,7 @@ type stream struct {
 	place    place
 	listener int    // of a server, or -1
 	address  string // where it listens
-	once     sync.Once
+	closed   atomic.Bool
 }
 
 // Stream returns a link for one card: a stream socket on which every frame follows its length,
@@ -87,6 +87,9 @@ func (s *stream) Addr() string { return s.address }
 
 // Attach connects the card.
 func (s *stream) Attach(c Card) (Port, error) {
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
 	if err := s.take(); err != nil {
 		return nil, err
 	}
@@ -100,16 +103,13 @@ func (s *stream) Attach(c Card) (Port, error) {
 
 // Close stops listening.
 func (s *stream) Close() error {
-	s.once.Do(func() {
-		if s.listener < 0 {
-			return
-		}
-		if s.place.network == "unix" && !strings.HasPrefix(s.place.address, "@") {
-			_ = os.Remove(s.place.address)
-		}
-		_ = unix.Close(s.listener)
-	})
-	return nil
+	if s.closed.Swap(true) || s.listener < 0 {
+		return nil
+	}
+	if s.place.network == "unix" && !strings.HasPrefix(s.place.address, "@") {
+		_ = os.Remove(s.place.address)
+	}
+	return unix.Close(s.listener)
 }
 
 const streamUsage = "stream:unix=PATH or stream:tcp=HOST:PORT[,server=on][,reconnect=PAUSE]"

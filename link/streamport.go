@@ -257,13 +257,12 @@ func (p *streamPort) lose(why error) {
 		p.link.opt.Logger.Warn("a stream has ended", "stream", p.link.place.String(), "error", why)
 	}
 	p.card.SetCarrier(false)
-	lived := time.Since(p.since)
-	if lived > p.pause {
+	if time.Since(p.since) >= max(p.pause, firstPause) {
 		p.pause = 0
-	}
-	if p.link.listener >= 0 && lived >= firstPause && p.link.opt.Reconnect >= 0 {
-		p.begin()
-		return
+		if p.link.listener >= 0 {
+			p.begin()
+			return
+		}
 	}
 	p.again()
 }

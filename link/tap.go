@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -30,13 +30,13 @@ type TapOptions struct {
 // tap is a tap device of the kernel.
 type tap struct {
 	single
-	opt  TapOptions
-	name string
-	fds  []int // one for each queue
-	news int   // tells of changes to interfaces, or -1
-	many bool  // queues can be taken out of service
-	uso  bool  // the kernel knows OffloadUSO4 and OffloadUSO6
-	once sync.Once
+	opt    TapOptions
+	name   string
+	fds    []int // one for each queue
+	news   int   // tells of changes to interfaces, or -1
+	many   bool  // queues can be taken out of service
+	uso    bool  // the kernel knows OffloadUSO4 and OffloadUSO6
+	closed atomic.Bool
 }
 
 // Tap returns a link for one card: the tap device of the kernel called name, in the network
@@ -200,6 +200,9 @@ func (t *tap) control(what uint, req *unix.Ifreq) error {
 
 // Attach connects the card.
 func (t *tap) Attach(c Card) (Port, error) {
+	if t.closed.Load() {
+		return nil, ErrClosed
+	}
 	if err := t.take(); err != nil {
 		return nil, err
 	}
@@ -213,11 +216,12 @@ func (t *tap) Attach(c Card) (Port, error) {
 
 // Close closes the queues: a device that Tap has made goes.
 func (t *tap) Close() error {
-	t.once.Do(func() {
-		closeAll(t.fds)
-		if t.news >= 0 {
-			_ = unix.Close(t.news)
-		}
-	})
+	if t.closed.Swap(true) {
+		return nil
+	}
+	closeAll(t.fds)
+	if t.news >= 0 {
+		_ = unix.Close(t.news)
+	}
 	return nil
 }

@@ -3,9 +3,11 @@ package link_test
 import (
 	"bytes"
 	"encoding/binary"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"testing"
 
 	"vfiouser/engine/reactor"
@@ -20,7 +22,7 @@ func newSet(t testing.TB) *link.Set {
 	r, err := reactor.New(reactor.Config{})
 	must(t, err)
 	t.Cleanup(func() { must(t, r.Close()) })
-	return &link.Set{Reactor: r}
+	return &link.Set{Reactor: r, Logger: slog.New(slog.DiscardHandler)}
 }
 
 func open(t testing.TB, s *link.Set, spec string) link.Link {
@@ -40,6 +42,8 @@ type guest struct {
 	send chan []vnet.Frame
 	stop chan struct{}
 	done chan struct{}
+
+	backlog []linktest.Frame // received, and not looked at by the test yet
 }
 
 func (s *guest) Wake(q int) {
@@ -50,21 +54,36 @@ func (s *guest) Wake(q int) {
 	}
 }
 
+// idleGuest returns one that is to be started.
+func idleGuest() *guest {
+	return &guest{wake: make(chan struct{}, 1), send: make(chan []vnet.Frame), stop: make(chan struct{}), done: make(chan struct{})}
+}
+
 // newGuest attaches a guest whose driver can do o.
 func newGuest(t testing.TB, l link.Link, o vnet.Offloads) *guest {
 	t.Helper()
-	s := &guest{wake: make(chan struct{}, 1), send: make(chan []vnet.Frame), stop: make(chan struct{}), done: make(chan struct{})}
+	s := idleGuest()
+	s.start(t, l, o)
+	return s
+}
+
+// start attaches the guest, and returns what stops its worker.
+func (s *guest) start(t testing.TB, l link.Link, o vnet.Offloads) (stop func()) {
+	t.Helper()
 	port, err := l.Attach(s)
 	must(t, err)
 	s.port = port
 	port.SetOffloads(o, 1)
 	go s.work()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		close(s.stop)
 		<-s.done
+	})
+	t.Cleanup(func() {
+		stop()
 		must(t, port.Close())
 	})
-	return s
+	return stop
 }
 
 func (s *guest) work() {
@@ -92,23 +111,36 @@ func (s *guest) work() {
 }
 
 // awaitCarrier waits until the card was told that its carrier is so.
-func (s *guest) awaitCarrier(up bool) {
-	s.Await(func() bool {
-		told := s.Carrier()
+func (s *guest) awaitCarrier(up bool) { awaitCarrier(&s.Card, up) }
+
+func awaitCarrier(c *linktest.Card, up bool) {
+	c.Await(func() bool {
+		told := c.Carrier()
 		return len(told) == 0 && up || len(told) > 0 && told[len(told)-1] == up
 	})
+}
+
+// first takes the next frame out of what was received.
+func (s *guest) first() (linktest.Frame, bool) {
+	s.backlog = append(s.backlog, s.Take()...)
+	if len(s.backlog) == 0 {
+		return linktest.Frame{}, false
+	}
+	f := s.backlog[0]
+	s.backlog = s.backlog[1:]
+	return f, true
 }
 
 // await returns the first frame that is what is looked for.
 func (s *guest) await(ok func(f []byte) bool) (found linktest.Frame) {
 	s.Await(func() bool {
-		for _, f := range s.Take() {
-			if ok(f.Data) {
+		for {
+			f, more := s.first()
+			if !more || ok(f.Data) {
 				found = f
-				return true
+				return more
 			}
 		}
-		return false
 	})
 	return found
 }
