@@ -76,11 +76,25 @@ func (p *switchPort) forward(u *sendQueue, q int, ports []*switchPort, frames []
 	}
 	count(&u.frames, len(frames))
 	count(&u.bytes, length)
-	if same && last >= 0 {
+	switch {
+	case !same:
+		p.distribute(u, q, ports, frames, to[:len(frames)])
+	case last >= 0:
 		ports[last].deliver(q, frames)
-		return
+	case last == toNobody || p.flood(q, ports, frames) == 0:
+		count(&u.dropped, len(frames))
 	}
-	p.distribute(u, q, ports, frames, to[:len(frames)])
+}
+
+// flood hands frames to all cards but the sender, and returns to how many.
+func (p *switchPort) flood(q int, ports []*switchPort, frames []vnet.Frame) (reached int) {
+	for _, t := range ports {
+		if t != nil && t != p {
+			t.deliver(q, frames)
+			reached++
+		}
+	}
+	return reached
 }
 
 // target says where a frame goes.
