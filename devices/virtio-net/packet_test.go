@@ -9,7 +9,7 @@ import (
 
 // packet describes a frame to be made for a test.
 type packet struct {
-	dst          string // MAC address; there is a default
+	dst, src     string // MAC addresses; there are defaults
 	vlan         int    // -1 and 0: no tag
 	from, to     string // address and port
 	proto        uint8
@@ -37,6 +37,9 @@ func (p packet) frame() []byte {
 	b := append(append([]byte{}, dst[:]...), src[:]...)
 	if p.dst != "" {
 		copy(b, p.dst)
+	}
+	if p.src != "" {
+		copy(b[macSize:], p.src)
 	}
 	if p.doubleTagged {
 		b = binary.BigEndian.AppendUint16(b, typeQinQ)

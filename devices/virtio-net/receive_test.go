@@ -136,6 +136,23 @@ func TestBackPressure(t *testing.T) {
 	}
 }
 
+// Frames that one pair's link delivers can wait for another pair's queue.
+func TestBackPressureFromAnotherPair(t *testing.T) {
+	checkLeaks(t)
+	for _, byMessage := range []bool{false, true} {
+		r := newRig(t, Config{Pairs: 2})
+		g := r.attach(options{features: all &^ spec.FeatureRSS, byMessage: byMessage})
+		const n = 2000
+		frames := make([][]byte, n)
+		for i := range frames {
+			frames[i] = binary.BigEndian.AppendUint32(packet{payload: 500}.frame(), uint32(i))
+			r.arrive(1, frames[i])
+		}
+		equal(t, g.pairs[0].receive(n), frames...)
+		g.d.Close()
+	}
+}
+
 // segments is a TCP packet with a payload of n bytes, and a checksum that is to be done.
 func segments(n int) []byte {
 	b := packet{from: "10.0.0.1:1000", to: "10.0.0.2:2000", proto: protoTCP, payload: n}.frame()

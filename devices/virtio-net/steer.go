@@ -39,8 +39,12 @@ func (r *reception) complete() *reception {
 // nowhere is the queue of a frame that is filtered out.
 const nowhere = 0xff
 
-// Receive takes frames from the link.
+// Receive takes frames from the link. On a switch q is the sender's queue, who may have more
+// of them.
 func (c *card) Receive(q int, frames []vnet.Frame) int {
+	if q >= len(c.pairs) {
+		q %= len(c.pairs)
+	}
 	r := c.reception.Load()
 	if r == nil {
 		c.pairs[q].rx.stats.noDriver.Add(uint64(len(frames)))
