@@ -112,13 +112,16 @@ func (p *pair) Poll() int {
 	return n + p.card.port.Poll(p.index)
 }
 
-// Arm asks to be woken for what Poll does, but for receive buffers: they are asked for when
-// there are too few.
+// Arm asks to be woken for what Poll does. Receive buffers were asked for when there were too
+// few, but a notification of them means nothing to a worker that is awake: look again.
 func (p *pair) Arm() bool {
 	if p.gone {
 		return false
 	}
 	pending := p.tx.arm()
+	if p.rx.starved.Load() {
+		pending = p.rx.refill() > 0 || pending
+	}
 	return p.card.port.Arm(p.index) || pending
 }
 

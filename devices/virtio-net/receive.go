@@ -188,7 +188,7 @@ func (rx *receiver) refill() (n int) {
 	rx.mu.Lock()
 	onFault := debug.SetPanicOnFault(true)
 	defer rx.unlock(onFault, &n, 0)
-	if rx.q == nil || !rx.q.Enter() {
+	if rx.q == nil || rx.byMessage || !rx.q.Enter() {
 		return 0
 	}
 	if before := rx.backlog.count; rx.q.Available() > 0 {

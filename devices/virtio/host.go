@@ -24,7 +24,7 @@ type host struct {
 	mu   sync.Mutex
 	mail request // under mu
 
-	active  atomic.Bool             // as running, for the reactor
+	active  atomic.Bool             // queues may be there
 	started []atomic.Pointer[Queue] // those that the device uses
 	config  configView              // reactor
 
@@ -86,9 +86,9 @@ func (h *host) run() {
 	debug.SetPanicOnFault(true)
 	for range h.wake {
 		r := h.take()
-		h.settle()
+		h.guard(func() { h.settle() })
 		if r.place {
-			h.place()
+			h.guard(h.place)
 		}
 		// Last: once the data path is held memory may go.
 		for _, task := range r.tasks {
@@ -101,19 +101,21 @@ func (h *host) run() {
 	}
 }
 
-// guard calls the device. A panic costs the client its session, not the process.
-func (h *host) guard(call func()) {
+// guard runs a step that calls the device. A panic costs the client its session, not the
+// process.
+func (h *host) guard(step func()) {
 	defer func() {
 		if v := recover(); v != nil {
+			h.reader.Exit()
 			h.fault(v, debug.Stack())
 		}
 	}()
-	call()
+	step()
 }
 
 // leave ends what belongs to the client. Its data path is held.
 func (h *host) leave() {
-	h.stop()
+	h.guard(h.stop)
 	h.watch.stop()
 	h.reader.Close()
 }

@@ -1,8 +1,6 @@
 package virtio
 
 import (
-	"slices"
-
 	"vfiouser/dma"
 	"vfiouser/engine"
 )
@@ -33,12 +31,11 @@ func (h *host) notify(i int) {
 		return
 	}
 	q := h.started[i].Load()
-	if q == nil {
-		return
-	}
-	if s := q.server.Load(); s != nil {
-		s.kick()
-	} else {
+	switch {
+	case q == nil:
+	case q.server.Load() != nil:
+		q.server.Load().kick()
+	default:
 		h.f.device.Notify(i)
 	}
 }
@@ -93,19 +90,15 @@ func (h *host) watchQueues() {
 	if h.f.cfg.Doorbells != Mmap {
 		return
 	}
-	var queues []int
+	w := &h.watch
+	w.stop()
+	w.h, w.queues = h, w.queues[:0]
 	for i, q := range h.queues {
 		if q != nil && q.started && q.remote {
-			queues = append(queues, i)
+			w.queues = append(w.queues, i)
 		}
 	}
-	w := &h.watch
-	if slices.Equal(queues, w.queues) {
-		return
-	}
-	w.stop()
-	w.h, w.queues = h, queues
-	if len(queues) == 0 {
+	if len(w.queues) == 0 {
 		return
 	}
 	if w.worker == nil {
