@@ -76,25 +76,11 @@ func (p *switchPort) forward(u *sendQueue, q int, ports []*switchPort, frames []
 	}
 	count(&u.frames, len(frames))
 	count(&u.bytes, length)
-	switch {
-	case !same:
-		p.distribute(u, q, ports, frames, to[:len(frames)])
-	case last >= 0:
+	if same && last >= 0 {
 		ports[last].deliver(q, frames)
-	case last == toNobody || p.flood(q, ports, frames) == 0:
-		count(&u.dropped, len(frames))
+		return
 	}
-}
-
-// flood hands frames to all cards but the sender, and returns to how many.
-func (p *switchPort) flood(q int, ports []*switchPort, frames []vnet.Frame) (reached int) {
-	for _, t := range ports {
-		if t != nil && t != p {
-			t.deliver(q, frames)
-			reached++
-		}
-	}
-	return reached
+	p.distribute(u, q, ports, frames, to[:len(frames)])
 }
 
 // target says where a frame goes.
