@@ -47,10 +47,11 @@ type model struct {
 	driver refDriver
 	log    []string // the last steps
 
-	slots   []int    // free
-	seq     int      // of the next offer
-	waiting []*offer // shown or placed, in order, not yet taken by the device
-	placed  int      // of waiting, at the end, that are not shown
+	slotBase uint64
+	slots    []int    // free
+	seq      int      // of the next offer
+	waiting  []*offer // shown or placed, in order, not yet taken by the device
+	placed   int      // of waiting, at the end, that are not shown
 
 	flight []*taken // taken in order, not pushed
 	pushed []*taken // not published
@@ -95,21 +96,22 @@ const (
 func newModel(t *testing.T, cfg Config, how access, seed uint64) *model {
 	m := &model{t: t, rng: rand.New(rand.NewPCG(seed, 7)), how: how}
 	slots := int(cfg.Size)
-	ringBytes := 0x20000
-	m.g = newGuest(t, ringBytes+2*slots*slotSize+page)
+	const ringBytes = 0x20000
+	m.g = newGuest(t, ringBytes+(2*slots+4)*slotSize&^(page-1))
 	cfg.Desc, cfg.Driver, cfg.Device = base, base+0x8000, base+0x10000
 	m.cfg = cfg
-	all := len(m.g.mem) &^ (page - 1)
-	if how == mixed {
-		// The second half of the slots has no descriptor.
-		half := (ringBytes + slots*slotSize) &^ (page - 1)
-		m.g.share(0, half, dma.ProtRead|dma.ProtWrite)
-		must(t, m.g.table.Map(dma.Mapping{IOVA: base + uint64(half), Size: uint64(all - half), Prot: dma.ProtRead | dma.ProtWrite, FD: -1}))
-	} else {
-		// Regions that touch: buffers can lie across.
-		half := (ringBytes + slots*slotSize) &^ (page - 1)
-		m.g.share(0, half, dma.ProtRead|dma.ProtWrite)
-		m.g.share(half, all-half, dma.ProtRead|dma.ProtWrite)
+	m.slotBase = base + ringBytes + uint64(m.rng.IntN(slotSize))
+	// Regions that touch each other: buffers and tables lie across.
+	cuts := []int{0, ringBytes, ringBytes + page, (ringBytes + slots*slotSize) &^ (page - 1), len(m.g.mem)}
+	slices.Sort(cuts)
+	cuts = slices.Compact(cuts)
+	for i, from := range cuts[:len(cuts)-1] {
+		size := cuts[i+1] - from
+		if how == mixed && cuts[i+1] == len(m.g.mem) { // half of the slots, or more
+			must(t, m.g.table.Map(dma.Mapping{IOVA: base + uint64(from), Size: uint64(size), Prot: dma.ProtRead | dma.ProtWrite, FD: -1}))
+		} else {
+			m.g.share(from, size, dma.ProtRead|dma.ProtWrite)
+		}
 	}
 	for i := range 2 * slots {
 		m.slots = append(m.slots, i)
@@ -132,7 +134,7 @@ func newModel(t *testing.T, cfg Config, how access, seed uint64) *model {
 	return m
 }
 
-func (m *model) slotAddr(slot int) uint64 { return base + 0x20000 + uint64(slot)*slotSize }
+func (m *model) slotAddr(slot int) uint64 { return m.slotBase + uint64(slot)*slotSize }
 
 // device runs a step of the device in a section, if it works on mapped memory.
 func (m *model) device(f func()) {

@@ -227,9 +227,9 @@ func (q *Queue) publishedPacked() bool {
 // notify writes the device's event suppression structure.
 func (q *Queue) notify(word uint32) {
 	if q.mem != nil {
-		var b [spec.EventSize]byte
-		binary.LittleEndian.PutUint32(b[:], word)
-		if err := q.write(q.cfg.Device, b[:]); err != nil {
+		b := q.remote.word[:spec.EventSize]
+		binary.LittleEndian.PutUint32(b, word)
+		if err := q.write(q.cfg.Device, b); err != nil {
 			q.broke(err)
 		}
 		return

@@ -142,11 +142,10 @@ func (q *Queue) Untake(n int) {
 // in any order, or in the order they were taken if IN_ORDER is negotiated. The driver does
 // not see it before Publish. What was taken by message is written to the guest here.
 func (q *Queue) Push(c *Chain, written uint32) {
-	written = min(written, c.WritableLen)
 	if c.copied {
 		q.copyOut(c, written)
 	}
-	q.pushed = append(q.pushed, entry(c.id, c.descs, written))
+	q.pushed = append(q.pushed, entry(c.id, c.descs, min(written, c.WritableLen)))
 }
 
 // entry is what Publish needs of a chain, in the form of a used element of a split queue.

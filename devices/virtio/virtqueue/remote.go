@@ -21,8 +21,9 @@ type remote struct {
 	taken int // chains that were taken by message and not pushed
 
 	desc, driver []byte
-	fresh        window // descriptors that were read in this Take
-	flags        []byte // packed: descriptors, of which the flags were read
+	fresh        window  // descriptors that were read in this Take
+	flags        []byte  // packed: descriptors, of which the flags were read
+	word         [8]byte // what is being written
 }
 
 // window is a range of indexes, to excluded.
@@ -118,6 +119,7 @@ func (q *Queue) copyIn(c *Chain) error {
 
 // copyOut writes to the guest what the device wrote to a chain that was taken by message.
 func (q *Queue) copyOut(c *Chain, written uint32) {
+	written = min(written, c.WritableLen)
 	q.remote.taken--
 	c.copied = false
 	b, segs := c.copies[c.ReadableLen:], c.segs[len(c.Readable):]
@@ -149,7 +151,7 @@ func (q *Queue) look() error {
 
 // write16 writes to the device area.
 func (q *Queue) write16(off int, v uint16) error {
-	var b [2]byte
-	binary.LittleEndian.PutUint16(b[:], v)
-	return q.write(q.cfg.Device+uint64(off), b[:])
+	b := q.remote.word[:2]
+	binary.LittleEndian.PutUint16(b, v)
+	return q.write(q.cfg.Device+uint64(off), b)
 }

@@ -63,11 +63,11 @@ func (q *Queue) fetchPackedChain(c *Chain, at int) error {
 // sendPacked writes used descriptors, the flags of the first one last, and reads what says
 // whether the driver wants an interrupt.
 func (q *Queue) sendPacked() error {
-	var b [8]byte
+	b := q.remote.word[:]
 	at, wrap := q.used, q.usedWrap
 	for i, e := range q.pushed {
-		binary.LittleEndian.PutUint64(b[:], usedWord(e, wrap))
-		part := b[:]
+		binary.LittleEndian.PutUint64(b, usedWord(e, wrap))
+		part := b
 		if i == 0 {
 			part = b[:6] // all but the flags
 		}
@@ -76,7 +76,7 @@ func (q *Queue) sendPacked() error {
 		}
 		at, wrap = q.advance(at, wrap, uint16(e>>16))
 	}
-	binary.LittleEndian.PutUint64(b[:], usedWord(q.pushed[0], q.usedWrap))
+	binary.LittleEndian.PutUint64(b, usedWord(q.pushed[0], q.usedWrap))
 	if err := q.write(q.cfg.Desc+spec.DescSize*uint64(q.used)+14, b[6:]); err != nil {
 		return err
 	}
