@@ -9,9 +9,11 @@ func (h *host) settle() {
 	w := &h.want
 	h.regs.want(w)
 	if w.epoch != h.epoch {
-		h.stop()
+		if h.running {
+			h.stop()
+			h.interrupts.take()
+		}
 		h.epoch = w.epoch
-		h.interrupts.take()
 		h.regs.resetDone(w.epoch)
 	}
 	for i, q := range h.queues {
@@ -37,11 +39,15 @@ func (h *host) settle() {
 
 // start begins with a driver.
 func (h *host) start() {
-	h.running = true
-	if err := h.f.device.Start(&Session{Session: h.s, h: h}, h.want.features); err != nil {
-		h.failed = true
-		h.needsReset(h.epoch, err)
-	}
+	h.running, h.failed = true, true
+	h.active.Store(true)
+	h.guard(func() {
+		if err := h.f.device.Start(&Session{Session: h.s, h: h}, h.want.features); err != nil {
+			h.needsReset(h.epoch, err)
+			return
+		}
+		h.failed = false
+	})
 }
 
 // stop ends with it: all queues are forgotten.
@@ -54,7 +60,7 @@ func (h *host) stop() {
 	}
 	h.active.Store(false)
 	h.running, h.failed = false, false
-	h.f.device.Stop()
+	h.guard(h.f.device.Stop)
 }
 
 // addQueues makes the queues that are enabled and not there yet.
@@ -70,7 +76,6 @@ func (h *host) addQueues() {
 			continue
 		}
 		h.queues[i] = q
-		h.active.Store(true)
 		h.startQueue(q)
 	}
 }
@@ -92,7 +97,7 @@ func (h *host) startQueue(q *Queue) {
 	q.started = true
 	q.known = false
 	h.started[q.index].Store(q)
-	h.f.device.StartQueue(q.index, q)
+	h.guard(func() { h.f.device.StartQueue(q.index, q) })
 }
 
 // stopQueue returns when nobody uses the queue any more.
@@ -101,7 +106,7 @@ func (h *host) stopQueue(q *Queue) {
 		return
 	}
 	q.started = false
-	h.f.device.StopQueue(q.index)
+	h.guard(func() { h.f.device.StopQueue(q.index) })
 	h.started[q.index].Store(nil)
 	q.server.Store(nil)
 }
@@ -109,19 +114,17 @@ func (h *host) stopQueue(q *Queue) {
 // setHeld stops all queues, which keep their positions, or lets them go on.
 func (h *host) setHeld(held bool) {
 	h.held = held
-	h.guard(func() {
-		for _, q := range h.queues {
-			switch {
-			case q == nil:
-			case held:
-				h.stopQueue(q)
-			default:
-				h.placeQueue(q)
-				h.startQueue(q)
-			}
+	for _, q := range h.queues {
+		switch {
+		case q == nil:
+		case held:
+			h.stopQueue(q)
+		default:
+			h.placeQueue(q)
+			h.startQueue(q)
 		}
-		h.watchQueues()
-	})
+	}
+	h.watchQueues()
 }
 
 // place has queues work by message, or not, as their memory is now, and has all of them

@@ -18,7 +18,8 @@ type Device interface {
 	// called on the reactor, always for the whole of it, so that the transport sees what
 	// has changed (config_generation). It must not block.
 	ReadConfig(off int, p []byte)
-	// WriteConfig takes what the driver writes there. On the reactor; it must not block.
+	// WriteConfig takes what the driver writes there; p is its own only during the call. On
+	// the reactor; it must not block.
 	WriteConfig(off int, p []byte)
 	// CheckFeatures says whether the device can go on with what the driver has accepted,
 	// which is a part of what was offered and has VERSION_1. On the reactor; it must not
@@ -34,9 +35,10 @@ type Device interface {
 	// StopQueue returns when nobody uses the queue any more. Chains that were taken and
 	// not pushed are given back with Untake, or finished before.
 	StopQueue(i int)
-	// Notify tells that the driver has notified queue i, which is started, or that its
-	// memory may have come back. On the reactor, or on a worker in mode Mmap; it must not
-	// block. Queues that Serve runs are notified by the transport.
+	// Notify tells that the driver has notified queue i, or that its memory may have come
+	// back. Any goroutine, mostly the reactor; it must not block. It comes from StartQueue
+	// on, and may still come when StopQueue is called. Queues that Serve runs are notified
+	// by the transport.
 	Notify(i int)
 }
 

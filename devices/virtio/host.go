@@ -24,7 +24,7 @@ type host struct {
 	mu   sync.Mutex
 	mail request // under mu
 
-	active  atomic.Bool             // queues may be there
+	active  atomic.Bool             // as running, for the reactor
 	started []atomic.Pointer[Queue] // those that the device uses
 	config  configView              // reactor
 
@@ -86,9 +86,9 @@ func (h *host) run() {
 	debug.SetPanicOnFault(true)
 	for range h.wake {
 		r := h.take()
-		h.guard(func() { h.settle() })
+		h.settle()
 		if r.place {
-			h.guard(h.place)
+			h.place()
 		}
 		// Last: once the data path is held memory may go.
 		for _, task := range r.tasks {
@@ -101,21 +101,19 @@ func (h *host) run() {
 	}
 }
 
-// guard runs a step that calls the device. A panic costs the client its session, not the
-// process.
-func (h *host) guard(step func()) {
+// guard calls the device. A panic costs the client its session, not the process.
+func (h *host) guard(call func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			h.reader.Exit()
 			h.fault(v, debug.Stack())
 		}
 	}()
-	step()
+	call()
 }
 
 // leave ends what belongs to the client. Its data path is held.
 func (h *host) leave() {
-	h.guard(h.stop)
+	h.stop()
 	h.watch.stop()
 	h.reader.Close()
 }

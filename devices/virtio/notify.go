@@ -1,6 +1,8 @@
 package virtio
 
 import (
+	"slices"
+
 	"vfiouser/dma"
 	"vfiouser/engine"
 )
@@ -31,11 +33,12 @@ func (h *host) notify(i int) {
 		return
 	}
 	q := h.started[i].Load()
-	switch {
-	case q == nil:
-	case q.server.Load() != nil:
-		q.server.Load().kick()
-	default:
+	if q == nil {
+		return
+	}
+	if s := q.server.Load(); s != nil {
+		s.kick()
+	} else {
 		h.f.device.Notify(i)
 	}
 }
@@ -90,15 +93,19 @@ func (h *host) watchQueues() {
 	if h.f.cfg.Doorbells != Mmap {
 		return
 	}
-	w := &h.watch
-	w.stop()
-	w.h, w.queues = h, w.queues[:0]
+	var queues []int
 	for i, q := range h.queues {
 		if q != nil && q.started && q.remote {
-			w.queues = append(w.queues, i)
+			queues = append(queues, i)
 		}
 	}
-	if len(w.queues) == 0 {
+	w := &h.watch
+	if slices.Equal(queues, w.queues) {
+		return
+	}
+	w.stop()
+	w.h, w.queues = h, queues
+	if len(queues) == 0 {
 		return
 	}
 	if w.worker == nil {

@@ -31,10 +31,10 @@ type Queue struct {
 
 	h      *host
 	index  int
-	size   uint16
 	epoch  uint64 // of the registers
 	resets uint64 // of the queue
 	config virtqueue.Config
+	probe  *virtqueue.Queue // tells how the ring can be reached, while q is in use
 	reader *dma.Reader
 
 	gen    uint64 // of the memory table that the ring was translated for
@@ -52,18 +52,20 @@ type Queue struct {
 
 func newQueue(h *host, i int, want *queueRegisters) (*Queue, error) {
 	features := h.want.features
-	q := &Queue{h: h, index: i, size: want.size, epoch: h.epoch, resets: want.resets, config: virtqueue.Config{
+	q := &Queue{h: h, index: i, epoch: h.epoch, resets: want.resets, config: virtqueue.Config{
 		Size: want.size, Desc: want.desc, Driver: want.driver, Device: want.device,
 		Packed:   features&spec.FeatureRingPacked != 0,
 		Indirect: features&spec.FeatureIndirectDesc != 0,
 		EventIdx: features&spec.FeatureEventIdx != 0,
 		InOrder:  features&spec.FeatureInOrder != 0,
 	}}
-	ring, err := virtqueue.New(q.config)
-	if err != nil {
+	var err error
+	if q.Queue, err = virtqueue.New(q.config); err != nil {
 		return nil, err
 	}
-	q.Queue = ring
+	if q.probe, err = virtqueue.New(q.config); err != nil {
+		return nil, err
+	}
 	q.reader = h.s.Memory().NewReader()
 	if h.remote(q) {
 		q.setRemote(true)
@@ -75,7 +77,7 @@ func newQueue(h *host, i int, want *queueRegisters) (*Queue, error) {
 func (q *Queue) Index() int { return q.index }
 
 // Size is the number of entries.
-func (q *Queue) Size() int { return int(q.size) }
+func (q *Queue) Size() int { return int(q.config.Size) }
 
 // Remote says that guest memory is reached by message: the calls of the queue then block,
 // so that it is to be served by a goroutine, not by a worker. It changes only between
@@ -128,18 +130,35 @@ func (q *Queue) translate() bool {
 func (q *Queue) Interrupt() { q.h.interrupts.queue(q.index) }
 
 // Fail takes what Take returned. If a chain lies in memory that is reached by message the
-// queue is stopped and started again as one that works so (Remote). Anything else is the
-// driver's fault: the queue is broken and DEVICE_NEEDS_RESET set. The device's other
-// queues, and other devices, go on.
+// queue is stopped and started again as one that works so (Remote); if the ring is not in
+// guest memory now, Notify comes when that has changed. Anything else is the driver's
+// fault: the queue is broken and DEVICE_NEEDS_RESET set. The device's other queues, and
+// other devices, go on.
 func (q *Queue) Fail(err error) {
 	if errors.Is(err, virtqueue.ErrRemote) {
 		q.chains.Store(true)
 		q.h.ask(func(r *request) { r.place = true })
 		return
 	}
-	if !q.failed.Swap(true) && q.h.s.Context().Err() == nil {
-		q.h.needsReset(q.epoch, err)
+	if q.away(err) || q.h.s.Context().Err() != nil || q.failed.Swap(true) {
+		return
 	}
+	q.h.needsReset(q.epoch, err)
+}
+
+// away says whether an error of a queue by message means that the ring is not in guest
+// memory, as long as the client changes its mappings.
+func (q *Queue) away(err error) bool {
+	var e *virtqueue.Error
+	if !errors.As(err, &e) || e.Rule != virtqueue.ErrMemory || !errors.Is(err, dma.ErrNotMapped) {
+		return false
+	}
+	c := &q.config
+	desc, driver, device := spec.DescBytes(c.Size), spec.AvailBytes(c.Size), spec.UsedBytes(c.Size)
+	if c.Packed {
+		driver, device = spec.EventSize, spec.EventSize
+	}
+	return e.Addr-c.Desc < desc || e.Addr-c.Driver < driver || e.Addr-c.Device < device
 }
 
 // Fault is for whoever recovered from a panic while he used the queue, for example in
@@ -161,13 +180,9 @@ func (h *host) remote(q *Queue) bool {
 		return true
 	}
 	q.chains.Store(false)
-	probe, err := virtqueue.New(q.config)
-	if err != nil {
-		return q.remote
-	}
 	h.reader.Enter()
 	defer h.reader.Exit()
-	switch err := probe.Translate(h.reader); {
+	switch err := q.probe.Translate(h.reader); {
 	case err == nil:
 		return false
 	case errors.Is(err, virtqueue.ErrRemote):

@@ -147,12 +147,12 @@ func featureWord(features uint64, selector uint32) uint32 {
 	return uint32(features >> (32 * selector))
 }
 
-// needsReset sets DEVICE_NEEDS_RESET if the device still runs for the driver that epoch
-// began with; false if it does not.
+// needsReset sets DEVICE_NEEDS_RESET, once, if the device still runs for the driver that
+// epoch began with; false if it does not.
 func (r *registers) needsReset(epoch uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.epoch != epoch || !r.status.Has(spec.StatusDriverOK) {
+	if r.epoch != epoch || !r.status.Has(spec.StatusDriverOK) || r.status.Has(spec.StatusNeedsReset) {
 		return false
 	}
 	r.status |= spec.StatusNeedsReset

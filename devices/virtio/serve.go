@@ -23,14 +23,14 @@ type Server struct {
 }
 
 // Serve has a goroutine serve a queue, one chain after the other: for a control queue, or
-// for any device that need not be quick. The queue works by message, which reaches memory
-// of every kind. Call it in StartQueue, and Stop in StopQueue; notifications then come here
-// and not to Device.Notify.
+// for any device that need not be quick, or for a queue that is Remote. It works by message,
+// which reaches memory of every kind. Call it in StartQueue, and Stop in StopQueue;
+// notifications then come here and not to Device.Notify.
 func Serve(q *Queue, handle Handler) *Server {
 	if !q.remote {
+		q.forced = true
 		q.setRemote(true)
 	}
-	q.forced = true
 	ctx, cancel := context.WithCancel(q.h.s.Context())
 	s := &Server{q: q, handle: handle, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	q.server.Store(s)
@@ -63,31 +63,27 @@ func (s *Server) run(ctx context.Context) {
 	debug.SetPanicOnFault(true)
 	chains := make([]virtqueue.Chain, 1)
 	for ctx.Err() == nil && s.q.Enter() {
-		if s.step(ctx, chains) || s.q.Arm() {
-			continue
-		}
-		select {
-		case <-s.wake:
-		case <-ctx.Done():
+		n, err := s.q.Take(chains)
+		switch {
+		case err != nil:
+			s.q.Fail(err)
+			s.wait(ctx)
+		case n > 0:
+			s.q.Push(&chains[0], s.handle(ctx, &chains[0]))
+			if s.q.Publish() {
+				s.q.Interrupt()
+			}
+		case !s.q.Arm():
+			s.wait(ctx)
 		}
 	}
 }
 
-// step serves one chain; false if there is none.
-func (s *Server) step(ctx context.Context, chains []virtqueue.Chain) bool {
-	n, err := s.q.Take(chains)
-	if err != nil {
-		s.q.Fail(err)
-		return true
+func (s *Server) wait(ctx context.Context) {
+	select {
+	case <-s.wake:
+	case <-ctx.Done():
 	}
-	if n == 0 {
-		return false
-	}
-	s.q.Push(&chains[0], s.handle(ctx, &chains[0]))
-	if s.q.Publish() {
-		s.q.Interrupt()
-	}
-	return true
 }
 
 // guestMemory is a client's memory for a queue that works by message.
