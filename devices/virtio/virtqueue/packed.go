@@ -175,7 +175,8 @@ func (q *Queue) publishPacked() bool {
 			q.broke(err)
 			return false
 		}
-		return q.publishedPacked()
+		err := q.readWish()
+		return q.publishedPacked() || err != nil
 	}
 	at, wrap := q.used, q.usedWrap
 	for i, e := range q.pushed {
@@ -225,17 +226,15 @@ func (q *Queue) publishedPacked() bool {
 }
 
 // notify writes the device's event suppression structure.
-func (q *Queue) notify(word uint32) {
+func (q *Queue) notify(word uint32) error {
 	if q.mem != nil {
 		b := q.remote.word[:spec.EventSize]
 		binary.LittleEndian.PutUint32(b, word)
-		if err := q.write(q.cfg.Device, b); err != nil {
-			q.broke(err)
-		}
-		return
+		return q.write(q.cfg.Device, b)
 	}
 	dma.Store32(q.device, 0, word)
 	q.wrote(0, spec.EventSize)
+	return nil
 }
 
 func (q *Queue) armPacked() bool {
@@ -243,7 +242,10 @@ func (q *Queue) armPacked() bool {
 	if q.cfg.EventIdx {
 		word = spec.EventWord(spec.Position(q.avail, q.availWrap), spec.EventDesc)
 	}
-	q.notify(word)
+	if err := q.notify(word); err != nil {
+		q.remote.unarmed = err
+		return true
+	}
 	return q.Available() > 0
 }
 

@@ -66,6 +66,7 @@ func (q *Queue) Translate(r *dma.Reader) error {
 	}
 	q.mem, q.r = nil, r
 	q.desc, q.driver, q.device = nil, nil, nil
+	q.remote.unarmed = nil
 	descProt := dma.ProtRead
 	if q.cfg.Packed {
 		descProt |= dma.ProtWrite
@@ -110,6 +111,9 @@ func (q *Queue) Take(chains []Chain) (n int, err error) {
 		return 0, q.err
 	case q.desc == nil:
 		return 0, ErrRemote
+	case q.remote.unarmed != nil:
+		err, q.remote.unarmed = q.remote.unarmed, nil
+		return 0, err
 	}
 	switch {
 	case !q.cfg.Packed:
@@ -166,7 +170,8 @@ func (q *Queue) Publish() (interrupt bool) {
 }
 
 // Arm asks the driver to notify of the next chain that it makes available. It then looks
-// again and says whether there is something already, for which no notification may come.
+// again and says whether there is something already, for which no notification may come. If
+// a message fails it says so too, so that Take tells the error.
 func (q *Queue) Arm() (pending bool) {
 	q.armed = true
 	if q.cfg.Packed {
@@ -182,7 +187,7 @@ func (q *Queue) Disarm() {
 	}
 	q.armed = false
 	if q.cfg.Packed {
-		q.notify(spec.EventWord(0, spec.EventDisable))
+		_ = q.notify(spec.EventWord(0, spec.EventDisable)) // or notifications come
 	} else {
 		q.disarmSplit()
 	}

@@ -18,7 +18,8 @@ type Memory interface {
 // copies of the guest's areas, of which the parts that are needed are read anew in each
 // Take; device is not used.
 type remote struct {
-	taken int // chains that were taken by message and not pushed
+	taken   int   // chains that were taken by message and not pushed
+	unarmed error // why Arm has failed, for the next Take
 
 	desc, driver []byte
 	fresh        window  // descriptors that were read in this Take
@@ -71,6 +72,19 @@ func (q *Queue) write(iova uint64, p []byte) error {
 // readDriver brings n bytes of the driver area up to date.
 func (q *Queue) readDriver(off, n int) error {
 	return q.read(q.cfg.Driver+uint64(off), q.driver[off:off+n])
+}
+
+// readWish reads what says whether the driver wants an interrupt. If it fails what was
+// published is published all the same, and an interrupt too many does no harm.
+func (q *Queue) readWish() error {
+	switch {
+	case q.cfg.Packed:
+		return q.readDriver(0, spec.EventSize)
+	case q.cfg.EventIdx:
+		return q.readDriver(spec.UsedEventOffset(q.size), 2)
+	default:
+		return q.readDriver(spec.AvailFlags, 2)
+	}
 }
 
 // readDesc sees to it that descriptor i was read in this Take.

@@ -60,8 +60,7 @@ func (q *Queue) fetchPackedChain(c *Chain, at int) error {
 	return q.copyIn(c)
 }
 
-// sendPacked writes used descriptors, the flags of the first one last, and reads what says
-// whether the driver wants an interrupt.
+// sendPacked writes used descriptors, the flags of the first one last.
 func (q *Queue) sendPacked() error {
 	b := q.remote.word[:]
 	at, wrap := q.used, q.usedWrap
@@ -77,8 +76,5 @@ func (q *Queue) sendPacked() error {
 		at, wrap = q.advance(at, wrap, uint16(e>>16))
 	}
 	binary.LittleEndian.PutUint64(b, usedWord(q.pushed[0], q.usedWrap))
-	if err := q.write(q.cfg.Desc+spec.DescSize*uint64(q.used)+14, b[6:]); err != nil {
-		return err
-	}
-	return q.readDriver(0, spec.EventSize)
+	return q.write(q.cfg.Desc+spec.DescSize*uint64(q.used)+14, b[6:])
 }

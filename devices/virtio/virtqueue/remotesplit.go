@@ -27,8 +27,7 @@ func (q *Queue) lookSplit(n int) error {
 	return nil
 }
 
-// sendSplit writes used elements and then the index, and reads what says whether the
-// driver wants an interrupt.
+// sendSplit writes used elements and then the index.
 func (q *Queue) sendSplit() error {
 	mask, at := int(q.size-1), int(q.used)
 	for rest := q.pushed; len(rest) > 0; {
@@ -44,13 +43,7 @@ func (q *Queue) sendSplit() error {
 		}
 		at, rest = at+n, rest[n:]
 	}
-	if err := q.write16(spec.UsedIndex, uint16(at)); err != nil {
-		return err
-	}
-	if q.cfg.EventIdx {
-		return q.readDriver(spec.UsedEventOffset(q.size), 2)
-	}
-	return q.readDriver(spec.AvailFlags, 2)
+	return q.write16(spec.UsedIndex, uint16(at))
 }
 
 // fetchSplit is the second half of takeSplit: the heads of the chains are known, and err

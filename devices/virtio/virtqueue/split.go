@@ -138,7 +138,8 @@ func (q *Queue) publishSplit() bool {
 			q.broke(err)
 			return false
 		}
-		return q.publishedSplit(n)
+		err := q.readWish()
+		return q.publishedSplit(n) || err != nil
 	}
 	for i, e := range q.pushed {
 		at := spec.UsedRing + spec.UsedEntrySize*int((old+uint16(i))&mask)
@@ -177,7 +178,7 @@ func (q *Queue) armSplit() bool {
 	}
 	if q.mem != nil {
 		if err := q.write16(off, v); err != nil {
-			q.broke(err)
+			q.remote.unarmed = err
 			return true
 		}
 		return q.Available() > 0
@@ -192,9 +193,7 @@ func (q *Queue) disarmSplit() {
 	switch {
 	case q.cfg.EventIdx:
 	case q.mem != nil:
-		if err := q.write16(spec.UsedFlags, spec.UsedNoNotify); err != nil {
-			q.broke(err)
-		}
+		_ = q.write16(spec.UsedFlags, spec.UsedNoNotify) // or notifications come
 	default:
 		dma.StoreRelease16(q.device, spec.UsedFlags, spec.UsedNoNotify)
 		q.wrote(spec.UsedFlags, 2)
