@@ -147,10 +147,10 @@ func (q *Queue) Fail(err error) {
 }
 
 // away says whether an error of a queue by message means that the ring is not in guest
-// memory, as long as the client changes its mappings.
+// memory, as long as the client changes its mappings. What is broken for good is not away.
 func (q *Queue) away(err error) bool {
 	var e *virtqueue.Error
-	if !errors.As(err, &e) || e.Rule != virtqueue.ErrMemory || !errors.Is(err, dma.ErrNotMapped) {
+	if q.Err() != nil || !errors.As(err, &e) || e.Rule != virtqueue.ErrMemory || !errors.Is(err, dma.ErrNotMapped) {
 		return false
 	}
 	c := &q.config
