@@ -70,13 +70,14 @@ func (c *Card) Stats() []QueueStats {
 
 // card is what the transport and the link see of a Card.
 type card struct {
-	mac       [6]byte // as configured
-	fn        *virtio.Function
-	port      link.Port
-	pairs     []*pair
-	flows     flowTable
-	reception atomic.Pointer[reception] // nil: no driver
-	control   control
+	mac        [6]byte // as configured
+	fn         *virtio.Function
+	port       link.Port
+	pairs      []*pair
+	flows      flowTable
+	reception  atomic.Pointer[reception] // nil: no driver
+	control    control
+	coalescing coalescing
 
 	mu       sync.Mutex
 	config   spec.Config
@@ -99,6 +100,7 @@ func newCard(cfg *Config) *card {
 	for i := range cfg.Pairs {
 		p := &pair{card: c, index: i}
 		p.tx.p, p.rx.p = p, p
+		p.tx.coalescer.interrupts, p.rx.coalescer.interrupts = &p.tx.stats.interrupts, &p.rx.stats.interrupts
 		c.pairs = append(c.pairs, p)
 	}
 	c.control.c = c
@@ -141,6 +143,7 @@ func (c *card) Start(s *virtio.Session, features uint64) error {
 		p.rx.mu.Unlock()
 	}
 	c.flows.clear()
+	c.coalescing.reset()
 	c.control.reset(features)
 	return nil
 }
@@ -164,6 +167,7 @@ func (c *card) StartQueue(i int, q *virtio.Queue) {
 	}
 	p := c.pairs[i/2]
 	p.pause()
+	c.startCoalescing(i, q)
 	if i == spec.TransmitQueue(i/2) {
 		p.tx.q, p.tx.blocked = q, false
 		p.tx.disarm() // the worker may be awake for good
@@ -186,6 +190,7 @@ func (c *card) StopQueue(i int) {
 	} else {
 		p.rx.stop()
 	}
+	c.coalescer(i).stop()
 	p.resume()
 }
 

@@ -23,7 +23,8 @@ type control struct {
 	hash     *hashing
 	rss      *scaling
 
-	data [maxCommand]byte
+	data  [maxCommand]byte
+	reply [spec.CoalesceSize + 1]byte // with the acknowledgement
 }
 
 // maxCommand bounds the bytes of a command: more than the longest table of addresses that a
@@ -71,11 +72,10 @@ func (k *control) serve(_ context.Context, c *virtqueue.Chain) (written uint32) 
 	if c.WritableLen == 0 {
 		return 0
 	}
-	var reply [spec.CoalesceSize + 1]byte
-	n := k.execute(k.gather(c), reply[:])
 	w := writer{chains: []virtqueue.Chain{*c}}
-	w.write(reply[:n])
-	return uint32(n)
+	reply := k.execute(k.gather(c))
+	w.write(reply)
+	return uint32(len(reply))
 }
 
 // gather gives the bytes of a command, nil if they are too many.
@@ -95,52 +95,61 @@ type command struct {
 	feature uint64 // must be negotiated
 	size    int    // of the data, bytes; -1: any
 	run     func(k *control, data []byte) (ok bool)
+	result  int // bytes in front of the acknowledgement
 }
 
 // commands are those of each class.
 var commands = [...][]command{
 	spec.ClassRx: {
-		spec.RxPromisc:  {spec.FeatureCtrlRx, 1, setMode(spec.RxPromisc)},
-		spec.RxAllMulti: {spec.FeatureCtrlRx, 1, setMode(spec.RxAllMulti)},
-		spec.RxAllUni:   {spec.FeatureCtrlRxExtra, 1, setMode(spec.RxAllUni)},
-		spec.RxNoMulti:  {spec.FeatureCtrlRxExtra, 1, setMode(spec.RxNoMulti)},
-		spec.RxNoUni:    {spec.FeatureCtrlRxExtra, 1, setMode(spec.RxNoUni)},
-		spec.RxNoBcast:  {spec.FeatureCtrlRxExtra, 1, setMode(spec.RxNoBcast)},
+		spec.RxPromisc:  {spec.FeatureCtrlRx, 1, setMode(spec.RxPromisc), 0},
+		spec.RxAllMulti: {spec.FeatureCtrlRx, 1, setMode(spec.RxAllMulti), 0},
+		spec.RxAllUni:   {spec.FeatureCtrlRxExtra, 1, setMode(spec.RxAllUni), 0},
+		spec.RxNoMulti:  {spec.FeatureCtrlRxExtra, 1, setMode(spec.RxNoMulti), 0},
+		spec.RxNoUni:    {spec.FeatureCtrlRxExtra, 1, setMode(spec.RxNoUni), 0},
+		spec.RxNoBcast:  {spec.FeatureCtrlRxExtra, 1, setMode(spec.RxNoBcast), 0},
 	},
 	spec.ClassMAC: {
-		spec.MACTableSet: {spec.FeatureCtrlRx, -1, (*control).setAddresses},
-		spec.MACAddrSet:  {spec.FeatureCtrlMACAddr, macSize, (*control).setMAC},
+		spec.MACTableSet: {spec.FeatureCtrlRx, -1, (*control).setAddresses, 0},
+		spec.MACAddrSet:  {spec.FeatureCtrlMACAddr, macSize, (*control).setMAC, 0},
 	},
 	spec.ClassVLAN: {
-		spec.VLANAdd: {spec.FeatureCtrlVLAN, 2, setVLAN(true)},
-		spec.VLANDel: {spec.FeatureCtrlVLAN, 2, setVLAN(false)},
+		spec.VLANAdd: {spec.FeatureCtrlVLAN, 2, setVLAN(true), 0},
+		spec.VLANDel: {spec.FeatureCtrlVLAN, 2, setVLAN(false), 0},
 	},
 	spec.ClassAnnounce: {
-		spec.AnnounceAck: {spec.FeatureGuestAnnounce, 0, (*control).announced},
+		spec.AnnounceAck: {spec.FeatureGuestAnnounce, 0, (*control).announced, 0},
 	},
 	spec.ClassMQ: {
-		spec.MQPairsSet:   {spec.FeatureMQ, 2, (*control).setPairs},
-		spec.MQRSSConfig:  {spec.FeatureRSS, -1, (*control).setRSS},
-		spec.MQHashConfig: {spec.FeatureHashReport, -1, (*control).setHash},
+		spec.MQPairsSet:   {spec.FeatureMQ, 2, (*control).setPairs, 0},
+		spec.MQRSSConfig:  {spec.FeatureRSS, -1, (*control).setRSS, 0},
+		spec.MQHashConfig: {spec.FeatureHashReport, -1, (*control).setHash, 0},
 	},
 	spec.ClassGuestOffloads: {
-		spec.GuestOffloadsSet: {spec.FeatureCtrlGuestOffloads, 8, (*control).setOffloads},
+		spec.GuestOffloadsSet: {spec.FeatureCtrlGuestOffloads, 8, (*control).setOffloads, 0},
+	},
+	spec.ClassNotfCoal: {
+		spec.CoalTxSet: {spec.FeatureNotfCoal, spec.CoalesceSize, coalesceAll(1), 0},
+		spec.CoalRxSet: {spec.FeatureNotfCoal, spec.CoalesceSize, coalesceAll(0), 0},
+		spec.CoalVQSet: {spec.FeatureVQNotfCoal, spec.CoalesceVQSize, (*control).coalesceQueue, 0},
+		spec.CoalVQGet: {spec.FeatureVQNotfCoal, 4, (*control).tellCoalescing, spec.CoalesceSize},
 	},
 }
 
-// execute runs a command, class and number first, and returns the size of the reply.
-func (k *control) execute(b, reply []byte) int {
-	reply[0] = spec.AckErr
+// execute runs a command, class and number first, and returns the reply.
+func (k *control) execute(b []byte) []byte {
 	if len(b) < 2 {
-		return 1
+		return []byte{spec.AckErr}
 	}
 	class, number, data := int(b[0]), int(b[1]), b[2:]
 	if class >= len(commands) || number >= len(commands[class]) {
-		return 1
+		return []byte{spec.AckErr}
 	}
 	c := &commands[class][number]
+	ack := spec.AckErr
+	clear(k.reply[:])
 	if k.features&c.feature != 0 && (c.size < 0 || c.size == len(data)) && c.run(k, data) {
-		reply[0] = spec.AckOK
+		ack = spec.AckOK
 	}
-	return 1
+	k.reply[c.result] = ack
+	return k.reply[:c.result+1]
 }

@@ -80,6 +80,11 @@ func TestCommandsAreCheckedAndNeverCrash(t *testing.T) {
 		{"offloads", spec.ClassGuestOffloads, spec.GuestOffloadsSet, le64(spec.FeatureGuestCSUM), spec.AckOK},
 		{"offloads that are not offloads", spec.ClassGuestOffloads, spec.GuestOffloadsSet, le64(spec.FeatureMAC), spec.AckErr},
 		{"offloads cut short", spec.ClassGuestOffloads, spec.GuestOffloadsSet, le64(0)[:7], spec.AckErr},
+		{"coalescing", spec.ClassNotfCoal, spec.CoalRxSet, make([]byte, spec.CoalesceSize), spec.AckOK},
+		{"coalescing cut short", spec.ClassNotfCoal, spec.CoalTxSet, make([]byte, spec.CoalesceSize-1), spec.AckErr},
+		{"coalescing of a queue", spec.ClassNotfCoal, spec.CoalVQSet, append(le16(3), make([]byte, 10)...), spec.AckOK},
+		{"coalescing of the control queue", spec.ClassNotfCoal, spec.CoalVQSet, append(le16(4), make([]byte, 10)...), spec.AckErr},
+		{"coalescing of no queue", spec.ClassNotfCoal, spec.CoalVQSet, append(le16(0xffff), make([]byte, 10)...), spec.AckErr},
 		{"unknown class", 200, 0, []byte{1}, spec.AckErr},
 		{"unknown command", spec.ClassMQ, 200, le16(1), spec.AckErr},
 	} {
@@ -125,6 +130,9 @@ func TestCommandsNeedTheirFeatures(t *testing.T) {
 		{spec.ClassMQ, spec.MQRSSConfig, (&spec.RSSConfig{Table: []uint16{0}, MaxTx: 1}).Append(nil)},
 		{spec.ClassMQ, spec.MQHashConfig, (&spec.HashConfig{}).Append(nil)},
 		{spec.ClassGuestOffloads, spec.GuestOffloadsSet, le64(0)},
+		{spec.ClassNotfCoal, spec.CoalTxSet, make([]byte, spec.CoalesceSize)},
+		{spec.ClassNotfCoal, spec.CoalRxSet, make([]byte, spec.CoalesceSize)},
+		{spec.ClassNotfCoal, spec.CoalVQSet, make([]byte, spec.CoalesceVQSize)},
 	} {
 		if ack, _ := g.command(c.class, c.number, c.data, 0); ack != spec.AckErr {
 			t.Errorf("command %d.%d: %d", c.class, c.number, ack)

@@ -59,6 +59,7 @@ func (rx *receiver) fill(frames []vnet.Frame, reports []spec.HashReport) (n int)
 	}
 	rx.untake()
 	if n > lost {
+		rx.round += n - lost
 		rx.stats.frames.Add(uint64(n - lost))
 		rx.stats.bytes.Add(uint64(bytes))
 	}

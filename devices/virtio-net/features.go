@@ -16,7 +16,7 @@ const cardFeatures = spec.FeatureCSUM | spec.FeatureGuestCSUM | spec.FeatureCtrl
 	spec.FeatureHostTSO4 | spec.FeatureHostTSO6 | spec.FeatureHostECN | spec.FeatureHostUSO |
 	spec.FeatureMrgRxBuf | spec.FeatureStatus | spec.FeatureCtrlVQ | spec.FeatureCtrlRx | spec.FeatureCtrlRxExtra |
 	spec.FeatureCtrlVLAN | spec.FeatureGuestAnnounce | spec.FeatureCtrlMACAddr | spec.FeatureHashReport |
-	spec.FeatureSpeedDuplex
+	spec.FeatureSpeedDuplex | spec.FeatureNotfCoal | spec.FeatureVQNotfCoal
 
 // offered are the features of a card.
 func (c *Config) offered() uint64 {

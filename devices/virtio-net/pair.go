@@ -19,6 +19,7 @@ type pair struct {
 	steers atomic.Bool // what is sent says where the answers go
 
 	runner atomic.Pointer[runner] // who polls the pair now
+	woken  atomic.Bool            // there may be something that the last Poll has not seen
 	gone   bool                   // a fault: do nothing any more; the runner's
 
 	// The control goroutine's.
@@ -36,6 +37,7 @@ type runner struct {
 
 // wake has the pair polled soon. Any goroutine, with whatever locks.
 func (p *pair) wake() {
+	p.woken.Store(true) // a worker that is about to sleep finds it in Arm
 	if r := p.runner.Load(); r == nil {
 		return
 	} else if r.worker != nil {
@@ -105,6 +107,9 @@ func (p *pair) Poll() int {
 	if p.gone {
 		return 0
 	}
+	if p.woken.Load() {
+		p.woken.Store(false)
+	}
 	n := p.tx.poll()
 	if p.rx.starved.Load() {
 		n += p.rx.refill()
@@ -122,7 +127,7 @@ func (p *pair) Arm() bool {
 	if p.rx.starved.Load() {
 		pending = p.rx.refill() > 0 || pending
 	}
-	return p.card.port.Arm(p.index) || pending
+	return p.card.port.Arm(p.index) || pending || p.woken.Load()
 }
 
 // Disarm tells the driver that nothing has to be told.
@@ -155,6 +160,7 @@ func (p *pair) run(ctx context.Context, r *runner) {
 	}()
 	debug.SetPanicOnFault(true)
 	for ctx.Err() == nil {
+		p.woken.Store(false)
 		if n := p.tx.poll() + p.rx.drain() + p.card.port.Poll(p.index); n > 0 || p.Arm() {
 			continue
 		}

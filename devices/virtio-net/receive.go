@@ -36,6 +36,9 @@ type receiver struct {
 	single  [1]vnet.Frame
 	same    [32]spec.HashReport // of the segments of a frame
 	stats   receiveStats
+
+	coalescer coalescer
+	round     int // frames of this section
 }
 
 // start takes a queue over; the pair is paused.
@@ -134,8 +137,10 @@ func (rx *receiver) now(frames []vnet.Frame, reports []spec.HashReport) (taken i
 func (rx *receiver) publish() {
 	interrupt := rx.q.Publish()
 	rx.q.Exit()
+	n := rx.round
+	rx.round = 0
 	// Outside of the section: the write may take its time.
-	if interrupt {
+	if rx.coalescer.used(n, interrupt) {
 		rx.q.Interrupt()
 		rx.stats.interrupts.Add(1)
 	}

@@ -28,6 +28,8 @@ type transmitter struct {
 	frames  [batch]vnet.Frame
 	from    [batch]uint8 // the chain of a frame
 	stats   transmitStats
+
+	coalescer coalescer
 }
 
 // poll sends a batch, and returns how many chains it has used up.
@@ -39,7 +41,7 @@ func (t *transmitter) poll() int {
 	interrupt := n > 0 && t.q.Publish()
 	t.q.Exit()
 	// Outside of the section: the write may take its time.
-	if interrupt {
+	if t.coalescer.used(n, interrupt) {
 		t.q.Interrupt()
 		t.stats.interrupts.Add(1)
 	}
