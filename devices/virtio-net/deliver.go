@@ -89,6 +89,23 @@ func (rx *receiver) take(n int) bool {
 	return got > 0
 }
 
+// takeAll begins anew with all buffers that there are, up to maxMerged. A batch of a queue by
+// message can end before the ring does.
+func (rx *receiver) takeAll() {
+	rx.untake()
+	b := &rx.buffers
+	for b.end < maxMerged {
+		got, err := rx.q.Take(b.chains[b.end:])
+		if got == 0 {
+			if b.broken = err != nil; b.broken {
+				rx.q.Fail(err)
+			}
+			return
+		}
+		b.end += got
+	}
+}
+
 // await asks the driver to tell of the next buffer that it gives, and says whether it has
 // given one already. What there is must be taken: the driver tells of what comes after it.
 func (rx *receiver) await() bool {
@@ -140,9 +157,8 @@ func (rx *receiver) merge(f *vnet.Frame, report *spec.HashReport, need int) fitt
 	b := &rx.buffers
 	count, ok := b.enough(need)
 	if !ok {
-		// See all that there is. Half a ring that is not enough never will be.
-		rx.untake()
-		rx.take(maxMerged)
+		// Half a ring that is not enough never will be.
+		rx.takeAll()
 		if count, ok = b.enough(need); !ok {
 			if b.end < min(maxMerged, rx.q.Size()/2) {
 				return noRoom
