@@ -69,14 +69,14 @@ type kind struct {
 
 // kinds is the table of links. It is a function, because pcap opens another link.
 func kinds() []kind {
-	return []kind{
+	return append([]kind{
 		{"loop", "loop", func(_ *Set, arg string) (Link, error) { return bare(arg, Loop()) }},
 		{"null", "null", func(_ *Set, arg string) (Link, error) { return bare(arg, Null()) }},
 		{"switch", "switch:NAME", (*Set).openSwitch},
 		{"tap", tapUsage, openTap},
 		{"pcap", "pcap:FILE,LINK", (*Set).openRecorder},
 		{"stream", streamUsage, openStream},
-	}
+	}, faultKinds()...)
 }
 
 // bare is for the kinds that take no argument.
@@ -99,6 +99,9 @@ func bare(arg string, l Link) (Link, error) {
 //	               brings it up; tap:fd=N is one that is open already
 //	pcap:FILE,LINK records what goes through another link; pcap:FILE,snap=BYTES,LINK no
 //	               more than so many bytes of each frame
+//	loss:1%,LINK, duplicate:1%,LINK, reorder:1%,LINK, delay:20ms,LINK, delay:20ms+5ms,LINK
+//	               (with jitter), rate:100M,LINK
+//	               another link with faults, or several of them in a chain (see Faults)
 //
 // Errors are *OpenError. The caller closes the link.
 func (s *Set) Open(spec string) (Link, error) {
