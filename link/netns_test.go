@@ -1,9 +1,13 @@
 package link_test
 
 import (
+	"encoding/binary"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +15,7 @@ import (
 
 // inNamespace moves the rest of the test, and the sockets and interfaces that its own
 // goroutine makes, into a new network namespace. It goes with the test's thread, which stays
-// locked and so ends with the test.
+// locked and so ends with the test. A subtest has a thread of its own, and would be outside.
 func inNamespace(t testing.TB) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -75,4 +79,81 @@ func address(t testing.TB, name, addr string) {
 	configure(t, name, unix.SIOCSIFADDR, func(r *unix.Ifreq) { must(t, r.SetInet4Addr(must4(addr))) })
 	configure(t, name, unix.SIOCSIFNETMASK, func(r *unix.Ifreq) { must(t, r.SetInet4Addr(must4("255.255.255.0"))) })
 	up(t, name)
+}
+
+func down(t testing.TB, name string) { setFlag(t, name, unix.IFF_UP, false) }
+
+// rawSocket returns a socket that sends whole frames through an interface.
+func rawSocket(t testing.TB, name string) int {
+	t.Helper()
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { must(t, unix.Close(s)) })
+	i, err := net.InterfaceByName(name)
+	must(t, err)
+	must(t, unix.Bind(s, &unix.SockaddrLinklayer{Ifindex: i.Index}))
+	return s
+}
+
+// withoutNetAdmin takes a capability away from the test's thread, for good.
+func withoutNetAdmin(t testing.TB) {
+	t.Helper()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	must(t, unix.Capget(&header, &data[0]))
+	data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+	must(t, unix.Capset(&header, &data[0]))
+}
+
+// awaitRunning waits until the kernel sends through an interface whose carrier has come.
+// Whoever puts it into service holds a lock meanwhile, that up takes, too.
+func awaitRunning(t testing.TB, name string) {
+	t.Helper()
+	s, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	must(t, err)
+	defer unix.Close(s)
+	must(t, unix.Bind(s, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK}))
+	for rounds := 0; rounds < 2; {
+		up(t, name)
+		if _, state := interfaceState(t, name); state == operUp {
+			rounds++
+			continue
+		}
+		rounds = 0
+		_, _, err := unix.Recvfrom(s, make([]byte, 8192), 0)
+		must(t, err)
+	}
+}
+
+const operUp = 6 // IF_OPER_UP
+
+// interfaceState returns an interface's flags, all 32 of them, and its operational state.
+func interfaceState(t testing.TB, name string) (flags uint32, state byte) {
+	t.Helper()
+	table, err := syscall.NetlinkRIB(syscall.RTM_GETLINK, syscall.AF_UNSPEC)
+	must(t, err)
+	messages, err := syscall.ParseNetlinkMessage(table)
+	must(t, err)
+	for i := range messages {
+		m := &messages[i]
+		if m.Header.Type != syscall.RTM_NEWLINK {
+			continue
+		}
+		attrs, err := syscall.ParseNetlinkRouteAttr(m)
+		must(t, err)
+		found := false
+		for _, a := range attrs {
+			switch a.Attr.Type {
+			case syscall.IFLA_IFNAME:
+				found = strings.TrimRight(string(a.Value), "\x00") == name
+			case unix.IFLA_OPERSTATE:
+				state = a.Value[0]
+			}
+		}
+		if found {
+			return binary.NativeEndian.Uint32(m.Data[8:]), state
+		}
+	}
+	t.Fatalf("there is no interface %s", name)
+	return 0, 0
 }

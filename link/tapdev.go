@@ -102,7 +102,7 @@ func adoptTapQueue(fd int) (name string, many bool, err error) {
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, req); err != nil {
 		return "", false, because(err, "descriptor %d: %v; it is no tap device with an interface", fd, err)
 	}
-	const want = unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
+	const want = unix.IFF_TAP | unix.IFF_VNET_HDR // IFF_NO_PI is reported in any case
 	if flags := req.Uint16(); flags&(want|unix.IFF_TUN) != want {
 		return "", false, because(ErrSpec, "descriptor %d: open it with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR", fd)
 	}

@@ -19,10 +19,12 @@ type tapPort struct {
 	card   Card
 	watch  *watcher
 	queues []*tapQueue
-	counts counters
-	pairs  atomic.Int32 // that the driver uses
-	starts atomic.Uint32
-	up     atomic.Bool // the interface, as the card was told
+	// senders are made by whoever needs one first.
+	senders [MaxPairs]*tapSender
+	counts  counters
+	pairs   atomic.Int32 // that the driver uses
+	starts  atomic.Uint32
+	up      atomic.Bool // the interface, as the card was told
 
 	mu     sync.Mutex // attaching of queues, and up
 	gone   bool       // the interface was deleted

@@ -1,7 +1,6 @@
 package link
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +17,8 @@ const (
 	tapDrain  = 4096 // stale frames that are dropped when a driver starts
 )
 
-// tapQueue is one queue of a tap device. What Poll uses belongs to the queue's worker; Send
-// may run for several pairs at the same time.
+// tapQueue is one queue of a tap device. What it reads belongs to the worker of the card's
+// queue of the same number.
 type tapQueue struct {
 	ready
 	port *tapPort
@@ -30,13 +29,10 @@ type tapQueue struct {
 	parts  [tapBatch][1][]byte
 	kept   []vnet.Frame // the rest of frames, for which the card had no room
 	starts uint32       // of the port, when frames was read
-
-	gather sync.Mutex
-	whole  []byte // for a frame with more than tapParts parts
 }
 
 func newTapQueue(p *tapPort, fd int, key int32) *tapQueue {
-	q := &tapQueue{ready: ready{watch: p.watch, fd: fd, key: key}, port: p, buf: make([]byte, tapBuffer)}
+	q := &tapQueue{ready: ready{watch: p.watch, fd: fd, key: key}, port: p}
 	for i := range q.frames {
 		q.frames[i].Parts = q.parts[i][:]
 	}
@@ -91,6 +87,9 @@ func (q *tapQueue) deliver(i int) int {
 
 // read fills frames and returns how many there are.
 func (q *tapQueue) read() int {
+	if q.buf == nil {
+		q.buf = make([]byte, tapBuffer)
+	}
 	free := q.buf
 	n := 0
 	for n < tapBatch && len(free) >= vnet.HeaderSize+vnet.MaxFrame {
@@ -111,7 +110,7 @@ func (q *tapQueue) read() int {
 		f.Header.Get(free)
 		f.Parts[0] = free[vnet.HeaderSize:size:size]
 		f.Len = size - vnet.HeaderSize
-		free = free[(size+63)&^63:] // each frame begins with a cache line
+		free = free[min((size+63)&^63, len(free)):] // no two frames in a cache line
 		n++
 	}
 	return n

@@ -9,6 +9,34 @@ import (
 // tapParts is how many parts of a frame are written from where they are.
 const tapParts = 64
 
+// tapSender is what the worker of one transmit queue of a card has to itself. Several may
+// write to the same queue of the device, if the card has more.
+type tapSender struct {
+	queue   *tapQueue
+	header  [vnet.HeaderSize]byte
+	iov     [1 + tapParts]unix.Iovec // the first is header; see setIovec for the others
+	whole   []byte                   // for a frame with more parts
+	scratch vnet.Scratch
+	emit    func([]vnet.Frame) bool
+	cut     outcome // of the frame that is being cut
+}
+
+func newTapSender() *tapSender {
+	s := &tapSender{}
+	setIovec(&s.iov[0], s.header[:])
+	s.emit = s.segments
+	return s
+}
+
+// outcome is what became of a frame.
+type outcome int
+
+const (
+	done outcome = iota
+	dropped
+	full // it is to be offered again
+)
+
 // Send writes frames from where they are to the device.
 func (p *tapPort) Send(i int, frames []vnet.Frame) int {
 	q := p.queues[i%len(p.queues)]
@@ -22,23 +50,20 @@ func (p *tapPort) Send(i int, frames []vnet.Frame) int {
 		p.counts.send(frames, len(frames))
 		return len(frames)
 	}
-	var (
-		header [vnet.HeaderSize]byte
-		iov    [1 + tapParts]unix.Iovec
-	)
-	setIovec(&iov[0], header[:])
+	s := p.senders[i]
+	if s == nil {
+		s = newTapSender()
+		p.senders[i] = s
+	}
+	s.queue = q
 	taken, lost := 0, 0
 	for taken < len(frames) {
 		f := &frames[taken]
 		var o outcome
-		if len(f.Parts) > tapParts {
-			o = q.sendWhole(f)
+		if f.Header.GSOType == vnet.GSOUDPL4 && !p.tap.uso {
+			o = s.segment(f)
 		} else {
-			f.Header.Put(header[:], 0)
-			for k, part := range f.Parts {
-				setIovec(&iov[1+k], part)
-			}
-			o = q.write(f, iov[:1+len(f.Parts)])
+			o = s.put(f)
 		}
 		if o == full {
 			break
@@ -52,64 +77,83 @@ func (p *tapPort) Send(i int, frames []vnet.Frame) int {
 	return taken
 }
 
-// outcome is what became of a frame.
-type outcome int
+// put writes a frame.
+func (s *tapSender) put(f *vnet.Frame) outcome {
+	h := f.Header
+	if h.Clean(f.Len) != vnet.ReasonNone {
+		return dropped
+	}
+	h.Put(s.header[:], 0)
+	n := 1
+	if len(f.Parts) > tapParts {
+		if s.whole == nil {
+			s.whole = make([]byte, vnet.MaxFrame)
+		}
+		setIovec(&s.iov[1], s.whole[:f.CopyTo(s.whole, 0)])
+		n++
+	} else {
+		for _, part := range f.Parts {
+			setIovec(&s.iov[n], part)
+			n++
+		}
+	}
+	o, errno := s.write(n)
+	clear(s.iov[1:n])
+	if errno == unix.EFAULT {
+		// A guest's memory has gone. The kernel tells with an error what would have been a
+		// fault here, so it is made one: whoever the memory belongs to is told that way.
+		for _, part := range f.Parts {
+			touch(part)
+		}
+	}
+	return o
+}
 
-const (
-	done outcome = iota
-	dropped
-	full // it is to be offered again
-)
-
-func (q *tapQueue) write(f *vnet.Frame, iov []unix.Iovec) outcome {
+// write writes the first n of iov.
+func (s *tapSender) write(n int) (outcome, unix.Errno) {
+	q := s.queue
 	for {
-		switch _, errno := writev(q.fd, iov); errno {
+		switch _, errno := writev(q.fd, s.iov[:n]); errno {
 		case 0:
-			return done
+			return done, 0
 		case unix.EINTR:
 		case unix.EAGAIN:
 			q.block()
-			return full
+			return full, 0
 		case unix.EIO:
 			q.port.lookCarrier()
-			return dropped
+			return dropped, 0
 		case unix.EBADFD:
 			if q.on.Load() {
 				q.port.lost()
 			}
-			return dropped
-		case unix.EFAULT:
-			// A guest's memory has gone. The kernel tells with an error what would have been
-			// a fault here, so it is made one: whoever the memory belongs to is told that way.
-			for _, part := range f.Parts {
-				touch(part)
-			}
-			return dropped
+			return dropped, 0
 		default:
-			// The header is wrong, or the kernel is short of memory.
-			return dropped
+			// The memory is gone, the header is wrong, or the kernel is short of memory.
+			return dropped, errno
 		}
 	}
 }
 
-// sendWhole sends a frame that has too many parts.
-func (q *tapQueue) sendWhole(f *vnet.Frame) outcome {
-	if f.Len > vnet.MaxFrame {
+// segment cuts a frame into datagrams, because the kernel does not know how to. If it takes
+// only some of them, the others are lost.
+func (s *tapSender) segment(f *vnet.Frame) outcome {
+	s.cut = done
+	if s.scratch.Lower(f, vnet.OffloadChecksum, s.emit) != vnet.ReasonNone {
 		return dropped
 	}
-	q.gather.Lock()
-	defer q.gather.Unlock() // also if the guest's memory faults
-	if q.whole == nil {
-		q.whole = make([]byte, vnet.HeaderSize+vnet.MaxFrame)
+	return s.cut
+}
+
+// segments is called by vnet with what a frame was cut into.
+func (s *tapSender) segments(frames []vnet.Frame) bool {
+	for i := range frames {
+		if s.put(&frames[i]) != done {
+			s.cut = dropped
+			return false
+		}
 	}
-	f.Header.Put(q.whole, 0)
-	n := vnet.HeaderSize
-	for _, part := range f.Parts {
-		n += copy(q.whole[n:], part)
-	}
-	var iov [1]unix.Iovec
-	setIovec(&iov[0], q.whole[:n])
-	return q.write(f, iov[:])
+	return true
 }
 
 // touch reads a byte of every page of b.
