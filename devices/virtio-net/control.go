@@ -6,6 +6,7 @@ import (
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio-net/spec"
 	"vfiouser/devices/virtio/virtqueue"
+	"vfiouser/link/vnet"
 )
 
 // control is what the driver has set with commands. It belongs to the control goroutine of
@@ -22,6 +23,7 @@ type control struct {
 	transmit int    // transmit queues in use
 	hash     *hashing
 	rss      *scaling
+	told     told
 
 	data  [maxCommand]byte
 	reply [spec.CoalesceSize + 1]byte // with the acknowledgement
@@ -41,6 +43,7 @@ func (k *control) reset(features uint64) {
 	k.filter = *newFilter(k.c.mac, features)
 	k.offloads = features & spec.GuestOffloads
 	k.pairs, k.transmit, k.hash, k.rss = 1, 1, nil, nil
+	k.told = told{}
 	k.publish()
 }
 
@@ -64,7 +67,17 @@ func (k *control) publish() {
 		p.rx.wakeRefused()
 		p.rx.mu.Unlock()
 	}
-	k.c.port.SetOffloads(can, max(k.pairs, k.transmit))
+	// Most commands are about something else, and the link may have to ask the kernel.
+	if told := (told{can, max(k.pairs, k.transmit)}); told != k.told {
+		k.told = told
+		k.c.port.SetOffloads(told.offloads, told.pairs)
+	}
+}
+
+// told is what the link knows of the driver.
+type told struct {
+	offloads vnet.Offloads
+	pairs    int
 }
 
 // serve executes a command (5.1.6.5).

@@ -47,6 +47,9 @@ func (rx *receiver) start(q *virtio.Queue) {
 	defer rx.mu.Unlock()
 	rx.q = q
 	rx.starved.Store(false)
+	rx.round = 0
+	b := &rx.buffers
+	b.next, b.end, b.broken = 0, 0, false // a fault may have left some
 	if q.Enter() {
 		q.Disarm()
 		q.Exit()

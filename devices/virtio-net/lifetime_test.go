@@ -1,0 +1,100 @@
+package virtionet
+
+import (
+	"testing"
+
+	"vfiouser/devices/virtio-net/spec"
+	"vfiouser/link/linktest"
+	"vfiouser/link/vnet"
+)
+
+// flood has frames arrive on all queues until the function that it returns is called. They
+// are offered again and again, so that nothing grows.
+func (r *rig) flood() (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		var frames [][]byte
+		for i := range 64 {
+			frames = append(frames, frameOf(i, 60+20*i))
+		}
+		for q := 0; ; q++ {
+			select {
+			case <-quit:
+				return
+			default:
+				r.link.Card().Receive(q%len(r.card.c.pairs), linktest.Frames(frames...))
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// The driver goes and comes back, as when it is unbound and bound again, while frames arrive.
+func TestDriverComesAndGoesUnderTraffic(t *testing.T) {
+	checkLeaks(t)
+	rounds := 50
+	if testing.Short() {
+		rounds = 10
+	}
+	for _, byMessage := range []bool{false, true} {
+		r := newRig(t, Config{Pairs: 2})
+		g := r.attach(options{features: all, byMessage: byMessage})
+		stop := r.flood()
+		for i := range rounds {
+			p := g.pairs[0]
+			if i%5 == 0 {
+				g.ok(spec.ClassMQ, spec.MQPairsSet, le16(2))
+			}
+			p.send(vnet.Header{}, frameOf(i, 100))
+			p.receive(70)
+			must(t, g.d.Close())
+			for _, p := range g.pairs {
+				g.mem.Free(p.rxBuf)
+				g.mem.Free(p.txBuf)
+			}
+			g.mem.Free(g.buf)
+			g.pairs = nil
+			g.open(2)
+		}
+		stop()
+		must(t, g.d.Close())
+		g.dev.Close()
+	}
+}
+
+// The same for the client: the next one finds a card in order.
+func TestClientsComeAndGoUnderTraffic(t *testing.T) {
+	checkLeaks(t)
+	r := newRig(t, Config{})
+	stop := r.flood()
+	for i := range 10 {
+		g := r.attach(options{features: all, byMessage: i%2 == 1})
+		g.pairs[0].send(vnet.Header{}, frameOf(i, 100))
+		g.pairs[0].receive(70)
+		g.dev.Close() // without a word to the card
+		<-g.dev.Done()
+	}
+	stop()
+}
+
+// Queues are reset one by one while frames flow.
+func TestQueuesAreResetUnderTraffic(t *testing.T) {
+	checkLeaks(t)
+	r := newRig(t, Config{})
+	g := r.attach(options{features: all})
+	p := g.pairs[0]
+	stop := r.flood()
+	for i := range 20 {
+		p.send(vnet.Header{}, frameOf(i, 100))
+		p.receive(70)
+		must(t, p.rx.Reset(testContext(t)))
+		p.more, p.got, p.part = 0, nil, linktest.Frame{}
+		for i := range g.o.buffers {
+			must(t, p.rx.AddWritable(uint32(i), p.rxAddr(uint32(i)), uint32(g.o.buffer)))
+		}
+		must(t, p.rx.Kick())
+		must(t, p.tx.Reset(testContext(t)))
+	}
+	stop()
+}
