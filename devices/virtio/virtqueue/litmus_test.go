@@ -58,7 +58,7 @@ func race(rounds int, device, driver func(round int), check func(round int) bool
 // rounds is enough to find most missing fences on two idle cores; -steps gives more.
 func rounds() int {
 	if testing.Short() {
-		return 2000
+		return 300
 	}
 	return max(20000, *modelSteps)
 }
