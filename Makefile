@@ -1,4 +1,4 @@
-# make run    shows an NVMe device at work; needs neither root nor a virtual machine
+# make run    shows devices at work; needs neither root nor a virtual machine
 # make test   everything; installs what it needs by itself
 # make help   the rest
 
@@ -21,7 +21,7 @@ help: ## print this list
 build: ## build bin/vfu
 	$(GO) build -o bin/vfu ./cmd/vfu
 
-run: build ## build, then write, read and verify through an NVMe device
+run: build ## build, then write, read and verify through an NVMe device and a network card
 	bin/vfu demo
 
 test: lint test-unit test-guest ## all checks and tests

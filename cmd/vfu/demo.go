@@ -22,8 +22,8 @@ import (
 
 const demoLong = `Serve an NVMe device on a socket and use it, all in this process: attach with the
 user-space driver, write all of it, read it back in another order, compare every
-byte, and report what it took. Needs neither root, nor a virtual machine, nor huge
-pages.`
+byte, and report what it took. Then do so with a network card: send frames, get them
+back, compare. Needs neither root, nor a virtual machine, nor huge pages.`
 
 // demo holds the options of vfu demo.
 type demo struct {
@@ -35,7 +35,7 @@ func demoCommand() *cobra.Command {
 	var d demo
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Serve an NVMe device and use it, in one go",
+		Short: "Serve an NVMe device and a network card and use them, in one go",
 		Long:  demoLong,
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return d.run(cmd.Context(), cmd.OutOrStdout()) },
@@ -58,18 +58,24 @@ func (d *demo) run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	socket := filepath.Join(dir, "nvme.sock")
-	stop, err := serveDemo(socket, size)
+	disk, card := filepath.Join(dir, "nvme.sock"), filepath.Join(dir, "net.sock")
+	stop, err := serveDemoDisk(disk, size)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
-	fmt.Fprintf(out, "An NVMe device of %s listens on %s.\n", units.BytesSize(float64(size)), socket)
-	return d.use(ctx, out, socket)
+	fmt.Fprintf(out, "An NVMe device of %s listens on %s.\n", units.BytesSize(float64(size)), disk)
+	if err := errors.Join(d.useDisk(ctx, out, disk), stop()); err != nil {
+		return err
+	}
+	if stop, err = serveDemoCard(card); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nA network card listens on %s. What it sends comes back.\n", card)
+	return errors.Join(useCard(ctx, out, card), stop())
 }
 
-// serveDemo serves a disk in memory until stop is called.
-func serveDemo(socket string, size int64) (stop func() error, err error) {
+// serveDemoDisk serves a disk in memory until stop is called.
+func serveDemoDisk(socket string, size int64) (stop func() error, err error) {
 	backend, err := block.Memory(size)
 	if err != nil {
 		return nil, err
@@ -81,12 +87,17 @@ func serveDemo(socket string, size int64) (stop func() error, err error) {
 	if err != nil {
 		return nil, errors.Join(err, backend.Close())
 	}
+	return serveDemo(socket, disk, disk.Close)
+}
+
+// serveDemo serves a device, which is closed with the engine when stop is called.
+func serveDemo(socket string, d engine.Device, closeDevice func() error) (stop func() error, err error) {
 	e, err := engine.New(engine.Config{Workers: 1})
 	if err != nil {
-		return nil, errors.Join(err, disk.Close())
+		return nil, errors.Join(err, closeDevice())
 	}
-	stop = func() error { return errors.Join(e.Close(), disk.Close()) }
-	ep, err := e.Register(socket, disk)
+	stop = func() error { return errors.Join(e.Close(), closeDevice()) }
+	ep, err := e.Register(socket, d)
 	if err == nil {
 		err = ep.Start()
 	}
@@ -96,8 +107,8 @@ func serveDemo(socket string, size int64) (stop func() error, err error) {
 	return stop, nil
 }
 
-// use attaches to the device and does I/O on it.
-func (d *demo) use(ctx context.Context, out io.Writer, socket string) (err error) {
+// useDisk attaches to the device and does I/O on it.
+func (d *demo) useDisk(ctx context.Context, out io.Writer, socket string) (err error) {
 	closing := func(c io.Closer) { err = errors.Join(err, c.Close()) }
 	dev, err := client.Attach(ctx, socket)
 	if err != nil {

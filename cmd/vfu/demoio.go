@@ -132,25 +132,46 @@ func gcd(a, b uint64) uint64 {
 	return a
 }
 
-// fillBlock writes the pattern of transfer i: its number, then a sequence that no
-// other transfer has.
+// fillBlock writes the pattern of transfer i.
 func fillBlock(buf []byte, i uint64) error {
-	x := i
-	for off := 0; off < transferSize; off += 8 {
-		binary.LittleEndian.PutUint64(buf[off:], x)
-		x = x*6364136223846793005 + 1442695040888963407
-	}
+	fillPattern(buf[:transferSize], i)
 	return nil
 }
 
 // checkBlock compares a buffer with the pattern of transfer i.
 func checkBlock(buf []byte, i uint64) error {
-	x := i
-	for off := 0; off < transferSize; off += 8 {
-		if got := binary.LittleEndian.Uint64(buf[off:]); got != x {
-			return fmt.Errorf("wrong data at byte %d of the disk: %#x, want %#x", i*transferSize+uint64(off), got, x)
-		}
-		x = x*6364136223846793005 + 1442695040888963407
+	if wrong := wrongPattern(buf[:transferSize], i); wrong >= 0 {
+		return fmt.Errorf("wrong data at byte %d of the disk", i*transferSize+uint64(wrong))
 	}
 	return nil
+}
+
+// fillPattern writes a sequence that begins with i and that no other number has.
+func fillPattern(p []byte, i uint64) {
+	for ; len(p) >= 8; p = p[8:] {
+		binary.LittleEndian.PutUint64(p, i)
+		i = i*6364136223846793005 + 1442695040888963407
+	}
+	var rest [8]byte
+	binary.LittleEndian.PutUint64(rest[:], i)
+	copy(p, rest[:])
+}
+
+// wrongPattern is the place of the first 8 bytes of p that are not as fillPattern writes
+// them, or -1.
+func wrongPattern(p []byte, i uint64) int {
+	for at := 0; ; at += 8 {
+		if len(p)-at < 8 {
+			var rest [8]byte
+			binary.LittleEndian.PutUint64(rest[:], i)
+			if string(p[at:]) != string(rest[:len(p)-at]) {
+				return at
+			}
+			return -1
+		}
+		if binary.LittleEndian.Uint64(p[at:]) != i {
+			return at
+		}
+		i = i*6364136223846793005 + 1442695040888963407
+	}
 }

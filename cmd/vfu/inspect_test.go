@@ -247,7 +247,7 @@ func TestInspectCommand(t *testing.T) {
 
 func TestInspectNVMeController(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
-	stop, err := serveDemo(socket, 1<<20)
+	stop, err := serveDemoDisk(socket, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestInspectNVMeController(t *testing.T) {
 
 func TestLspciDecodesTheNVMeController(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
-	stop, err := serveDemo(socket, 1<<20)
+	stop, err := serveDemoDisk(socket, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -279,7 +279,8 @@ func TestDemo(t *testing.T) {
 		{"demo", "--size", "1M", "--depth", "1024"},
 	} {
 		out, err := command(t, args...).Output()
-		if err != nil || !strings.Contains(string(out), "Every byte was read back") {
+		if err != nil || !strings.Contains(string(out), "Every byte was read back") ||
+			!strings.Contains(string(out), "Every frame came back") {
 			t.Errorf("%v: %v\n%s", args, err, out)
 		}
 	}
@@ -311,5 +312,19 @@ func TestWrongDataIsFound(t *testing.T) {
 	buf[transferSize-1]++
 	if checkBlock(buf, 7) == nil {
 		t.Error("a changed byte is accepted")
+	}
+	for length := range 20 {
+		p := make([]byte, length)
+		fillPattern(p, 1<<40+1)
+		if at := wrongPattern(p, 1<<40+1); at != -1 {
+			t.Errorf("%d bytes: wrong at %d", length, at)
+		}
+		for i := range p {
+			p[i] ^= 0x80
+			if at := wrongPattern(p, 1<<40+1); at != i&^7 {
+				t.Errorf("%d bytes, of them %d wrong: found at %d", length, i, at)
+			}
+			p[i] ^= 0x80
+		}
 	}
 }
