@@ -27,6 +27,7 @@ type echo struct {
 	refuse    atomic.Uint64
 	failStart atomic.Pointer[error]
 	handle    atomic.Pointer[virtio.Handler]
+	stopping  atomic.Pointer[func()] // called by Stop
 
 	mu      sync.Mutex
 	config  [echoConfigSize]byte
@@ -65,6 +66,13 @@ func (e *echo) calls() string {
 	log := strings.Join(e.log, " ")
 	e.log = nil
 	return log
+}
+
+// queue is the one that runs now.
+func (e *echo) queue(i int) *virtio.Queue {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.queues[i]
 }
 
 // check fails the test if the order of calls was broken, or if the device runs.
@@ -112,6 +120,9 @@ func (e *echo) Start(s *virtio.Session, features uint64) error {
 }
 
 func (e *echo) Stop() {
+	if f := e.stopping.Load(); f != nil {
+		(*f)()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.started || len(e.queues) > 0 {

@@ -58,6 +58,15 @@ func TestBrokenRings(t *testing.T) {
 		}
 	}
 	g.drive(1)[0].exchange("after all that")
+
+	// What the device finds out too late is not held against the next driver.
+	old := l.echo.queue(1)
+	r := g.drive(1)[0]
+	old.Fail(errors.New("late"))
+	r.exchange("x")
+	if s := g.status(); s.Has(broken) {
+		t.Error(s)
+	}
 }
 
 // TestRingsThatCannotBe has a driver enable queues where no ring can be.

@@ -43,6 +43,20 @@ func TestMSIX(t *testing.T) {
 	expect(t, g, irqs, 2)
 	none(t, irqs)
 
+	// A reset unmaps all.
+	g.set(spec.QueueSelect, 1)
+	g.set(spec.QueueMSIXVector, 1)
+	g.set(spec.ConfigMSIXVector, 3)
+	g.negotiate(plainFeatures)
+	unmapped := g.newRing(1, 8, keepVector)
+	g.step(driverOK)
+	unmapped.exchange("x")
+	l.function.ConfigChanged()
+	g.newRing(2, 8, 2).exchange("x")
+	expect(t, g, irqs, 2)
+	none(t, irqs)
+	g.read(spec.CapISR, 0, 1)
+
 	// No events before DRIVER_OK.
 	g.negotiate(plainFeatures)
 	g.set(spec.ConfigMSIXVector, 1)

@@ -149,6 +149,35 @@ func TestSlowDeviceAndTheNextClient(t *testing.T) {
 	}
 }
 
+// TestSlowStopAndTheNextClient has the device take its time to stop: it does not start for
+// the next client before.
+func TestSlowStopAndTheNextClient(t *testing.T) {
+	checkLeaks(t)
+	l := newLab(t, virtio.Config{})
+	g := l.attach(t)
+	g.drive(0, 1)[1].exchange("x")
+	entered, release := make(chan struct{}), make(chan struct{})
+	stopping := func() {
+		close(entered)
+		<-release
+	}
+	l.echo.stopping.Store(&stopping)
+	g.leave()
+	<-entered
+	l.echo.stopping.Store(nil)
+	next := l.attach(t)
+	rings := next.drive(0, 1)
+	rings[1].offer([]byte("patience"))
+	rings[1].notify()
+	if _, ok := rings[1].taken(); ok {
+		t.Error("the device runs for the next client")
+	}
+	close(release)
+	if got := string(rings[1].answer()); got != "ecneitap" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestClosedFunction(t *testing.T) {
 	checkLeaks(t)
 	l := newLab(t, virtio.Config{})

@@ -22,6 +22,9 @@ type ring struct {
 
 const bufferSize = 2048
 
+// keepVector leaves the vector of a queue as it is.
+const keepVector = 0xfffe
+
 // newRing sets up a queue with a vector and enables it.
 func (g *guest) newRing(index, size int, vector uint16) *ring {
 	g.t.Helper()
@@ -52,6 +55,9 @@ func (r *ring) configure(vector uint16) {
 	g.set(spec.QueueDesc, r.desc)
 	g.set(spec.QueueDriver, r.avail)
 	g.set(spec.QueueDevice, r.used)
+	if vector == keepVector {
+		return
+	}
 	g.set(spec.QueueMSIXVector, uint64(vector))
 	if got := g.get(spec.QueueMSIXVector); got != uint64(vector) {
 		g.t.Fatalf("vector %#x of queue %d reads %#x", vector, r.index, got)
