@@ -79,8 +79,16 @@ func (e *wireEnd) work(q int, stop chan struct{}) {
 // 10.9.0.2 in another, to which the function that it returns takes the test's thread and back.
 func wire(t testing.TB, queues int, o vnet.Offloads) (a, b *wireEnd, inB func(func())) {
 	t.Helper()
+	return wireWith(t, newSet(t), queues, func(ta, tb link.Link) (a, b *wireEnd) {
+		return joined(t, ta, tb, queues, o)
+	})
+}
+
+// wireWith is wire with something else between the taps. What join returns are the taps'
+// cards.
+func wireWith(t testing.TB, s *link.Set, queues int, join func(ta, tb link.Link) (a, b *wireEnd)) (a, b *wireEnd, inB func(func())) {
+	t.Helper()
 	inNamespace(t)
-	s := newSet(t)
 	namespace := func() int {
 		fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		must(t, err)
@@ -98,18 +106,34 @@ func wire(t testing.TB, queues int, o vnet.Offloads) (a, b *wireEnd, inB func(fu
 		defer func() { must(t, unix.Setns(here, unix.CLONE_NEWNET)) }()
 		fn()
 	}
+	a, b = join(ta, tb)
+	address(t, "at", "10.9.0.1")
+	awaitRunning(t, "at")
+	inB(func() {
+		up(t, "lo")
+		address(t, "bt", "10.9.0.2")
+		awaitRunning(t, "bt")
+	})
+	a.awaitCarrier()
+	b.awaitCarrier()
+	return a, b, inB
+}
+
+// joined connects two links by two cards whose drivers can do o.
+func joined(t testing.TB, la, lb link.Link, queues int, o vnet.Offloads) (a, b *wireEnd) {
+	t.Helper()
 	a, b = &wireEnd{}, &wireEnd{}
 	a.other, b.other = b, a
-	var err error
 	for _, end := range []*wireEnd{a, b} {
-		end.carrier = make(chan bool, 10)
+		end.carrier = make(chan bool, 100)
 		for q := range end.wake {
 			end.wake[q] = make(chan struct{}, 1)
 		}
 	}
-	a.port, err = ta.Attach(a)
+	var err error
+	a.port, err = la.Attach(a)
 	must(t, err)
-	b.port, err = tb.Attach(b)
+	b.port, err = lb.Attach(b)
 	must(t, err)
 	stop := make(chan struct{})
 	done := make(chan struct{})
@@ -127,25 +151,17 @@ func wire(t testing.TB, queues int, o vnet.Offloads) (a, b *wireEnd, inB func(fu
 		must(t, a.port.Close())
 		must(t, b.port.Close())
 	})
-	address(t, "at", "10.9.0.1")
-	awaitRunning(t, "at")
-	inB(func() {
-		up(t, "lo")
-		address(t, "bt", "10.9.0.2")
-		awaitRunning(t, "bt")
-	})
-	for _, end := range []*wireEnd{a, b} {
-		for up := range end.carrier {
-			if up {
-				break
-			}
-		}
-	}
-	return a, b, inB
+	return a, b
 }
 
-// transfer sends n random bytes through a connection of TCP in both directions and fails the
-// test unless they arrive.
+// awaitCarrier waits until the card was told of a carrier, as a tap's and a stream's is first
+// told that there is none.
+func (e *wireEnd) awaitCarrier() {
+	for !<-e.carrier {
+	}
+}
+
+// transfer is exchange over a connection of TCP between the two namespaces.
 func transfer(t *testing.T, n int, inB func(func())) {
 	t.Helper()
 	var listener net.Listener
@@ -160,6 +176,13 @@ func transfer(t *testing.T, n int, inB func(func())) {
 	server, err := listener.Accept()
 	must(t, err)
 	defer server.Close()
+	exchange(t, client, server, n)
+}
+
+// exchange sends n random bytes both ways through a connection and fails the test unless they
+// arrive.
+func exchange(t *testing.T, client, server net.Conn, n int) {
+	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	must(t, client.SetDeadline(deadline))
 	must(t, server.SetDeadline(deadline))
