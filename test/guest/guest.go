@@ -28,7 +28,7 @@ const (
 // Config is what a guest has. The zero value is a machine with one processor, 512 MiB of
 // shared memory, no device, and the tools for disks.
 type Config struct {
-	Sockets []string // vfio-user servers; each is a device vfu0, vfu1, ... at PCI 0000:00:04.0, 05.0, ...
+	Sockets []string // vfio-user servers; each is a device vfu0, vfu1, ... at PCI 0000:00:04.0, 05.0, ... 1e.0, 04.1, ...
 	CPUs    int      // 0: one
 	Memory  Memory   // "": MemoryShared
 	Network bool     // the guest has the drivers and tools for networks, instead of those for disks
@@ -39,7 +39,8 @@ type Config struct {
 
 const (
 	memorySize  = "512M"
-	firstSlot   = 4 // the PCI slot of the first device
+	firstSlot   = 4                // the PCI slot of the first device
+	slots       = 0x1f - firstSlot // (the last one holds QEMU's own functions)
 	killedDelay = 5 * time.Second
 )
 
@@ -132,6 +133,10 @@ func (l *Lab) Command(cfg Config) *exec.Cmd {
 	return cmd
 }
 
+// slot is the PCI slot and function of device number i. Functions other than 0 are used when
+// the slots are.
+func slot(i int) string { return fmt.Sprintf("%x.%x", firstSlot+i%slots, i/slots) }
+
 func (l *Lab) command(cfg Config, kernel []string, lines ...string) *exec.Cmd {
 	if cfg.Memory == "" {
 		cfg.Memory = MemoryShared
@@ -152,7 +157,7 @@ func (l *Lab) command(cfg Config, kernel []string, lines ...string) *exec.Cmd {
 	for i, socket := range cfg.Sockets {
 		device, err := json.Marshal(map[string]any{
 			"driver": "vfio-user-pci", "id": fmt.Sprintf("vfu%d", i),
-			"bus": "pcie.0", "addr": fmt.Sprintf("%x.0", firstSlot+i),
+			"bus": "pcie.0", "addr": slot(i), "multifunction": len(cfg.Sockets) > slots,
 			"socket": map[string]string{"type": "unix", "path": socket},
 		})
 		if err != nil {

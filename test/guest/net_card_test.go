@@ -9,17 +9,17 @@ import (
 
 // nic is one of the guest's network cards.
 type nic struct {
-	slot int     // of the PCI bus, from firstSlot
+	slot string  // of the PCI bus
 	in   network // what it is connected to
 	mac  string
 }
 
 // newCard is card number i, counted from 0, in network i+1.
 func newCard(i int) nic {
-	return nic{slot: firstSlot + i, in: network(i + 1), mac: fmt.Sprintf("02:00:00:00:00:%02x", i+1)}
+	return nic{slot: slot(i), in: network(i + 1), mac: fmt.Sprintf("02:00:00:00:00:%02x", i+1)}
 }
 
-func (c nic) address() string { return fmt.Sprintf("0000:00:%02x.0", c.slot) }
+func (c nic) address() string { return fmt.Sprintf("0000:00:%04s", c.slot) }
 
 // tap is the interface of the host that the card is connected to.
 func (c nic) tap() string { return fmt.Sprintf("tap%d", c.in) }
@@ -45,7 +45,8 @@ func (c nic) up(id int) string {
 echo 0 > /proc/sys/net/ipv6/conf/$dev/accept_dad
 ip addr replace %s/24 dev $dev
 ip addr replace %s/64 dev $dev nodad
-ip link set $dev up`, c.in.v4(id), c.in.v6(id)))
+ip link set $dev up
+`, c.in.v4(id), c.in.v6(id)))
 }
 
 // interfaceInfo is what `ip -json -details -statistics link show` prints, as far as the tests

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 )
 
@@ -13,9 +12,9 @@ const (
 	passtHost  = "169.254.2.2"
 )
 
-// startPasst starts passt, which answers to a guest's frames with the host's sockets, and
-// returns the socket that it takes frames from.
-func startPasst(t *testing.T, h *host) (socket string) {
+// startPasst starts passt, which answers to a guest's frames with the host's sockets, until
+// the end of the test. It takes frames from a socket at path.
+func startPasst(t *testing.T, h *host, path string) {
 	t.Helper()
 	// (passt gives up root, and others may only ping by a special socket)
 	err := h.Do(func() error {
@@ -24,14 +23,8 @@ func startPasst(t *testing.T, h *host) (socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp(scratch, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket = filepath.Join(dir, "passt.sock")
-	h.start(t, "passt", "--foreground", "--socket", socket)
-	exists(t, socket)
-	return socket
+	h.start(t, "passt", "--foreground", "--socket", path)
+	exists(t, path)
 }
 
 // checkPasst asks of a card with passt at its other end what a user of the network asks. The

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"fmt"
+	"path/filepath"
 	"testing"
 )
 
@@ -14,7 +15,7 @@ func TestReferenceCard(t *testing.T) {
 	h.connect(t, c)
 	g := boot(t, Config{Network: true, Start: h.Start, Args: []string{
 		"-netdev", "tap,id=net0,script=no,downscript=no,ifname=" + c.tap(),
-		"-device", fmt.Sprintf("virtio-net-pci,netdev=net0,addr=%x,mac=%s,host_mtu=9000,disable-legacy=on,romfile=", c.slot, c.mac)}})
+		"-device", fmt.Sprintf("virtio-net-pci,netdev=net0,addr=%s,mac=%s,host_mtu=9000,disable-legacy=on,romfile=", c.slot, c.mac)}})
 	t.Log(lab(t).Versions())
 	checkCardIdentity(t, g, c, jumbo, 1)
 	checkTapNetwork(t, g, h, c)
@@ -24,8 +25,10 @@ func TestReferenceCard(t *testing.T) {
 func TestReferenceStream(t *testing.T) {
 	h := newHost(t)
 	c := newCard(0)
+	path := filepath.Join(t.TempDir(), "passt")
+	startPasst(t, h, path)
 	g := boot(t, Config{Network: true, Args: []string{
-		"-netdev", "stream,id=net0,server=off,addr.type=unix,addr.path=" + startPasst(t, h),
-		"-device", fmt.Sprintf("virtio-net-pci,netdev=net0,addr=%x,mac=%s,disable-legacy=on,romfile=", c.slot, c.mac)}})
+		"-netdev", "stream,id=net0,server=off,addr.type=unix,addr.path=" + path,
+		"-device", fmt.Sprintf("virtio-net-pci,netdev=net0,addr=%s,mac=%s,disable-legacy=on,romfile=", c.slot, c.mac)}})
 	checkPasst(t, g, h, c)
 }

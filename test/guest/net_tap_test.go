@@ -1,9 +1,38 @@
 package guest
 
 import (
-	"fmt"
 	"testing"
+	"time"
 )
+
+// TestTap leads a card with two queue pairs, whose other end is a tap device of the host,
+// through what happens to a network card.
+func TestTap(t *testing.T) {
+	h := newHost(t)
+	c := newCard(0)
+	s := serveCards(t, h, servedCard{nic: c, link: "tap:" + c.tap() + ",queues=2",
+		options: []string{"--queues", "2", "--mtu", "9000"}})
+	before := s.holdings(t)
+	g := boot(t, Config{Sockets: s.sockets, CPUs: 2, Network: true})
+	checkCardIdentity(t, g, c, jumbo, 2)
+	checkTapNetwork(t, g, h, c)
+	t.Run("an idle guest costs less than 1 % of a core", func(t *testing.T) { checkIdle(t, s, 5*time.Second) })
+	startEcho(t, g)
+	t.Run("the number of queues changes under traffic", func(t *testing.T) { checkChannels(t, g, h, c) })
+	t.Run("RSS", func(t *testing.T) { checkRSS(t, g, h, c) })
+	t.Run("the other end goes down and up", func(t *testing.T) { checkOtherEnd(t, g, h, c) })
+	during := s.holdings(t)
+	t.Run("the driver lets go of the card under traffic", func(t *testing.T) {
+		checkRebinds(t, g, h, c)
+		s.checkReleased(t, during)
+	})
+	t.Run("the guest reboots under traffic", func(t *testing.T) {
+		checkReboot(t, g, h, c)
+		s.checkReleased(t, during)
+	})
+	powerOff(t, g)
+	s.checkReleased(t, before)
+}
 
 // checkTapNetwork asks of a card whose other end is the host's tap device what a user of the
 // network asks.
@@ -41,20 +70,4 @@ func checkTapNetwork(t *testing.T, g *Guest, h *host, c nic) {
 	t.Run("multicast", func(t *testing.T) { checkMulticast(t, g, h, c) })
 	t.Run("VLAN", func(t *testing.T) { checkVLAN(t, g, h, c) })
 	t.Run("filters", func(t *testing.T) { checkFilters(t, g, h, c) })
-}
-
-// checkDHCP has the guest ask for an address and a router, and wants these.
-func checkDHCP(t *testing.T, g *Guest, c nic, address, router string) {
-	t.Helper()
-	run(t, g, c.script(fmt.Sprintf(`
-cat > /tmp/bound <<'END'
-#!/bin/sh
-[ "$1" != bound ] || { ip addr add $ip/$mask dev $interface && ip route add default via $router; }
-END
-chmod +x /tmp/bound
-ip link set $dev up
-udhcpc -i $dev -n -q -f -t 10 -T 1 -s /tmp/bound
-ip addr show dev $dev
-ip addr show dev $dev | grep -q ' %s/'
-ip route | grep -q 'default via %s'`, address, router)))
 }

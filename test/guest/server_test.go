@@ -35,26 +35,41 @@ type server struct {
 	pid     int
 }
 
-// serve starts `vfu serve nvme` with the devices and waits until it says that it is ready.
-// At the end of the test it must still run, end with status 0 on SIGTERM, and leave no
-// socket behind. When the test fails its log is shown.
+// serve starts `vfu serve nvme` with the devices; see startServer.
 func serve(t *testing.T, devices ...served) *server {
 	t.Helper()
-	dir, err := os.MkdirTemp(scratch, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{}
+	sockets := newSockets(t, len(devices))
 	args := []string{"serve", "nvme"}
 	for i, device := range devices {
-		socket := filepath.Join(dir, fmt.Sprintf("disk%d.sock", i))
-		s.sockets = append(s.sockets, socket)
-		args = append(args, "--socket", socket)
+		args = append(args, "--socket", sockets[i])
 		for _, namespace := range device.namespaces {
 			args = append(args, "--namespace", namespace)
 		}
 		args = append(args, device.options...)
 	}
+	return startServer(t, (*exec.Cmd).Start, sockets, args)
+}
+
+// newSockets returns paths for the sockets of n devices.
+func newSockets(t *testing.T, n int) []string {
+	t.Helper()
+	dir, err := os.MkdirTemp(scratch, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets := make([]string, n)
+	for i := range sockets {
+		sockets[i] = filepath.Join(dir, fmt.Sprintf("%d.sock", i))
+	}
+	return sockets
+}
+
+// startServer starts the vfu command, by the function start, and waits until it says that it
+// is ready. At the end of the test it must still run, end with status 0 on SIGTERM, and leave
+// no socket behind. When the test fails its log is shown.
+func startServer(t *testing.T, start func(*exec.Cmd) error, sockets, args []string) *server {
+	t.Helper()
+	s := &server{sockets: sockets}
 	cmd := exec.Command(buildCommand(t), args...)
 	var log transcript.Buffer
 	cmd.Stderr = &log
@@ -63,7 +78,7 @@ func serve(t *testing.T, devices ...served) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	s.pid = cmd.Process.Pid
