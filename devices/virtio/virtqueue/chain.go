@@ -18,7 +18,7 @@ type Chain struct {
 
 	lo, hi uint64 // first descriptor, between the stages of Take
 	id     uint16 // split: the head; packed: the buffer id
-	descs  uint16 // packed: descriptors in the ring; else 0
+	descs  uint16 // packed: descriptors in the ring; split: 1
 	at     uint16 // packed: the Position of the first
 
 	copied bool      // the buffers are copies of segments, in copies

@@ -183,7 +183,7 @@ func (q *Queue) publishPacked() bool {
 		if i > 0 {
 			binary.LittleEndian.PutUint64(q.desc[spec.DescSize*int(at)+8:], usedWord(e, wrap))
 		}
-		at, wrap = q.advance(at, wrap, uint16(e>>16))
+		at, wrap = q.advance(at, wrap, entrySkip(e))
 	}
 	// The fence: the driver asks for interrupts, then looks at the descriptor.
 	dma.Store64(q.desc, spec.DescSize*int(q.used)+8, usedWord(q.pushed[0], q.usedWrap))
@@ -206,11 +206,11 @@ func (q *Queue) wroteDesc(from, to uint16) {
 func (q *Queue) publishedPacked() bool {
 	var n uint16
 	for _, e := range q.pushed {
-		n += uint16(e >> 16)
+		n += entrySkip(e)
 	}
 	q.used, q.usedWrap = q.advance(q.used, q.usedWrap, n)
 	q.inflight -= int(n)
-	q.pushed = q.pushed[:0]
+	q.pushed, q.joins = q.pushed[:0], false
 	at, flags := spec.EventParts(dma.Load32(q.driver, 0))
 	switch {
 	case flags == spec.EventDisable:

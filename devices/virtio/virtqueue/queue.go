@@ -28,6 +28,7 @@ type Queue struct {
 	place  int
 
 	pushed   []uint64 // what Publish will publish, see entry
+	joins    bool     // the next chain may be told of with the last one in pushed, see join
 	inflight int      // taken and not yet published: chains, or packed descriptors
 	armed    bool     // the driver notifies, as far as it was told
 
@@ -149,13 +150,33 @@ func (q *Queue) Push(c *Chain, written uint32) {
 	if c.copied {
 		q.copyOut(c, written)
 	}
+	if q.cfg.InOrder && q.join(c) {
+		return
+	}
 	q.pushed = append(q.pushed, entry(c.id, c.descs, min(written, c.WritableLen)))
 }
 
-// entry is what Publish needs of a chain, in the form of a used element of a split queue.
-func entry(id, descs uint16, written uint32) uint64 {
-	return uint64(id) | uint64(descs)<<16 | uint64(written)<<32
+// join makes one used entry of chains in a row that have nothing to write, whose lengths
+// say nothing: the entry names the last one, and the driver knows how many were before it
+// (2.7.9, 2.8.9).
+func (q *Queue) join(c *Chain) bool {
+	joins := q.joins
+	q.joins = c.WritableLen == 0
+	if !joins || !q.joins {
+		return false
+	}
+	last := &q.pushed[len(q.pushed)-1]
+	*last = entry(c.id, entrySkip(*last)+c.descs, 0)
+	return true
 }
+
+// entry is what Publish needs of a chain: what the driver is told, and how far the place for
+// the next one is, in chains or packed descriptors.
+func entry(id, skip uint16, written uint32) uint64 {
+	return uint64(id) | uint64(skip)<<16 | uint64(written)<<32
+}
+
+func entrySkip(e uint64) uint16 { return uint16(e >> 16) }
 
 // Publish shows the driver all that was pushed at once, and says whether it wants an
 // interrupt for it.

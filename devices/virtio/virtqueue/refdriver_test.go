@@ -26,6 +26,35 @@ type offer struct {
 	direct   int    // elements before the table (split)
 }
 
+// writable is what the device may write, in bytes.
+func (o *offer) writable() (n uint32) {
+	for _, e := range o.elements {
+		if e.write {
+			n += e.n
+		}
+	}
+	return n
+}
+
+// fifo are heads or ids in the order in which they were made available.
+type fifo []uint16
+
+// until takes out the one that the device says it used, and with IN_ORDER all before it,
+// which are used too (2.7.9, 2.8.9).
+func (f *fifo) until(id uint16, inOrder bool) []uint16 {
+	if !inOrder {
+		return []uint16{id}
+	}
+	for i, x := range *f {
+		if x == id {
+			used := (*f)[:i+1]
+			*f = (*f)[i+1:]
+			return used
+		}
+	}
+	return nil
+}
+
 // usedChain is what the driver finds used.
 type usedChain struct {
 	o *offer
@@ -56,6 +85,7 @@ type refSplit struct {
 	rng     *rand.Rand
 	free    []uint16
 	next    uint16 // IN_ORDER: descriptor to use next
+	order   fifo
 	heads   map[uint16]*offer
 	descs   map[uint16][]uint16 // by head
 	idx     uint16              // available index, with what was placed
@@ -133,6 +163,9 @@ func (d *refSplit) place(o *offer) {
 		d.g.desc(d.cfg.Desc, int(x), desc)
 	}
 	d.heads[list[0]], d.descs[list[0]] = o, list
+	if d.cfg.InOrder {
+		d.order = append(d.order, list[0])
+	}
 	dma.StoreRelease16(d.avail(), 4+2*int(d.idx%d.cfg.Size), list[0])
 	d.idx++
 }
@@ -201,19 +234,29 @@ func (d *refSplit) quiet() {
 func (d *refSplit) collect() (chains []usedChain, interrupt bool) {
 	to := dma.Load16(d.used(), 2)
 	interrupt = !d.cfg.EventIdx && d.enabled && to != d.seen
-	for ; d.seen != to; d.seen++ {
-		if d.cfg.EventIdx && d.seen == d.event {
-			interrupt = true
-		}
+	for d.seen != to {
 		at := 4 + 8*int(d.seen%d.cfg.Size)
 		head, n := dma.Load32(d.used(), at), dma.Load32(d.used(), at+4)
-		o := d.heads[uint16(head)]
-		if o == nil || head > 0xffff {
+		if d.heads[uint16(head)] == nil || head > 0xffff {
 			d.g.t.Fatalf("head %d is used and was not available", head)
 		}
-		chains = append(chains, usedChain{o, n})
-		d.free = append(d.free, d.descs[uint16(head)]...)
-		delete(d.heads, uint16(head))
+		for _, h := range d.order.until(uint16(head), d.cfg.InOrder) {
+			o := d.heads[h]
+			u := usedChain{o, o.writable()} // skipped: completely used
+			if h == uint16(head) {
+				u.n = n
+			}
+			chains = append(chains, u)
+			d.free = append(d.free, d.descs[h]...)
+			delete(d.heads, h)
+			if d.seen == to {
+				d.g.t.Fatalf("head %d is used, which is past the index", head)
+			}
+			if d.cfg.EventIdx && d.seen == d.event {
+				interrupt = true
+			}
+			d.seen++
+		}
 	}
 	return chains, interrupt
 }

@@ -15,6 +15,7 @@ type refPacked struct {
 	cfg    Config
 	rng    *rand.Rand
 	ids    []uint16 // free
+	order  fifo
 	offers map[uint16]*offer
 	size   map[uint16]int // descriptors by id
 	free   int
@@ -103,6 +104,9 @@ func (d *refPacked) place(o *offer) {
 		d.next++
 	}
 	d.offers[id], d.size[id] = o, len(list)
+	if d.cfg.InOrder {
+		d.order = append(d.order, id)
+	}
 	d.free -= len(list)
 }
 
@@ -158,18 +162,24 @@ func (d *refPacked) collect() (chains []usedChain, interrupt bool) {
 		if w := d.wrap(d.seen); avail != w || used != w {
 			break
 		}
-		o := d.offers[desc.ID]
-		if o == nil {
+		if d.offers[desc.ID] == nil {
 			d.g.t.Fatalf("buffer id %d is used and was not available", desc.ID)
 		}
 		if (desc.Flags&2 != 0) != (desc.Len > 0) {
 			d.g.t.Fatalf("used descriptor with %d bytes has flags %#x", desc.Len, desc.Flags)
 		}
-		chains = append(chains, usedChain{o, desc.Len})
-		d.seen += d.size[desc.ID]
-		d.free += d.size[desc.ID]
-		d.ids = append(d.ids, desc.ID)
-		delete(d.offers, desc.ID)
+		for _, id := range d.order.until(desc.ID, d.cfg.InOrder) {
+			o := d.offers[id]
+			u := usedChain{o, o.writable()}
+			if id == desc.ID {
+				u.n = desc.Len
+			}
+			chains = append(chains, u)
+			d.seen += d.size[id]
+			d.free += d.size[id]
+			d.ids = append(d.ids, id)
+			delete(d.offers, id)
+		}
 	}
 	switch d.flags {
 	case 0:

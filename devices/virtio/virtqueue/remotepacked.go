@@ -73,7 +73,7 @@ func (q *Queue) sendPacked() error {
 		if err := q.write(q.cfg.Desc+spec.DescSize*uint64(at)+8, part); err != nil {
 			return err
 		}
-		at, wrap = q.advance(at, wrap, uint16(e>>16))
+		at, wrap = q.advance(at, wrap, entrySkip(e))
 	}
 	binary.LittleEndian.PutUint64(b, usedWord(q.pushed[0], q.usedWrap))
 	return q.write(q.cfg.Desc+spec.DescSize*uint64(q.used)+14, b[6:])

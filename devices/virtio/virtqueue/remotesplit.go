@@ -27,23 +27,24 @@ func (q *Queue) lookSplit(n int) error {
 	return nil
 }
 
-// sendSplit writes used elements and then the index.
-func (q *Queue) sendSplit() error {
-	mask, at := int(q.size-1), int(q.used)
-	for rest := q.pushed; len(rest) > 0; {
-		i := at & mask
-		n := min(len(rest), int(q.size)-i)
-		b := q.scratch[:0]
-		for _, e := range rest[:n] {
-			b = binary.LittleEndian.AppendUint64(b, e)
+// sendSplit writes used elements, those that lie side by side at once, and then the index. It
+// returns by how much that grows.
+func (q *Queue) sendSplit() (n uint16, err error) {
+	mask, at := q.size-1, q.used
+	from, b := at, q.scratch[:0]
+	for i, e := range q.pushed {
+		b = binary.LittleEndian.AppendUint64(b, usedElement(e))
+		at += entrySkip(e)
+		if entrySkip(e) == 1 && at&mask != 0 && i < len(q.pushed)-1 {
+			continue
 		}
-		q.scratch = b
-		if err := q.write(q.cfg.Device+spec.UsedRing+spec.UsedEntrySize*uint64(i), b); err != nil {
-			return err
+		if err := q.write(q.cfg.Device+spec.UsedRing+spec.UsedEntrySize*uint64(from&mask), b); err != nil {
+			return 0, err
 		}
-		at, rest = at+n, rest[n:]
+		from, b = at, b[:0]
 	}
-	return q.write16(spec.UsedIndex, uint16(at))
+	q.scratch = b
+	return at - q.used, q.write16(spec.UsedIndex, at)
 }
 
 // fetchSplit is the second half of takeSplit: the heads of the chains are known, and err

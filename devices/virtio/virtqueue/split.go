@@ -32,7 +32,7 @@ func (q *Queue) takeSplit(chains []Chain) (int, error) {
 			chains, err = chains[:i], &Error{Rule: ErrHead, At: at}
 			break
 		}
-		chains[i].id, chains[i].descs = head, 0
+		chains[i].id, chains[i].descs = head, 1
 	}
 	if q.mem != nil {
 		return q.fetchSplit(chains, err)
@@ -131,28 +131,33 @@ func (q *Queue) walkSplit(c *Chain) error {
 }
 
 func (q *Queue) publishSplit() bool {
-	n := uint16(len(q.pushed))
-	mask, old := q.size-1, q.used
 	if q.mem != nil {
-		if err := q.sendSplit(); err != nil {
+		n, err := q.sendSplit()
+		if err != nil {
 			q.broke(err)
 			return false
 		}
-		err := q.readWish()
+		err = q.readWish()
 		return q.publishedSplit(n) || err != nil
 	}
-	for i, e := range q.pushed {
-		at := spec.UsedRing + spec.UsedEntrySize*int((old+uint16(i))&mask)
-		binary.LittleEndian.PutUint64(q.device[at:], e)
+	mask, old := q.size-1, q.used
+	at := old
+	for _, e := range q.pushed {
+		binary.LittleEndian.PutUint64(q.device[spec.UsedRing+spec.UsedEntrySize*int(at&mask):], usedElement(e))
+		at += entrySkip(e)
 	}
 	// The fence: the driver asks for interrupts, then looks at the index.
-	dma.Store16(q.device, spec.UsedIndex, old+n)
+	dma.Store16(q.device, spec.UsedIndex, at)
+	n := int(at - old)
 	q.wrote(spec.UsedIndex, 2)
-	first := min(int(n), int(q.size-old&mask))
+	first := min(n, int(q.size-old&mask))
 	q.wrote(spec.UsedRing+spec.UsedEntrySize*int(old&mask), spec.UsedEntrySize*first)
-	q.wrote(spec.UsedRing, spec.UsedEntrySize*(int(n)-first))
-	return q.publishedSplit(n)
+	q.wrote(spec.UsedRing, spec.UsedEntrySize*(n-first))
+	return q.publishedSplit(uint16(n))
 }
+
+// usedElement is what the used ring says of an entry: head and length.
+func usedElement(e uint64) uint64 { return e &^ (0xffff << 16) }
 
 // publishedSplit says whether the driver wants an interrupt for the n chains that were just
 // published.
@@ -160,7 +165,7 @@ func (q *Queue) publishedSplit(n uint16) bool {
 	old := q.used
 	q.used += n
 	q.inflight -= int(n)
-	q.pushed = q.pushed[:0]
+	q.pushed, q.joins = q.pushed[:0], false
 	if q.cfg.EventIdx {
 		event := dma.Load16(q.driver, spec.UsedEventOffset(q.size))
 		return spec.NeedEvent(event, q.used, old)
