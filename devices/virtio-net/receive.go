@@ -140,6 +140,9 @@ func (rx *receiver) now(frames []vnet.Frame, reports []spec.HashReport) (taken i
 func (rx *receiver) publish() {
 	interrupt := rx.q.Publish()
 	rx.q.Exit()
+	if err := rx.q.Err(); err != nil {
+		rx.q.Fail(err) // a write by message has failed
+	}
 	n := rx.round
 	rx.round = 0
 	// Outside of the section: the write may take its time.

@@ -121,7 +121,7 @@ func TestBackPressure(t *testing.T) {
 				checkLeaks(t)
 				r := newRig(t, Config{})
 				g := r.attach(options{features: ring | spec.FeatureMrgRxBuf, byMessage: byMessage})
-				const n = 3000
+				const n = 1200
 				frames := make([][]byte, n)
 				for i := range frames {
 					frames[i] = binary.BigEndian.AppendUint32(packet{payload: 500}.frame(), uint32(i))

@@ -40,6 +40,9 @@ func (t *transmitter) poll() int {
 	n := t.send()
 	interrupt := n > 0 && t.q.Publish()
 	t.q.Exit()
+	if err := t.q.Err(); err != nil {
+		t.q.Fail(err) // a write by message has failed
+	}
 	// Outside of the section: the write may take its time.
 	if t.coalescer.used(n, interrupt) {
 		t.q.Interrupt()
