@@ -109,6 +109,10 @@ func TestConfigSaysWhereItIsWrong(t *testing.T) {
 			[]string{`:5: "blocksize" is nothing that [[nvme.namespace]] can have; known are backend, block-size`}},
 		{"two mistakes in the order of the file", "[[nvme]]\nqueues = 65\n[[nvme]]\ndoorbells = \"loud\"\n",
 			[]string{":2: queues in [[nvme]]: must be from 1 to 64", `:4: doorbells in [[nvme]]: nvme: unknown doorbell mode "loud"`}},
+		{"unknown key in front of a wrong value", disk + "queue = 1\nqueues = 65\n",
+			[]string{`:4: "queue" is nothing that [[nvme]] can have`, ":5: queues in [[nvme]]: must be from 1 to 64"}},
+		{"namespace of a second device", disk + "[[nvme]]\n[[nvme.namespace]]\nbackend = \"null:1G\"\n[[nvme.namespace]]\nbackend = \"null:1G\"\nblock-size = 1\n",
+			[]string{":9: block-size in [[nvme.namespace]]: must be 512 or 4096"}},
 		{"more mistakes than are told", strings.Repeat("[[nvme]]\nqueues = 0\n", 12),
 			append(strings.Split(strings.Repeat("queues in [[nvme]]\n", 10), "\n")[:10], ": and 2 more mistakes")},
 		{"key twice", disk + "queues = 1\nqueues = 2\n", []string{":5:1: key queues is already defined"}},
@@ -272,6 +276,10 @@ namespace = [{backend = "mem:1M"}]
 	cmd := command(t, "serve", "--config", path)
 	if ready, want := serve(t, cmd), fmt.Sprintf("ready: nvme on %s, %s; virtio-net on %s\n", a, b, c); ready != want {
 		t.Errorf("says %q, want %q", ready, want)
+	}
+	second, err := command(t, "serve", "--config", path).CombinedOutput()
+	if err == nil || !strings.Contains(string(second), path+":3: ") || !strings.Contains(string(second), "another server listens") {
+		t.Errorf("a second server: %v, %s", err, second)
 	}
 	for socket, size := range map[string]int64{a: 2 << 20, b: 1 << 20} {
 		ns, detach := disk(t, socket)

@@ -206,8 +206,10 @@ func TestInspectOfAVirtioStranger(t *testing.T) {
 			if tt.not != "" && strings.Contains(shown, tt.not) {
 				t.Errorf("%q in\n%s", tt.not, shown)
 			}
-			if _, err := inspected(t, "--json", socket); err != nil {
-				t.Error(err)
+			var r inspection
+			text, err = inspected(t, "--json", socket)
+			if err != nil || json.Unmarshal([]byte(text), &r) != nil || len(r.Virtio.QueueSizes) > maxListed {
+				t.Errorf("%v\n%s", err, text)
 			}
 		})
 	}
