@@ -6,6 +6,8 @@ package virtio
 
 // settle follows the registers.
 func (h *host) settle() {
+	asked := h.asked.Load()
+	defer h.followed.Store(asked)
 	w := &h.want
 	h.regs.want(w)
 	if w.epoch != h.epoch {

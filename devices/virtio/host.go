@@ -1,6 +1,7 @@
 package virtio
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -24,9 +25,11 @@ type host struct {
 	mu   sync.Mutex
 	mail request // under mu
 
-	active  atomic.Bool             // as running, for the reactor
-	started []atomic.Pointer[Queue] // those that the device uses
-	config  configView              // reactor
+	active atomic.Bool // as running, for the reactor
+	// asked counts what the registers have asked for, followed is up to where that was done.
+	asked, followed atomic.Uint64
+	started         []atomic.Pointer[Queue] // those that the device uses
+	config          configView              // reactor
 
 	want    wanted
 	epoch   uint64 // of the registers that the device is at
@@ -62,6 +65,29 @@ func (h *host) ask(change func(*request)) {
 	change(&h.mail)
 	h.mu.Unlock()
 	h.signal()
+}
+
+// follow has the control goroutine follow what was written to the registers.
+func (h *host) follow() {
+	h.asked.Add(1)
+	h.signal()
+}
+
+// caughtUp waits until what was written to the registers by now has taken effect: a driver
+// that enables a queue and then sends a command about it relies on the order. False if ctx
+// ends before; the control goroutine may be waiting for the caller then.
+func (h *host) caughtUp(ctx context.Context) bool {
+	if h.asked.Load() == h.followed.Load() {
+		return true
+	}
+	done := make(chan struct{})
+	h.ask(func(r *request) { r.tasks = append(r.tasks, func() { close(done) }) })
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // signal has the control goroutine look at the registers and at what is asked for.

@@ -196,3 +196,37 @@ func TestResetsTakeTheirTime(t *testing.T) {
 	release <- struct{}{}
 	until(t, "the reset", func() bool { return g.status() == 0 })
 }
+
+// TestOrderOfRegistersAndCommands has a driver enable a queue and send a command about it
+// at once, as Linux does when it resizes a ring.
+func TestOrderOfRegistersAndCommands(t *testing.T) {
+	checkLeaks(t)
+	l := newLab(t, virtio.Config{})
+	g := l.attach(t)
+	running := virtio.Handler(func(_ context.Context, c *virtqueue.Chain) uint32 {
+		answer := "stopped"
+		if l.echo.queue(1) != nil {
+			answer = "running"
+		}
+		return uint32(copy(c.Writable[0], answer))
+	})
+	l.echo.handle.Store(&running)
+	rings := g.drive(0, 1)
+	ask := func() string {
+		t.Helper()
+		rings[0].offer([]byte("?"))
+		rings[0].notify()
+		return string(rings[0].answer())
+	}
+	for i := range 200 {
+		if got := ask(); got != "running" {
+			t.Fatalf("round %d: %s after it was enabled", i, got)
+		}
+		g.set(spec.QueueSelect, 1)
+		g.set(spec.QueueReset, 1)
+		if got := ask(); got != "stopped" {
+			t.Fatalf("round %d: %s after it was reset", i, got)
+		}
+		rings[1].enable(1)
+	}
+}

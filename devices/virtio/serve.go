@@ -24,8 +24,10 @@ type Server struct {
 
 // Serve has a goroutine serve a queue, one chain after the other: for a control queue, or
 // for any device that need not be quick, or for a queue that is Remote. It works by message,
-// which reaches memory of every kind. Call it in StartQueue, and Stop in StopQueue;
-// notifications then come here and not to Device.Notify.
+// which reaches memory of every kind. What the driver did to the device's registers before it
+// made a chain available, such as enabling a queue, has been done when the chain is handled.
+// Call Serve in StartQueue, and Stop in StopQueue; notifications then come here and not to
+// Device.Notify.
 func Serve(q *Queue, handle Handler) *Server {
 	if !q.remote {
 		q.forced = true
@@ -68,6 +70,8 @@ func (s *Server) run(ctx context.Context) {
 		case err != nil:
 			s.q.Fail(err)
 			s.wait(ctx)
+		case n > 0 && !s.q.h.caughtUp(ctx):
+			s.q.Untake(n)
 		case n > 0:
 			s.q.Push(&chains[0], s.handle(ctx, &chains[0]))
 			if s.q.Publish() {

@@ -87,7 +87,7 @@ func (h *host) writeStatus(v spec.Status) {
 		r.ran = r.ran || added.Has(spec.StatusDriverOK)
 	})
 	if added&(spec.StatusDriverOK|spec.StatusFailed) != 0 {
-		h.signal()
+		h.follow()
 	}
 }
 
@@ -101,7 +101,7 @@ func (h *host) acceptable(accepted uint64) bool {
 func (h *host) reset() {
 	h.interrupts.unbind()
 	if h.regs.reset() {
-		h.signal()
+		h.follow()
 	}
 }
 
@@ -185,7 +185,7 @@ func (h *host) writeEnable(v uint32) {
 		}
 	})
 	if run {
-		h.signal()
+		h.follow()
 	}
 }
 
@@ -205,7 +205,7 @@ func (h *host) writeQueueReset(v uint32) {
 		}
 	})
 	if ask {
-		h.signal()
+		h.follow()
 	}
 }
 
