@@ -159,10 +159,13 @@ func (c *card) Stop() {
 	c.config.Status &^= spec.StatusAnnounce
 }
 
-// StartQueue lets a queue run.
+// StartQueue lets a queue run. One that does not exist with these features does nothing.
 func (c *card) StartQueue(i int, q *virtio.Queue) {
 	if i == c.control.index {
 		c.control.server = virtio.Serve(q, c.control.serve)
+		return
+	}
+	if i/2 >= len(c.pairs) {
 		return
 	}
 	p := c.pairs[i/2]
@@ -181,6 +184,9 @@ func (c *card) StartQueue(i int, q *virtio.Queue) {
 func (c *card) StopQueue(i int) {
 	if i == c.control.index {
 		c.control.server.Stop()
+		return
+	}
+	if i/2 >= len(c.pairs) {
 		return
 	}
 	p := c.pairs[i/2]

@@ -15,6 +15,17 @@ type buffers struct {
 	chains    [maxMerged]virtqueue.Chain
 	next, end int
 	broken    bool // the queue has failed
+	size      int  // bytes of one of those that were taken last
+}
+
+// wanted is how many buffers to take for so many frames, of which the first needs so many
+// bytes: enough for all of them, or for that one if it is large.
+func (b *buffers) wanted(frames, need int) int {
+	n := min(frames, batch)
+	if b.size > 0 && need > b.size {
+		n = max(n, need/b.size+1)
+	}
+	return min(n, maxMerged)
 }
 
 // noReport stands for a hash that was not calculated.
@@ -26,13 +37,13 @@ func (rx *receiver) fill(frames []vnet.Frame, reports []spec.HashReport) (n int)
 	bytes, lost := 0, 0
 	b := &rx.buffers
 	for n < len(frames) {
-		if b.next == b.end && !rx.take(min(len(frames)-n, batch)) {
+		f := &frames[n]
+		if b.next == b.end && !rx.take(b.wanted(len(frames)-n, rx.header+f.Len)) {
 			if rx.await() {
 				continue
 			}
 			break
 		}
-		f := &frames[n]
 		report := &noReport
 		if reports != nil {
 			report = &reports[n]
@@ -86,6 +97,9 @@ func (rx *receiver) take(n int) bool {
 		rx.q.Fail(err)
 	}
 	b.next, b.end = 0, got
+	if got > 0 {
+		b.size = int(b.chains[0].WritableLen)
+	}
 	return got > 0
 }
 

@@ -110,6 +110,7 @@ type options struct {
 	buffer    int    // size of a receive buffer; 0: 2,048
 	buffers   int    // number of them; 0: as many as the queue has
 	byMessage bool
+	noReceive int // pair whose receive queue is not enabled; 0: none
 	config    func(*driver.Device)
 }
 
@@ -193,7 +194,10 @@ func (g *guest) open(pairs int) {
 		pairs = 1
 	}
 	for i := range pairs {
-		p := &guestPair{g: g, rx: queue(spec.ReceiveQueue(i), 1), tx: queue(spec.TransmitQueue(i), 4), done: make([]driver.Used, 64)}
+		p := &guestPair{g: g, tx: queue(spec.TransmitQueue(i), 4), done: make([]driver.Used, 64)}
+		if i == 0 || i != g.o.noReceive {
+			p.rx = queue(spec.ReceiveQueue(i), 1)
+		}
 		p.rxBuf, err = g.mem.Alloc(uint64(g.o.buffers*g.o.buffer), 4096)
 		must(t, err)
 		p.txBuf, err = g.mem.Alloc(uint64(16*txSlot), 4096)
@@ -210,6 +214,9 @@ func (g *guest) open(pairs int) {
 	}
 	must(t, g.d.Ready(testContext(t)))
 	for _, p := range g.pairs {
+		if p.rx == nil {
+			continue
+		}
 		for i := range g.o.buffers {
 			must(t, p.rx.AddWritable(uint32(i), p.rxAddr(uint32(i)), uint32(g.o.buffer)))
 		}

@@ -19,6 +19,7 @@ type receiver struct {
 	p         *pair
 	mu        sync.Mutex
 	q         *virtio.Queue // nil: not started
+	started   atomic.Bool   // q is not nil: looked at without the lock
 	inUse     bool          // one of those in which the driver wants frames
 	byMessage bool          // frames go to the backlog
 	header    int           // bytes in front of a frame
@@ -46,6 +47,7 @@ func (rx *receiver) start(q *virtio.Queue) {
 	rx.mu.Lock()
 	defer rx.mu.Unlock()
 	rx.q = q
+	rx.started.Store(true)
 	rx.starved.Store(false)
 	rx.round = 0
 	b := &rx.buffers
@@ -61,6 +63,7 @@ func (rx *receiver) stop() {
 	rx.mu.Lock()
 	defer rx.mu.Unlock()
 	rx.q = nil
+	rx.started.Store(false)
 	rx.starved.Store(false)
 	rx.stats.noBuffer.Add(uint64(rx.backlog.count))
 	rx.backlog.clear()

@@ -118,8 +118,22 @@ func (s *sorter) look(c *card, r *reception, q int, frames []vnet.Frame) {
 			s.to[i] = r.rss.queue(s.reports[i])
 		default:
 			s.to[i] = c.flows.queue(&s.flow, q, r.pairs)
+			if !c.pairs[s.to[i]].rx.started.Load() {
+				s.to[i] = c.otherQueue(s.to[i], r.pairs)
+			}
 		}
 	}
+}
+
+// otherQueue is where frames go whose queue is being reset (5.1.6.5.6): the first that is
+// not.
+func (c *card) otherQueue(q uint8, pairs int) uint8 {
+	for i, p := range c.pairs[:pairs] {
+		if p.rx.started.Load() {
+			return uint8(i)
+		}
+	}
+	return q
 }
 
 // queue is where RSS has a frame go (5.1.6.5.7.2).

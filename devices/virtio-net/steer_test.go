@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"vfiouser/devices/virtio-net/spec"
+	virtio "vfiouser/devices/virtio/spec"
+	driver "vfiouser/drivers/virtio"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
 )
@@ -74,6 +76,58 @@ func TestAutomaticSteering(t *testing.T) {
 	g.ok(spec.ClassMQ, spec.MQPairsSet, le16(1))
 	r.arrive(3, unknown)
 	equal(t, g.pairs[0].receive(1), unknown)
+}
+
+// Frames for a queue that is being reset, or is not there, go to another one; with RSS they
+// are dropped.
+func TestSteeringAroundAQueueThatIsNotThere(t *testing.T) {
+	r := newRig(t, Config{Pairs: 3})
+	g := r.attach(options{features: all, noReceive: 2})
+	g.ok(spec.ClassMQ, spec.MQPairsSet, le16(3))
+	data := frameOf(1, 100)
+	g.pairs[2].send(vnet.Header{}, data)
+	for q, want := range []int{0, 1, 0} {
+		other := packet{kind: 0x806, payload: 46 + q}.frame()
+		r.arrive(q, other)
+		equal(t, g.pairs[want].receive(1), other)
+	}
+	r.arrive(1, data) // of the flow of pair 2
+	equal(t, g.pairs[0].receive(1), data)
+	g.rss(spec.HashAll, 1, 2)
+	arp := packet{kind: 0x806, payload: 46}.frame()
+	r.arrive(0, data, arp)
+	equal(t, g.pairs[1].receive(1), arp)
+	if n := r.card.Stats()[2].Receive.NoDriver; n != 1 {
+		t.Errorf("%d frames were dropped", n)
+	}
+}
+
+// What is enabled beyond the queues that there are with the features does nothing.
+func TestQueuesThatDoNotExist(t *testing.T) {
+	checkLeaks(t)
+	r := newRig(t, Config{Pairs: 4})
+	g := r.attach(options{features: spec.FeatureCtrlVQ | spec.FeatureCtrlRx})
+	g.ok(spec.ClassRx, spec.RxPromisc, []byte{1})
+	g.d.Close()
+	d, err := driver.Open(testContext(t), g.dev, g.mem, driver.Options{})
+	must(t, err)
+	must(t, d.Negotiate(testContext(t), virtio.FeatureVersion1))
+	var queues []*driver.Queue
+	for i := range 9 {
+		q, err := d.NewQueue(testContext(t), i, driver.QueueConfig{Size: 64})
+		must(t, err)
+		queues = append(queues, q)
+	}
+	must(t, d.Ready(testContext(t)))
+	for _, q := range queues {
+		must(t, q.AddReadable(1, g.d.Addr(g.buf), 64))
+		must(t, q.Kick())
+	}
+	eventually(t, "a frame from the last pair", func() bool { return r.card.Stats()[3].Transmit.Frames == 1 })
+	must(t, d.Close())
+	if err := g.dev.Err(); err != nil {
+		t.Error(err)
+	}
 }
 
 // The order of frames for one queue is kept when a batch goes to several.
