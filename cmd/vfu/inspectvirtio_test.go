@@ -17,6 +17,7 @@ import (
 	netspec "vfiouser/devices/virtio-net/spec"
 	"vfiouser/devices/virtio/spec"
 	"vfiouser/pci"
+	"vfiouser/test/lspci"
 )
 
 // cardOnShow is a network card that counts what it is asked to do.
@@ -79,6 +80,15 @@ func TestInspectVirtioJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "inspect-virtio.json", string(text)+"\n")
+}
+
+func TestLspciDecodesTheCard(t *testing.T) {
+	_, f := showCard(t, shownFeatures)
+	dump, err := inspected(t, "--lspci", exhibited(t, f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lspci.Compare(t, "testdata/virtio.decoded", lspci.Decode(t, []byte(dump)))
 }
 
 // Fields of the configuration mean something only if their features are offered.
