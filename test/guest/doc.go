@@ -1,6 +1,8 @@
 // Package guest boots a real Linux guest in a real QEMU, with devices that vfio-user
 // servers on this machine emulate, and runs scripts in it. The tests of this package
-// serve such devices with the vfu command and hold them to what a guest expects.
+// serve such devices with the vfu command and hold them to what a guest expects. Those of
+// network cards (net_*_test.go) take root: the other end of a card is in a network
+// namespace.
 //
 // [Open] makes the machine's files once (unmodified Debian packages, see setup.sh) and
 // keeps them in the user's cache folder; [Lab.Boot] starts a guest in some four seconds

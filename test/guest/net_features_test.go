@@ -13,8 +13,9 @@ import (
 // Groups of features that go together in the combinations.
 const (
 	checksums = netspec.FeatureCSUM | netspec.FeatureGuestCSUM
-	segments  = checksums |
-		netspec.FeatureHostTSO4 | netspec.FeatureHostTSO6 | netspec.FeatureHostECN | netspec.FeatureHostUSO |
+	sent      = netspec.FeatureCSUM |
+		netspec.FeatureHostTSO4 | netspec.FeatureHostTSO6 | netspec.FeatureHostECN | netspec.FeatureHostUSO
+	received = netspec.FeatureGuestCSUM |
 		netspec.FeatureGuestTSO4 | netspec.FeatureGuestTSO6 | netspec.FeatureGuestECN | netspec.FeatureGuestUSO4 | netspec.FeatureGuestUSO6
 	described  = netspec.FeatureMAC | netspec.FeatureMTU | netspec.FeatureStatus
 	controlled = described | netspec.FeatureCtrlVQ | netspec.FeatureCtrlRx | netspec.FeatureCtrlVLAN |
@@ -28,14 +29,15 @@ type combination struct {
 	features uint64
 }
 
-// combinations are every ring layout with every group of offloads, each with one of the ways
-// to control a card, none at all first; and everything that the driver may agree upon, with
-// IN_ORDER, which it does not know, and without.
+// combinations are every ring layout with no offload, with checksums and with segments, each
+// with one of the ways to control a card and to notify it, none at all first; and everything
+// that the driver may agree upon, with IN_ORDER, which it does not know, and without.
 func combinations() []combination {
 	rings := []combination{{"packed", spec.FeatureRingPacked}, {"indirect", spec.FeatureIndirectDesc},
 		{"event index", spec.FeatureEventIdx}, {"mergeable", netspec.FeatureMrgRxBuf}}
-	offloads := []combination{{}, {"checksums", checksums}, {"segments", segments}}
+	segments := []combination{{"segments", sent | received}, {"sent segments", sent}, {"received segments", received}}
 	controls := []combination{{}, {"control", controlled}, {"two pairs", severalPairs}}
+	notices := []combination{{}, {"notification data", spec.FeatureNotificationData}, {"queue reset", spec.FeatureRingReset}}
 	var list []combination
 	add := func(parts ...combination) {
 		var c combination
@@ -54,8 +56,8 @@ func combinations() []combination {
 				ring = append(ring, rings[i])
 			}
 		}
-		for i := range offloads {
-			add(append(ring, offloads[i], controls[(choice+i)%len(controls)])...)
+		for i, offload := range []combination{{}, {"checksums", checksums}, segments[choice/2%len(segments)]} {
+			add(append(ring, offload, controls[(choice+i)%len(controls)], notices[(choice/3+i)%len(notices)])...)
 		}
 	}
 	everything := combination{"everything", driven &^ (spec.FeatureRingPacked | netspec.FeatureSpeedDuplex)}
@@ -68,7 +70,7 @@ func combinations() []combination {
 }
 
 // driven are the features of our card that the guest's driver, that of Linux 6.12, knows.
-const driven = segments | severalPairs | netspec.FeatureMrgRxBuf | netspec.FeatureSpeedDuplex |
+const driven = sent | received | severalPairs | netspec.FeatureMrgRxBuf | netspec.FeatureSpeedDuplex |
 	netspec.FeatureRSS | netspec.FeatureHashReport |
 	spec.FeatureVersion1 | spec.FeatureIndirectDesc | spec.FeatureEventIdx | spec.FeatureRingPacked |
 	spec.FeatureNotificationData | spec.FeatureRingReset | spec.FeatureAccessPlatform
