@@ -54,9 +54,11 @@ func (k *control) publish() {
 	can := guestOffloads(k.offloads)
 	for i, p := range k.c.pairs {
 		p.steers.Store(k.pairs > 1 && k.rss == nil)
+		p.rx.turn.Lock()
 		p.rx.mu.Lock()
 		p.rx.inUse, p.rx.can = p.rx.inUse || i < k.pairs, can
 		p.rx.mu.Unlock()
+		p.rx.turn.Unlock()
 	}
 	filter := k.filter
 	r := &reception{pairs: k.pairs, filter: &filter, hash: k.hash, rss: k.rss, report: k.features&spec.FeatureHashReport != 0}

@@ -1,6 +1,7 @@
 package virtionet
 
 import (
+	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -111,6 +112,12 @@ func TestTruncatedMemoryCostsItsOwnerOnly(t *testing.T) {
 // A sender's memory that goes while a receiver's card copies from it: the receiver goes on,
 // with all of its buffers.
 func TestSendersMemoryGoesInTheReceiversHands(t *testing.T) {
+	for _, byMessage := range []bool{false, true} {
+		t.Run(fmt.Sprint(byMessage), func(t *testing.T) { sendersMemoryGoes(t, byMessage) })
+	}
+}
+
+func sendersMemoryGoes(t *testing.T, byMessage bool) {
 	checkLeaks(t)
 	sw := link.NewSwitch(link.SwitchConfig{})
 	eng, err := engine.New(engine.Config{Workers: 1})
@@ -118,7 +125,7 @@ func TestSendersMemoryGoesInTheReceiversHands(t *testing.T) {
 	t.Cleanup(func() { eng.Close() })
 	a, b := mac(1), mac(2)
 	other := mac(3)
-	receiver := newRigOn(t, eng, Config{Link: sw, MAC: b[:]}).attach(options{features: all, buffers: 4})
+	receiver := newRigOn(t, eng, Config{Link: sw, MAC: b[:]}).attach(options{features: all, buffers: 4, byMessage: byMessage})
 	receiver.pairs[0].send(vnet.Header{}, packet{dst: string(broadcast[:]), src: string(b[:]), payload: 46}.frame())
 	third := newRigOn(t, eng, Config{Link: sw, MAC: other[:]}).attach(options{features: all})
 	for range 5 {

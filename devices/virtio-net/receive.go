@@ -16,7 +16,10 @@ import (
 // never held while something blocks. By message the pair's goroutine is the only one that
 // uses the ring, without the lock, and all others fill the backlog.
 type receiver struct {
-	p         *pair
+	p *pair
+	// turn is held by the pair's goroutine while it delivers by message, which may block. It
+	// is taken before mu. What the driver can finish is changed with both held.
+	turn      sync.Mutex
 	mu        sync.Mutex
 	q         *virtio.Queue // nil: not started
 	started   atomic.Bool   // q is not nil: looked at without the lock
@@ -104,13 +107,14 @@ func (rx *receiver) unlock(onFault bool, taken *int, all int) {
 		rx.mu.Unlock()
 		return
 	}
-	if addr, ok := dma.IsFault(v); ok && rx.q != nil && rx.q.Reader().Holds(addr) {
-		rx.q.Fault(v, debug.Stack())
-		*taken = all
-		rx.mu.Unlock()
-		return
-	}
-	if rx.q != nil {
+	// By message the ring is not touched here, and the backlog is private memory.
+	if rx.q != nil && !rx.byMessage {
+		if addr, ok := dma.IsFault(v); ok && rx.q.Reader().Holds(addr) {
+			rx.q.Fault(v, debug.Stack())
+			*taken = all
+			rx.mu.Unlock()
+			return
+		}
 		rx.untake()
 		rx.q.Exit()
 	}
@@ -217,6 +221,8 @@ func (rx *receiver) refill() (n int) {
 
 // drain delivers from the backlog by message. The pair's goroutine calls it.
 func (rx *receiver) drain() int {
+	rx.turn.Lock()
+	defer rx.turn.Unlock()
 	rx.mu.Lock()
 	if rx.q == nil || rx.backlog.empty() {
 		rx.mu.Unlock()

@@ -216,8 +216,14 @@ func TestWhatTheDriverCannotFinishIsFinished(t *testing.T) {
 }
 
 func TestOffloadsChangeByCommand(t *testing.T) {
+	for _, byMessage := range []bool{false, true} {
+		offloadsChange(t, options{features: all, without: virtio.FeatureRingPacked, byMessage: byMessage})
+	}
+}
+
+func offloadsChange(t *testing.T, o options) {
 	r := newRig(t, Config{})
-	g := r.attach(options{features: all, without: virtio.FeatureRingPacked})
+	g := r.attach(o)
 	g.pairs[0].send(vnet.Header{}, frameOf(0, 60)) // the card has started
 	if can, pairs := r.link.Offloads(); can != vnet.OffloadAll || pairs != 1 {
 		t.Errorf("%b, %d pairs", can, pairs)
@@ -231,6 +237,13 @@ func TestOffloadsChangeByCommand(t *testing.T) {
 	}
 	r.link.Arrive(big)
 	g.pairs[0].receive(4)
+	// And back and forth while such frames arrive.
+	for i := range 20 {
+		r.link.Arrive(big)
+		g.ok(spec.ClassGuestOffloads, spec.GuestOffloadsSet, le64([]uint64{0, spec.FeatureGuestCSUM | spec.FeatureGuestTSO4}[i%2]))
+		for g.pairs[0].poll() > 0 {
+		}
+	}
 	// Segments without checksums are not possible, so they are off, too.
 	g.ok(spec.ClassGuestOffloads, spec.GuestOffloadsSet, le64(spec.FeatureGuestTSO4))
 	if can, _ := r.link.Offloads(); can != 0 {
