@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestAccessIsLittleEndianAtAnyAlignment(t *testing.T) {
@@ -192,4 +194,19 @@ func TestStoreIsAFullFence(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPrefetchChangesNothing(t *testing.T) {
+	b := []byte{1, 2, 3}
+	PrefetchWrite(&b[1])
+	if b[0] != 1 || b[1] != 2 || b[2] != 3 {
+		t.Error(b)
+	}
+	// What is not there is no fault.
+	fd := newFile(t, page)
+	m, err := unix.Mmap(fd, 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	must(t, err)
+	defer unix.Munmap(m)
+	must(t, unix.Ftruncate(fd, 0))
+	PrefetchWrite(&m[0])
 }

@@ -3,6 +3,7 @@ package virtionet
 import (
 	"vfiouser/devices/virtio-net/spec"
 	"vfiouser/devices/virtio/virtqueue"
+	"vfiouser/dma"
 	"vfiouser/link/vnet"
 )
 
@@ -100,7 +101,25 @@ func (rx *receiver) take(n int) bool {
 	if got > 0 {
 		b.size = int(b.chains[0].WritableLen)
 	}
+	for i := range min(ahead, got) {
+		b.fetch(i)
+	}
 	return got > 0
+}
+
+// ahead is for how many buffers before it is written to a buffer's first lines are fetched.
+const ahead = 8
+
+// fetch begins to fetch the first lines of a buffer, which the driver's core has: it has read
+// the frame that was there.
+func (b *buffers) fetch(i int) {
+	const line = 64
+	if w := b.chains[i].Writable; len(w) > 0 {
+		dma.PrefetchWrite(&w[0][0])
+		if len(w[0]) > line {
+			dma.PrefetchWrite(&w[0][line])
+		}
+	}
 }
 
 // takeAll begins anew with all buffers that there are, up to maxMerged. A batch of a queue by
@@ -143,6 +162,9 @@ func (rx *receiver) untake() {
 func (rx *receiver) one(f *vnet.Frame, report *spec.HashReport, need int) fitting {
 	b := &rx.buffers
 	c := &b.chains[b.next]
+	if k := b.next + ahead; k < b.end {
+		b.fetch(k)
+	}
 	switch {
 	case int(c.WritableLen) < rx.header:
 		b.broken = true
