@@ -23,6 +23,8 @@ type ready struct {
 	gone    bool          // the descriptor is closed, and its number may be another's
 	blocked atomic.Bool   // nothing more can be written, and EPOLLOUT is wanted
 
+	look atomic.Bool // the next poll does, because an answer may come
+
 	// These are the poller's.
 	misses int // how often in a row nothing was there
 	skip   int // polls until the next look
@@ -83,11 +85,22 @@ func (r *ready) quiet() bool {
 	if r.want.Load()&unix.EPOLLIN != 0 {
 		return true
 	}
+	if r.look.Load() {
+		r.look.Store(false)
+		return false
+	}
 	if r.skip > 0 {
 		r.skip--
 		return true
 	}
 	return false
+}
+
+// nudge is called when something was sent.
+func (r *ready) nudge() {
+	if !r.look.Load() {
+		r.look.Store(true)
+	}
 }
 
 // missed and hit are called after a look.

@@ -41,8 +41,9 @@ type stream struct {
 	single
 	opt      StreamOptions
 	place    place
-	listener int    // of a server, or -1
-	address  string // where it listens
+	known    []unix.Sockaddr // of the peer, unless they have to be asked for
+	listener int             // of a server, or -1
+	address  string          // where it listens
 	closed   atomic.Bool
 }
 
@@ -72,7 +73,7 @@ func Stream(network, address string, opt StreamOptions) (Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{opt: opt, place: where, listener: -1}
+	s := &stream{opt: opt, place: where, known: where.known(), listener: -1}
 	if !opt.Server {
 		return s, nil
 	}

@@ -47,15 +47,15 @@ func newPlace(network, address string) (place, error) {
 
 func (p place) String() string { return p.network + "=" + p.address }
 
-// known returns the addresses that need not be asked for.
-func (p place) known() ([]unix.Sockaddr, bool) {
+// known returns the addresses if they need not be asked for.
+func (p place) known() []unix.Sockaddr {
 	if p.network == "unix" {
-		return []unix.Sockaddr{&unix.SockaddrUnix{Name: p.address}}, true
+		return []unix.Sockaddr{&unix.SockaddrUnix{Name: p.address}}
 	}
 	if ip, err := netip.ParseAddr(p.host); err == nil {
-		return []unix.Sockaddr{p.sockaddr(ip)}, true
+		return []unix.Sockaddr{p.sockaddr(ip)}
 	}
-	return nil, false
+	return nil
 }
 
 // resolve asks for the addresses of a name. It blocks.

@@ -18,6 +18,9 @@ import (
 // newPeer is the watcher's key of a listening socket; connections are numbered.
 const newPeer = -1
 
+// losePause is how long a worker has to come back from a connection that is to be closed.
+const losePause = time.Millisecond
+
 // maxAccepts is how many peers are taken or refused for one event.
 const maxAccepts = 16
 
@@ -109,7 +112,7 @@ func (p *streamPort) begin() {
 		_ = p.watch.arm(p.link.listener, newPeer, unix.EPOLLIN)
 		return
 	}
-	if known, ok := p.link.place.known(); ok {
+	if known := p.link.known; known != nil {
 		p.left = known
 		p.next(nil)
 		return
@@ -193,6 +196,8 @@ func (p *streamPort) after(d time.Duration) {
 func (p *streamPort) tick() {
 	switch {
 	case p.closed:
+	case p.conn.Load() != nil:
+		p.failed.Run()
 	case p.dialing >= 0:
 		p.watch.remove(p.dialing)
 		_ = unix.Close(p.dialing)
@@ -234,21 +239,11 @@ func (p *streamPort) establish(fd int) {
 	}
 }
 
-// lose closes the connection.
+// lose closes the connection, or tries so again in a moment.
 func (p *streamPort) lose(why error) {
-	c := p.conn.Load()
 	p.live.Store(false)
-	// Nobody is in a system call with the descriptor while these are held.
-	p.rx.mu.Lock()
-	p.tx.mu.Lock()
-	p.conn.Store(nil)
-	c.retire()
-	_ = unix.Close(c.fd)
-	p.rx.reset()
-	p.tx.reset()
-	p.tx.mu.Unlock()
-	p.rx.mu.Unlock()
-	if p.closed {
+	if !p.hangUp() {
+		p.after(losePause)
 		return
 	}
 	if errors.Is(why, io.EOF) {
@@ -265,6 +260,25 @@ func (p *streamPort) lose(why error) {
 		}
 	}
 	p.again()
+}
+
+// hangUp closes the connection unless a worker is at it. That one comes back from its system
+// call when it can: it may have to wait for a guest's memory.
+func (p *streamPort) hangUp() bool {
+	if !p.rx.mu.TryLock() {
+		return false
+	}
+	defer p.rx.mu.Unlock()
+	if !p.tx.mu.TryLock() {
+		return false
+	}
+	defer p.tx.mu.Unlock()
+	c := p.conn.Swap(nil)
+	c.retire()
+	_ = unix.Close(c.fd)
+	p.rx.reset()
+	p.tx.reset()
+	return true
 }
 
 // event is told of a descriptor that is ready.
@@ -306,7 +320,13 @@ func (p *streamPort) accept() {
 // serve does what the events of a connection ask for.
 func (p *streamPort) serve(c *ready, events uint32) {
 	pairs := int(p.pairs.Load())
-	if events&unix.EPOLLOUT != 0 && p.tx.drain() {
+	if events&unix.EPOLLOUT != 0 {
+		if pairs == 0 { // no worker does
+			p.tx.drain()
+			if p.tx.stuck(c) {
+				c.arm(unix.EPOLLOUT)
+			}
+		}
 		for q := range pairs {
 			p.card.Wake(q)
 		}
@@ -328,6 +348,7 @@ func (p *streamPort) Poll(q int) int {
 	if q != 0 {
 		return 0
 	}
+	p.tx.drain()
 	return p.rx.poll()
 }
 
@@ -362,8 +383,9 @@ func (p *streamPort) Close() error {
 			_ = unix.Close(p.dialing)
 			p.dialing = -1
 		}
-		if p.conn.Load() != nil {
-			p.lose(nil)
+		if p.conn.Load() != nil { // and nobody polls
+			p.live.Store(false)
+			p.hangUp()
 		}
 	})
 	if !first {

@@ -39,9 +39,12 @@ func (x *streamReceiver) init(p *streamPort) {
 func (x *streamReceiver) reset() { x.r, x.w, x.kept = 0, 0, nil }
 
 // poll hands over what has arrived and returns the number of frames. Reading stops while
-// the card has no room.
+// the card has no room. It is never called twice at the same time, but for the moment in which
+// the loop takes over from a worker; then one of them does nothing.
 func (x *streamReceiver) poll() int {
-	x.mu.Lock()
+	if !x.mu.TryLock() {
+		return 0
+	}
 	defer x.mu.Unlock()
 	c := x.port.conn.Load()
 	if c == nil || !x.port.live.Load() {
@@ -134,12 +137,18 @@ func (x *streamReceiver) cut() (n int, err error) {
 }
 
 // arm has the card woken when there is something to be read. It returns true if a frame is
-// in the buffer.
+// in the buffer, or one is to be sent and nobody does.
 func (x *streamReceiver) arm() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	c := x.port.conn.Load()
-	if c == nil || !x.port.live.Load() || len(x.kept) > 0 {
+	if c == nil || !x.port.live.Load() {
+		return false
+	}
+	if x.port.tx.stuck(c) {
+		return true
+	}
+	if len(x.kept) > 0 {
 		return false
 	}
 	if _, whole, err := x.next(); whole || err != nil {

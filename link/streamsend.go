@@ -3,6 +3,7 @@ package link
 import (
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +23,8 @@ type streamSender struct {
 	iov     [streamIovecs]unix.Iovec
 	lengths [streamIovecs / 2][lengthSize]byte
 	memory  []byte
-	pending []byte // in memory: frames that were taken and are not sent yet
+	pending []byte      // in memory: frames that were taken and are not sent yet
+	left    atomic.Bool // something is pending
 	scratch vnet.Scratch
 	emit    func([]vnet.Frame) bool
 	lost    int // frames of this call that reach nobody
@@ -33,12 +35,16 @@ func (x *streamSender) init(p *streamPort) {
 	x.emit = x.segments
 }
 
-func (x *streamSender) reset() { x.pending = nil }
+func (x *streamSender) reset() {
+	x.pending = nil
+	x.left.Store(false)
+}
 
 // send takes frames as long as the socket does.
 func (x *streamSender) send(frames []vnet.Frame) (taken int) {
 	x.mu.Lock()
 	defer x.mu.Unlock() // also if a guest's memory faults
+	x.left.Store(true)  // as long as it is not known
 	x.lost = 0
 	for taken < len(frames) {
 		c := x.usable()
@@ -54,7 +60,9 @@ func (x *streamSender) send(frames []vnet.Frame) (taken int) {
 	}
 	if c := x.usable(); c != nil {
 		x.flush(c)
+		c.nudge()
 	}
+	x.left.Store(len(x.pending) > 0)
 	x.port.counts.send(frames[:taken], x.lost)
 	return taken
 }
@@ -234,10 +242,17 @@ func (x *streamSender) flush(c *ready) bool {
 	return true
 }
 
-// drain is flush for the loop, when the socket has room.
-func (x *streamSender) drain() bool {
-	x.mu.Lock()
+// drain sends what is pending, unless somebody else sends.
+func (x *streamSender) drain() {
+	if !x.left.Load() || !x.mu.TryLock() {
+		return
+	}
 	defer x.mu.Unlock()
-	c := x.port.conn.Load()
-	return c == nil || x.flush(c)
+	if c := x.usable(); c != nil {
+		x.flush(c)
+	}
+	x.left.Store(len(x.pending) > 0)
 }
+
+// stuck tells whether something is pending for which there may be room.
+func (x *streamSender) stuck(c *ready) bool { return x.left.Load() && !c.blocked.Load() }

@@ -181,13 +181,20 @@ func TestAllocsOfTapAndStream(t *testing.T) {
 
 // sink is a card that takes everything.
 type sink struct {
-	n    int
-	wake chan struct{}
+	n       int
+	wake    chan struct{}
+	carrier chan bool
 }
 
 func (s *sink) Receive(_ int, f []vnet.Frame) int { s.n += len(f); return len(f) }
-func (s *sink) SetCarrier(bool)                   {}
 func (s *sink) Announce()                         {}
+
+func (s *sink) SetCarrier(up bool) {
+	select {
+	case s.carrier <- up:
+	default:
+	}
+}
 
 func (s *sink) Wake(int) {
 	select {

@@ -3,6 +3,7 @@ package link_test
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -97,20 +98,54 @@ func TestTapInAnotherNamespace(t *testing.T) {
 	awaitCarrier(card, true)
 }
 
+// A tap whose interface is deleted has no carrier any more, takes frames for nobody, and is
+// of no concern to the reactor.
 func TestTapThatIsDeleted(t *testing.T) {
-	inNamespace(t)
-	persistent(t, "vt0", unix.IFF_TAP|unix.IFF_MULTI_QUEUE)
-	g := newGuest(t, open(t, newSet(t), "tap:vt0,up=on,queues=2"), vnet.OffloadNone)
-	g.awaitCarrier(true)
-	index, err := net.InterfaceByName("vt0")
-	must(t, err)
-	deleteLink(t, index.Index)
-	g.awaitCarrier(false)
-	g.send <- linktest.Frames(numbered(60, 0))
-	g.send <- nil
-	if g.port.SetOffloads(vnet.OffloadAll, 2); g.port.Send(1, linktest.Frames(numbered(60, 0))) != 1 {
-		t.Error("a frame for nobody was not taken")
+	for _, withDriver := range []bool{true, false} {
+		for _, wasUp := range []bool{true, false} {
+			t.Run(fmt.Sprintf("driver %v, up %v", withDriver, wasUp), func(t *testing.T) {
+				inNamespace(t)
+				persistent(t, "vt0", unix.IFF_TAP|unix.IFF_MULTI_QUEUE)
+				s := newSet(t)
+				l := open(t, s, "tap:vt0,queues=2")
+				g := idleGuest()
+				if withDriver {
+					g.start(t, l, vnet.OffloadNone)
+				} else {
+					port, err := l.Attach(g)
+					must(t, err)
+					t.Cleanup(func() { must(t, port.Close()) })
+					g.port = port
+				}
+				if wasUp {
+					up(t, "vt0")
+					g.awaitCarrier(true)
+				}
+				i, err := net.InterfaceByName("vt0")
+				must(t, err)
+				deleteLink(t, i.Index)
+				g.awaitCarrier(false)
+				g.port.SetOffloads(vnet.OffloadAll, 2)
+				if g.port.Send(1, linktest.Frames(numbered(60, 0))) != 1 {
+					t.Error("a frame for nobody was not taken")
+				}
+				before := eventsOf(t, s)
+				for range 100 {
+					must(t, s.Reactor.Do(func() {}))
+				}
+				if n := eventsOf(t, s) - before; n > 20 {
+					t.Errorf("%d events in 100 turns of the loop", n)
+				}
+			})
+		}
 	}
+}
+
+// eventsOf is how many events of descriptors the set's reactor has seen.
+func eventsOf(t testing.TB, s *link.Set) (n uint64) {
+	t.Helper()
+	must(t, s.Reactor.Do(func() { st := s.Reactor.Stats(); n = st.Events - st.Wakeups }))
+	return n
 }
 
 // deleteLink does what "ip link delete" does.

@@ -18,26 +18,22 @@ const maxTapQueues = 256
 
 // openTapQueue opens one queue of the tap device called name, makes the device if there is
 // none, and returns the descriptor and the device's name, which differs if name has a %d.
-func openTapQueue(name string, many bool) (fd int, got string, err error) {
-	fd, err = unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+func openTapQueue(name string, many bool) (int, string, error) {
+	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return -1, "", tunOpenError(err)
 	}
-	defer func() {
-		if err != nil {
-			_ = unix.Close(fd)
-		}
-	}()
 	req, err := unix.NewIfreq(name)
+	if err == nil {
+		flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		if many {
+			flags |= unix.IFF_MULTI_QUEUE
+		}
+		req.SetUint16(flags)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	}
 	if err != nil {
-		return -1, "", because(ErrSpec, "bad name %q: an interface's name has 1 to %d bytes", name, unix.IFNAMSIZ-1)
-	}
-	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if many {
-		flags |= unix.IFF_MULTI_QUEUE
-	}
-	req.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		_ = unix.Close(fd)
 		return -1, "", err
 	}
 	return fd, req.Name(), nil
@@ -177,12 +173,14 @@ func attachTapQueue(fd int, on bool) error {
 	return unix.IoctlIfreq(fd, unix.TUNSETQUEUE, req)
 }
 
-// tapUp tells whether the interface is up. One that is gone is not. The kernel takes frames
-// if it is, as the queue's socket buffer has no bound.
-func tapUp(fd int) bool {
+// tapState tells whether the interface is up, and whether it is gone. The kernel takes frames
+// if it is up, as the queue's socket buffer has no bound.
+func tapState(fd int) (up, gone bool) {
 	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	n, err := unix.Poll(p[:], 0)
-	return err == nil && n == 1 && p[0].Revents&(unix.POLLOUT|unix.POLLERR) == unix.POLLOUT
+	if _, err := unix.Poll(p[:], 0); err != nil {
+		return false, false
+	}
+	return p[0].Revents&unix.POLLOUT != 0, p[0].Revents&unix.POLLERR != 0
 }
 
 // validInterface tells whether name can be that of an interface.

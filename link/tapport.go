@@ -26,9 +26,12 @@ type tapPort struct {
 	starts  atomic.Uint32
 	up      atomic.Bool // the interface, as the card was told
 
-	mu     sync.Mutex // attaching of queues, and up
-	gone   bool       // the interface was deleted
-	closed bool
+	mu     sync.Mutex // what the kernel is told, which may take a while
+	closed bool       // under mu
+
+	carrier sync.Mutex // changes of up
+	gone    bool       // the interface was deleted
+	silent  bool       // the card is told nothing any more
 }
 
 func newTapPort(t *tap, c Card) (*tapPort, error) {
@@ -101,30 +104,25 @@ func (p *tapPort) event(key int32, events uint32) {
 
 // lookCarrier tells the card whether the interface is up, if that has changed.
 func (p *tapPort) lookCarrier() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	p.carrier.Lock()
+	defer p.carrier.Unlock()
+	if p.silent || p.gone {
 		return
 	}
-	up := !p.gone && tapUp(p.queues[0].fd)
+	up, gone := tapState(p.queues[0].fd)
+	if gone {
+		p.gone, up = true, false
+		for _, q := range p.queues {
+			q.on.Store(false)
+		}
+		p.tap.opt.Logger.Warn("the tap interface was deleted", "interface", p.tap.name)
+	}
 	if up != p.up.Load() {
 		p.up.Store(up)
 		p.card.SetCarrier(up)
 	}
-	if !up && !p.gone {
+	if !up && !gone {
 		p.queues[0].arm(unix.EPOLLOUT) // comes when it is up
-	}
-}
-
-// lost is called when a queue that is in service has lost its interface.
-func (p *tapPort) lost() {
-	p.mu.Lock()
-	first := !p.gone && !p.closed
-	p.gone = true
-	p.mu.Unlock()
-	if first {
-		p.tap.opt.Logger.Warn("the tap interface was deleted", "interface", p.tap.name)
-		p.lookCarrier()
 	}
 }
 
@@ -132,10 +130,10 @@ func (p *tapPort) lost() {
 func (p *tapPort) SetOffloads(o vnet.Offloads, pairs int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || p.gone {
+	first := p.queues[0]
+	if p.closed || !first.on.Load() {
 		return
 	}
-	first := p.queues[0]
 	if pairs == 0 {
 		_ = setTapCarrier(first.fd, false)
 	} else if p.pairs.Load() == 0 {
@@ -150,10 +148,15 @@ func (p *tapPort) SetOffloads(o vnet.Offloads, pairs int) {
 		p.tap.opt.Logger.Warn("the tap interface does not take the offloads", "interface", p.tap.name, "error", err)
 	}
 	for i, q := range p.queues[1:] {
-		if on := i+1 < pairs; p.tap.many && on != q.on.Load() {
-			if err := attachTapQueue(q.fd, on); err == nil {
-				q.on.Store(on)
-			}
+		// Who reads from a queue that is out of service gets an error, which means that the
+		// interface is gone if the queue should be in service.
+		switch on := i+1 < pairs; {
+		case on == q.on.Load():
+		case !on:
+			q.on.Store(false)
+			_ = attachTapQueue(q.fd, false)
+		case attachTapQueue(q.fd, true) == nil:
+			q.on.Store(true)
 		}
 	}
 	if pairs > 0 {
@@ -168,6 +171,9 @@ func (p *tapPort) Close() error {
 	first := !p.closed
 	p.closed = true
 	p.mu.Unlock()
+	p.carrier.Lock()
+	p.silent = true
+	p.carrier.Unlock()
 	p.watch.close()
 	if first {
 		p.tap.leave()

@@ -99,7 +99,7 @@ func (q *tapQueue) read() int {
 				continue
 			}
 			if errno != unix.EAGAIN && q.on.Load() {
-				q.port.lost()
+				q.port.lookCarrier()
 			}
 			break
 		}

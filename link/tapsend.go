@@ -50,6 +50,9 @@ func (p *tapPort) Send(i int, frames []vnet.Frame) int {
 		p.counts.send(frames, len(frames))
 		return len(frames)
 	}
+	if i < len(p.queues) {
+		p.queues[i].nudge()
+	}
 	s := p.senders[i]
 	if s == nil {
 		s = newTapSender()
@@ -120,13 +123,8 @@ func (s *tapSender) write(n int) (outcome, unix.Errno) {
 		case unix.EAGAIN:
 			q.block()
 			return full, 0
-		case unix.EIO:
+		case unix.EIO, unix.EBADFD: // down, or gone
 			q.port.lookCarrier()
-			return dropped, 0
-		case unix.EBADFD:
-			if q.on.Load() {
-				q.port.lost()
-			}
 			return dropped, 0
 		default:
 			// The memory is gone, the header is wrong, or the kernel is short of memory.
