@@ -39,6 +39,9 @@ type host struct {
 	held    bool
 	watch   watch
 	reader  *dma.Reader
+
+	anyMessages bool   // some memory is reached by message
+	messagesGen uint64 // as of this state of the table; it has none yet in state 0
 }
 
 // request is what the control goroutine is asked to do beside following the registers.

@@ -2,6 +2,7 @@ package virtio
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 
 	"vfiouser/devices/virtio/spec"
@@ -191,14 +192,15 @@ func (h *host) remote(q *Queue) bool {
 	return q.remote
 }
 
-// messages says whether any guest memory is reached by message.
+// messages says whether any guest memory is reached by message. There may be many regions
+// and many queues, so it looks once for each state of the table.
 func (h *host) messages() bool {
-	for _, r := range h.s.Memory().Regions() {
-		if r.Local == nil {
-			return true
-		}
+	gen := h.s.Memory().Generation()
+	if gen != h.messagesGen {
+		h.anyMessages = slices.ContainsFunc(h.s.Memory().Regions(), func(r dma.Region) bool { return r.Local == nil })
+		h.messagesGen = gen
 	}
-	return false
+	return h.anyMessages
 }
 
 // setRemote has a queue that nobody uses work by message, or not.
