@@ -3,6 +3,7 @@ package nvme
 import (
 	"vfiouser/devices/nvme/spec"
 	"vfiouser/dma"
+	"vfiouser/engine"
 )
 
 // Doorbells lie in the second page of BAR0, 4 bytes apart (CAP.DSTRD is 0).
@@ -26,7 +27,7 @@ func (d *doorbellPage) open(shared bool) error {
 		d.page = make([]byte, pageSize)
 		return nil
 	}
-	fd, mem, err := sharedMemory("vfiouser-nvme-bar0", bar0Size)
+	fd, mem, err := engine.SharedMemory("vfiouser-nvme-bar0", bar0Size)
 	if err != nil {
 		return err
 	}
@@ -38,7 +39,7 @@ func (d *doorbellPage) close() error {
 	if d.fd < 0 {
 		return nil
 	}
-	return releaseSharedMemory(d.fd, d.file)
+	return engine.ReleaseSharedMemory(d.fd, d.file)
 }
 
 func (d *doorbellPage) zero() {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"runtime"
 	"runtime/debug"
-	"syscall"
 	"testing"
 	"time"
 
@@ -74,7 +73,7 @@ func newRAM(t testing.TB) (int, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = releaseSharedMemory(fd, mem) })
+	t.Cleanup(func() { _ = engine.ReleaseSharedMemory(fd, mem) })
 	return fd, mem
 }
 
@@ -86,7 +85,7 @@ func sharedMemoryForTest(size int) (int, []byte, error) {
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return -1, nil, err
 	}
-	mem, err := syscall.Mmap(fd, 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	return fd, mem, err
 }
 
