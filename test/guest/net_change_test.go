@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// rebinds is how often a driver lets go of a card and takes it again.
-const rebinds = 50
-
 // during calls change while the host sends to the guest all the time: data that the guest
 // sends back, which must come back whole as long as whole is set, and frames that it ignores.
 func during(t *testing.T, h *host, c nic, whole bool, change func()) {
@@ -102,9 +99,15 @@ func checkOtherEnd(t *testing.T, g *Guest, h *host, c nic) {
 	checkEcho(t, h, c.in.v6(guestID), 1, 1<<20)
 }
 
-// checkRebinds takes the card from its driver and gives it back, many times. The guest sends
-// all the while.
-func checkRebinds(t *testing.T, g *Guest, h *host, c nic) {
+// Ways to take a card from its driver and to give it back.
+const (
+	rebind = "echo %[1]s > /sys/bus/pci/drivers/virtio-pci/unbind; echo %[1]s > /sys/bus/pci/drivers/virtio-pci/bind"
+	rescan = "echo 1 > /sys/bus/pci/devices/%[1]s/remove; echo 1 > /sys/bus/pci/rescan"
+)
+
+// checkTaken takes the card from its driver and gives it back, several times. The guest
+// sends all the while.
+func checkTaken(t *testing.T, g *Guest, h *host, c nic, way string, rounds int) {
 	t.Helper()
 	started := time.Now()
 	run(t, g, fmt.Sprintf(`
@@ -113,16 +116,10 @@ while :; do
 done > /dev/null 2>&1 &
 echo $! > /tmp/sender`, c.in.v4(hostID)))
 	during(t, h, c, false, func() {
-		run(t, g, fmt.Sprintf(`
-driver=/sys/bus/pci/drivers/virtio-pci
-for round in $(seq %d); do
-  echo %s > $driver/unbind
-  echo %[2]s > $driver/bind
-  %[3]s
-done`, rebinds, c.address(), c.up(guestID)))
+		run(t, g, fmt.Sprintf("for round in $(seq %d); do\n%s\n%s\ndone", rounds, fmt.Sprintf(way, c.address()), c.up(guestID)))
 	})
 	run(t, g, "kill $(cat /tmp/sender)")
-	t.Logf("%d times in %v", rebinds, time.Since(started).Round(100*time.Millisecond))
+	t.Logf("%d times in %v", rounds, time.Since(started).Round(100*time.Millisecond))
 	checkPing(t, g, c.in, hostID)
 	checkEcho(t, h, c.in.v4(guestID), 4, 1<<20)
 	checkNoBadChecksums(t, g, h)

@@ -26,7 +26,10 @@ func TestCardDoorbellModes(t *testing.T) {
 	}
 	startEcho(t, g)
 	for name, c := range map[string]nic{"auto": auto, "trap": trap, "mmap": mmap} {
-		t.Run(name, func(t *testing.T) { checkSimply(t, g, h, c) })
+		t.Run(name, func(t *testing.T) {
+			checkSimply(t, g, h, c)
+			checkTaken(t, g, h, c, rebind, 5)
+		})
 	}
 	t.Run("an idle guest costs less than 1 % of a core", func(t *testing.T) { checkIdle(t, trapped, 5*time.Second) })
 	powerOff(t, g)
@@ -41,12 +44,14 @@ func TestCardMemoryWithoutDescriptor(t *testing.T) {
 	split, packed := newCard(0), newCard(1)
 	s := serveCards(t, h,
 		servedCard{nic: split, options: []string{"--without-features", "ring_packed"}},
-		servedCard{nic: packed})
+		servedCard{nic: packed, link: "tap:" + packed.tap() + ",queues=2", options: []string{"--queues", "2"}})
 	before := s.holdings(t)
-	g := boot(t, Config{Sockets: s.sockets, Network: true, Memory: MemoryAnonymous})
+	g := boot(t, Config{Sockets: s.sockets, CPUs: 2, Network: true, Memory: MemoryAnonymous})
 	startEcho(t, g)
-	checkSimply(t, g, h, split)
-	checkSimply(t, g, h, packed)
+	for _, c := range []nic{split, packed} {
+		checkSimply(t, g, h, c)
+		checkTaken(t, g, h, c, rebind, 5)
+	}
 	checkNoBadChecksums(t, g, h)
 	during(t, h, packed, false, g.Kill)
 	s.checkReleased(t, before)
