@@ -18,7 +18,8 @@ func BenchmarkLoop(b *testing.B) {
 	for _, layout := range []struct {
 		name     string
 		features uint64
-	}{{"split", 0}, {"packed", ring.FeatureRingPacked}} {
+	}{{"split", 0}, {"packed", ring.FeatureRingPacked}, {"split,hash", spec.FeatureCtrlVQ | spec.FeatureHashReport},
+		{"split,filter", spec.FeatureCtrlVQ | spec.FeatureCtrlRx}} {
 		for _, size := range []int{64, 512, 1518} {
 			b.Run(fmt.Sprintf("%s/%d", layout.name, size), func(b *testing.B) {
 				benchmarkLoop(b, layout.features|spec.FeatureMrgRxBuf|ring.FeatureEventIdx, size)
@@ -61,6 +62,14 @@ func benchmark(b *testing.B, features uint64, h vnet.Header, data []byte, slots,
 	}
 	g := r.attach(o)
 	p := g.pairs[0]
+	if g.features&spec.FeatureHashReport != 0 {
+		g.ok(spec.ClassMQ, spec.MQHashConfig, (&spec.HashConfig{HashTypes: spec.HashAll, Key: microsoftKey}).Append(nil))
+	}
+	if g.features&spec.FeatureCtrlRx != 0 {
+		g.ok(spec.ClassRx, spec.RxPromisc, []byte{0})
+		dst := [6]byte(data)
+		g.ok(spec.ClassMAC, spec.MACTableSet, (&spec.MACTable{Unicast: [][6]byte{dst}}).Append(nil))
+	}
 	tx, err := g.mem.Alloc(uint64(slots*slot), 4096)
 	must(b, err)
 	frame := make([]byte, g.header, g.header+len(data))
