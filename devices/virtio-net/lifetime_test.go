@@ -1,6 +1,7 @@
 package virtionet
 
 import (
+	"fmt"
 	"testing"
 
 	"vfiouser/devices/virtio-net/spec"
@@ -16,7 +17,7 @@ func (r *rig) flood() (stop func()) {
 		defer close(done)
 		var frames [][]byte
 		for i := range 64 {
-			frames = append(frames, frameOf(i, 60+20*i))
+			frames = append(frames, packet{from: fmt.Sprintf("10.0.0.1:%d", 1+i), to: "10.0.0.2:2", proto: protoUDP, payload: 20 * i}.frame())
 		}
 		for q := 0; ; q++ {
 			select {

@@ -163,18 +163,7 @@ func TestPairsChangeUnderTraffic(t *testing.T) {
 	for _, byMessage := range []bool{false, true} {
 		r := newRig(t, Config{Pairs: 4})
 		g := r.attach(options{features: all, byMessage: byMessage})
-		stop, stopped := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(stopped)
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				r.arrive(i%4, packet{from: fmt.Sprintf("10.0.0.1:%d", 1+i%1000), to: "10.0.0.2:2", proto: protoUDP}.frame())
-			}
-		}()
+		stop := r.flood()
 		for i := range 30 {
 			if n := uint16(i%4 + 1); i%3 == 0 {
 				g.rss(spec.HashAll, 0, []uint16{0, n - 1}...)
@@ -196,8 +185,7 @@ func TestPairsChangeUnderTraffic(t *testing.T) {
 				t.Errorf("%d frames for a queue that is not in use", n)
 			}
 		}
-		close(stop)
-		<-stopped
+		stop()
 		g.d.Close()
 	}
 }
