@@ -18,14 +18,15 @@ type benchDriver struct {
 	desc  []byte
 	avail []byte
 	used  []byte
-	next  int // chains offered
-	seen  int // chains found used
+	meta  spec.PackedDesc // but for what says that it is available
+	next  int             // chains offered
+	seen  int             // chains found used
 }
 
 func newBenchDriver(b testing.TB, cfg Config) (*benchDriver, *Queue, *guest) {
 	s, q := newSplit(b, cfg)
 	g := s.g
-	d := &benchDriver{cfg: s.cfg, desc: g.at(s.cfg.Desc, int(spec.DescBytes(cfg.Size)))}
+	d := &benchDriver{cfg: s.cfg, meta: spec.PackedDesc{Len: 64}, desc: g.at(s.cfg.Desc, int(spec.DescBytes(cfg.Size)))}
 	if cfg.Packed {
 		dma.Store32(g.at(s.cfg.Driver, 4), 0, spec.EventWord(0, spec.EventDisable))
 	} else {
@@ -53,7 +54,8 @@ func (d *benchDriver) offer(n int) {
 		return
 	}
 	for range n {
-		p := spec.PackedDesc{Len: 64, Flags: spec.PackedAvail(d.next/size%2 == 0)}
+		p := d.meta
+		p.Flags |= spec.PackedAvail(d.next/size%2 == 0)
 		dma.StoreRelease64(d.desc, 16*(d.next%size)+8, p.Word())
 		d.next++
 	}
@@ -112,6 +114,38 @@ func BenchmarkRing(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkIndirect is the same for chains of two buffers in an indirect table.
+func BenchmarkIndirect(b *testing.B) {
+	benchLayouts(b, func(b *testing.B, cfg Config) {
+		cfg.Indirect = true
+		d, q, g := newBenchDriver(b, cfg)
+		for i := range int(cfg.Size) {
+			table := tablesAt + 32*uint64(i)
+			g.desc(table, 0, spec.Desc{Addr: dataAt, Len: 12, Flags: spec.DescNext, Next: 1})
+			g.desc(table, 1, spec.Desc{Addr: dataAt + 64, Len: 64})
+			if cfg.Packed {
+				g.desc(table, 0, spec.Desc{Addr: dataAt, Len: 12})
+				dma.Store64(d.desc, 16*i, table)
+				d.meta = spec.PackedDesc{Len: 32, Flags: spec.DescIndirect}
+			} else {
+				g.desc(d.cfg.Desc, i, spec.Desc{Addr: table, Len: 32, Flags: spec.DescIndirect})
+			}
+		}
+		chains := make([]Chain, benchBatch)
+		for b.Loop() {
+			d.offer(benchBatch)
+			if n, err := q.Take(chains); n != benchBatch || len(chains[0].Readable) != 2 {
+				b.Fatal(n, err)
+			}
+			for i := range chains {
+				q.Push(&chains[i], 0)
+			}
+			q.Publish()
+		}
+		perChain(b, b.N*benchBatch)
+	})
 }
 
 // BenchmarkTwoCores has the driver on a core of its own: cache lines travel.

@@ -66,12 +66,17 @@ func (q *Queue) add(c *Chain, addr uint64, n uint32, flags uint16) error {
 	return nil
 }
 
-// translate finds the memory of a buffer, which may go on in the next regions.
+// translate finds the memory of a buffer.
 func (q *Queue) translate(c *Chain, addr uint64, n uint32, write bool) error {
 	list, prot := &c.Readable, dma.ProtRead
 	if write {
 		list, prot = &c.Writable, dma.ProtWrite
 	}
+	if b, err := q.r.Bytes(addr, uint64(n), prot); err == nil {
+		*list = append(*list, b)
+		return nil
+	}
+	// It may go on in the next regions.
 	for left := uint64(n); left > 0; {
 		b, err := q.r.Span(addr, left, prot)
 		if err != nil {

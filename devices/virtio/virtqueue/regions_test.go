@@ -95,7 +95,7 @@ func TestLargestQueues(t *testing.T) {
 		g := newGuest(t, 1<<20)
 		g.share(0, 1<<20, dma.ProtRead|dma.ProtWrite)
 		cfg := Config{Size: size, Packed: packed, EventIdx: true, Desc: base, Driver: base + 0x80000, Device: base + 0xa0000}
-		d := &benchDriver{cfg: cfg, desc: g.at(cfg.Desc, 16*size)}
+		d := &benchDriver{cfg: cfg, meta: spec.PackedDesc{Len: 1}, desc: g.at(cfg.Desc, 16*size)}
 		if !packed {
 			d.avail, d.used = g.at(cfg.Driver, int(spec.AvailBytes(size))), g.at(cfg.Device, int(spec.UsedBytes(size)))
 		}
