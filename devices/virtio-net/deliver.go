@@ -11,12 +11,16 @@ import (
 // buffers of 512 bytes.
 const maxMerged = 128
 
+// maxAsked bounds how often a driver is asked for buffers in one delivery.
+const maxAsked = 2 * maxMerged
+
 // buffers are receive chains that were taken: those from next to end are not yet used.
 type buffers struct {
 	chains    [maxMerged]virtqueue.Chain
 	next, end int
 	broken    bool // the queue has failed
 	size      int  // bytes of one of those that were taken last
+	asked     int  // how often the driver was asked for more in this delivery
 }
 
 // wanted is how many buffers to take for so many frames, of which the first needs so many
@@ -69,7 +73,7 @@ func (rx *receiver) fill(frames []vnet.Frame, reports []spec.HashReport) (n int)
 		}
 		n++
 	}
-	rx.untake()
+	rx.done()
 	if n > lost {
 		rx.round += n - lost
 		rx.stats.frames.Add(uint64(n - lost))
@@ -142,7 +146,9 @@ func (rx *receiver) takeAll() {
 // await asks the driver to tell of the next buffer that it gives, and says whether it has
 // given one already. What there is must be taken: the driver tells of what comes after it.
 func (rx *receiver) await() bool {
-	if rx.buffers.broken {
+	b := &rx.buffers
+	// A driver that takes its word back again and again does not keep us here.
+	if b.asked++; b.broken || b.asked > maxAsked {
 		return false
 	}
 	rx.starved.Store(true)
@@ -156,6 +162,12 @@ func (rx *receiver) untake() {
 		rx.q.Untake(b.end - b.next)
 	}
 	b.next, b.end = 0, 0
+}
+
+// done ends a delivery.
+func (rx *receiver) done() {
+	rx.untake()
+	rx.buffers.asked = 0
 }
 
 // one delivers a frame in the next chain, if that is long enough.

@@ -69,6 +69,9 @@ func (rx *receiver) finish(f *vnet.Frame, reports []spec.HashReport) bool {
 		}
 		reports = rx.same[:]
 	}
+	if size := int(f.Header.GSOSize); size > 0 && !rx.roomFor(f.Len/size+1) {
+		return false
+	}
 	begun, refused := false, false
 	reason := rx.lower.Lower(f, rx.can, func(segments []vnet.Frame) bool {
 		for len(segments) > 0 {
@@ -90,6 +93,20 @@ func (rx *receiver) finish(f *vnet.Frame, reports []spec.HashReport) bool {
 		rx.stats.dropped[reason].Add(1)
 	}
 	return begun || !refused
+}
+
+// roomFor says whether there are n buffers, or as many as there will ever be: the segments of
+// a frame are delivered as a whole if they can be. If not the driver is asked to tell of the next.
+func (rx *receiver) roomFor(n int) bool {
+	n = min(n, maxMerged, rx.q.Size()/2)
+	for {
+		rx.takeAll()
+		ok := rx.buffers.end >= n
+		if ok || !rx.await() {
+			rx.done()
+			return ok
+		}
+	}
 }
 
 // tagged says whether a frame is longer than the MTU allows only by a VLAN tag, which is no

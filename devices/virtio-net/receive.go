@@ -54,7 +54,7 @@ func (rx *receiver) start(q *virtio.Queue) {
 	rx.starved.Store(false)
 	rx.round = 0
 	b := &rx.buffers
-	b.next, b.end, b.broken = 0, 0, false // a fault may have left some
+	b.next, b.end, b.broken, b.asked = 0, 0, false, 0 // a fault may have left some
 	if q.Enter() {
 		q.Disarm()
 		q.Exit()

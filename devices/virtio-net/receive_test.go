@@ -215,6 +215,32 @@ func TestWhatTheDriverCannotFinishIsFinished(t *testing.T) {
 	}
 }
 
+// Segments that are cut here wait for buffers like any other frame.
+func TestSegmentsWaitForBuffers(t *testing.T) {
+	for _, features := range []uint64{0, virtio.FeatureRingPacked | virtio.FeatureEventIdx} {
+		for _, byMessage := range []bool{false, true} {
+			r := newRig(t, Config{})
+			g := r.attach(options{features: features, size: 16, buffers: 5, byMessage: byMessage})
+			var sent, got []byte
+			for i := range 40 {
+				data := segments(4000)
+				data[len(data)-1] = byte(i)
+				sent = append(sent, data[54:]...)
+				r.link.Arrive(linktest.Frame{Header: segmentHeader(1000), Data: data})
+			}
+			for _, f := range g.pairs[0].receive(160) {
+				got = append(got, f.Data[54:]...)
+			}
+			if !bytes.Equal(got, sent) {
+				t.Error("the payload is not what was sent")
+			}
+			if lost := r.card.Stats()[0].Receive.NoBuffer; lost != 0 {
+				t.Errorf("%d segments were lost", lost)
+			}
+		}
+	}
+}
+
 func TestOffloadsChangeByCommand(t *testing.T) {
 	for _, byMessage := range []bool{false, true} {
 		offloadsChange(t, options{features: all, without: virtio.FeatureRingPacked, byMessage: byMessage})
