@@ -21,6 +21,11 @@ const newPeer = -1
 // losePause is how long a worker has to come back from a connection that is to be closed.
 const losePause = time.Millisecond
 
+// announcePause is how long a driver has to find out that there is somebody again, before it
+// is asked to make itself known. Linux, told of both at once, does that first, while what it
+// sends is still dropped.
+const announcePause = time.Second / 2
+
 // maxAccepts is how many peers are taken or refused for one event.
 const maxAccepts = 16
 
@@ -47,8 +52,11 @@ type streamPort struct {
 	pause   time.Duration
 	timer   *reactor.Timer
 	resting bool // until the timer comes
-	warned  bool
-	closed  bool
+
+	announcing *reactor.Timer // nil before it is needed
+
+	warned bool
+	closed bool
 
 	asking sync.WaitGroup // for addresses
 	ctx    context.Context
@@ -235,8 +243,21 @@ func (p *streamPort) establish(fd int) {
 	p.link.opt.Logger.Info("the peer of a stream is there", "stream", p.link.place.String())
 	p.card.SetCarrier(true)
 	if p.peers++; p.peers > 1 {
-		p.card.Announce()
+		p.announceSoon()
 	}
+}
+
+// announceSoon has the driver make itself known to the peer, if that stays.
+func (p *streamPort) announceSoon() {
+	if p.announcing == nil {
+		p.announcing = p.link.opt.Reactor.AfterFunc(announcePause, func() {
+			if p.conn.Load() != nil {
+				p.card.Announce()
+			}
+		})
+		return
+	}
+	p.announcing.Reset(announcePause)
 }
 
 // lose closes the connection, or tries so again in a moment.
@@ -375,6 +396,9 @@ func (p *streamPort) Close() error {
 	p.watch.sync(func() {
 		first = !p.closed
 		p.closed = true
+		if p.announcing != nil {
+			p.announcing.Stop()
+		}
 		if p.timer != nil {
 			p.timer.Stop()
 		}
