@@ -1,10 +1,14 @@
 package guest
 
 import (
+	"encoding/binary"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // TestStream has a guest use two cards with stream links: one reaches passt, which dies
@@ -40,6 +44,11 @@ func TestStream(t *testing.T) {
 		checkCarrier(t, g, outside, true)
 		run(t, g, "ping -c 2 -i 0.1 -w 5 "+passtHost)
 	})
+	t.Run("the next one is told who is there", func(t *testing.T) {
+		checkCarrier(t, g, outside, false)
+		os.Remove(toPasst)
+		checkAnnouncement(t, toPasst, net.ParseIP(passtGuest))
+	})
 	t.Run("QEMU's own card", func(t *testing.T) {
 		ours, other := member{nic: cable, id: 1, g: g}, member{nic: theirs, id: 2, g: g}
 		ours.join(t)
@@ -52,4 +61,40 @@ func TestStream(t *testing.T) {
 		checkMemberChecksums(t, ours, other)
 	})
 	powerOff(t, g)
+}
+
+// checkAnnouncement is the peer at a stream's path, and waits until the guest tells, unasked,
+// who has its address.
+func checkAnnouncement(t *testing.T, path string, address net.IP) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	deadline := time.Now().Add(15 * time.Second)
+	l.SetDeadline(deadline)
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(deadline)
+	for {
+		var length [4]byte
+		if _, err := io.ReadFull(conn, length[:]); err != nil {
+			t.Fatalf("no announcement of %v comes: %v", address, err)
+		}
+		f := make([]byte, binary.BigEndian.Uint32(length[:]))
+		if _, err := io.ReadFull(conn, f); err != nil {
+			t.Fatal(err)
+		}
+		if len(f) < 42 || binary.BigEndian.Uint16(f[12:]) != etherTypeARP {
+			continue
+		}
+		// (sender and target of an announcement are the same; RFC 5227, 3)
+		if sender, target := net.IP(f[28:32]), net.IP(f[38:42]); sender.Equal(address) && target.Equal(address) {
+			return
+		}
+	}
 }
