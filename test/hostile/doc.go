@@ -7,5 +7,8 @@
 // without a long pause. After it the victim must serve a well-behaved client, and
 // goroutines, descriptors and mappings must be as many as before.
 //
+// The tests of virtio-net do the same with network cards: one on a loop and two on the
+// switch that the victim is on, whose frames must all come, and unharmed.
+//
 // Everything is in test files. Random attacks print their seed; -seed sets it.
 package hostile

@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -19,7 +20,8 @@ const (
 	// are trapped and its completions interrupt, so it depends on both the reactor
 	// and the worker.
 	pace = 500 * time.Microsecond
-	// progress is how many operations it must do while an attack lasts.
+	// progress is how many operations it must do while an attack lasts, if an operation is
+	// small.
 	progress = 20
 )
 
@@ -29,6 +31,7 @@ type healthy struct {
 	worst  atomic.Int64 // longest of them, ns
 	since  atomic.Int64 // beginning of the current one, ns after start
 	start  time.Time
+	few    int64 // in place of progress, if operations are large
 	mu     sync.Mutex
 	failed error
 }
@@ -52,34 +55,49 @@ func newHealthy(t *testing.T, path string) *healthy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &healthy{start: time.Now()}
-	stop, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		h.work(c.Namespace(1), stop)
-	}()
 	t.Cleanup(func() {
-		close(stop)
-		<-ended
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	h.goesOn(t, h.mark()) // everything that it starts is there
+	h := &healthy{start: time.Now()}
+	h.work(t, h.storage(c.Namespace(1)))
 	return h
 }
 
-// work writes and reads back.
-func (h *healthy) work(n *driver.Namespace, stop <-chan struct{}) {
-	tick := time.NewTicker(pace)
-	defer tick.Stop()
-	out, in := make([]byte, 2*pageSize), make([]byte, 2*pageSize)
-	for i := uint64(0); ; i++ {
-		select {
-		case <-stop:
-			return
-		case <-tick.C:
+// work does something again and again until the test ends, or fails.
+func (h *healthy) work(t *testing.T, round func(i uint64) error) {
+	t.Helper()
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(pace)
+		defer tick.Stop()
+		for i := uint64(0); ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			if err := round(i); err != nil {
+				h.mu.Lock()
+				h.failed = err
+				h.mu.Unlock()
+				return
+			}
 		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-ended
+	})
+	h.goesOn(t, h.mark()) // everything that it starts is there
+}
+
+// storage writes and reads back.
+func (h *healthy) storage(n *driver.Namespace) func(i uint64) error {
+	out, in := make([]byte, 2*pageSize), make([]byte, 2*pageSize)
+	return func(i uint64) error {
 		for k := 0; k < len(out); k += 8 {
 			binary.LittleEndian.PutUint64(out[k:], (i<<16|uint64(k))*0x9e3779b97f4a7c15)
 		}
@@ -91,12 +109,7 @@ func (h *healthy) work(n *driver.Namespace, stop <-chan struct{}) {
 		if err == nil && !bytes.Equal(in, out) {
 			err = errors.New("read something else than was written")
 		}
-		if err != nil {
-			h.mu.Lock()
-			h.failed = err
-			h.mu.Unlock()
-			return
-		}
+		return err
 	}
 }
 
@@ -127,7 +140,7 @@ func (h *healthy) mark() int64 {
 // goesOn waits for operations done since mark; each of them must be quick.
 func (h *healthy) goesOn(t *testing.T, mark int64) {
 	t.Helper()
-	for h.done.Load() < mark+progress {
+	for h.done.Load() < mark+cmp.Or(h.few, progress) {
 		if err := h.err(); err != nil {
 			t.Fatalf("the healthy device: %v", err)
 		}
@@ -153,8 +166,8 @@ func (h *healthy) unharmed(t *testing.T, mark int64) {
 	}
 }
 
-// serves checks that the victim serves a client that behaves.
-func (l *lab) serves(t *testing.T) {
+// stores is a client of the victim that behaves.
+func (l *lab) stores(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -39,6 +39,8 @@ type lab struct {
 	victim  *engine.Endpoint
 	mode    nvme.DoorbellMode
 	gate    *gate // before the file of fileNS
+	// serves checks that the victim serves a client that behaves.
+	serves func(t *testing.T)
 }
 
 // newLab starts everything; the victim's doorbells are in the mode given. No attack of a
@@ -51,22 +53,8 @@ func newLab(t *testing.T, mode nvme.DoorbellMode) *lab {
 // newImpatientLab is newLab with the time-out given.
 func newImpatientLab(t *testing.T, mode nvme.DoorbellMode, timeout time.Duration) *lab {
 	t.Helper()
-	e, err := engine.New(engine.Config{
-		Logger:           slog.New(strict{t}),
-		Workers:          1,
-		NegotiateTimeout: timeout,
-		WriteTimeout:     timeout,
-		DMATimeout:       timeout,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	l := &lab{engine: e, mode: mode}
+	l := &lab{engine: newEngine(t, timeout), mode: mode}
+	l.serves = l.stores
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, make([]byte, diskSize), 0o600); err != nil {
 		t.Fatal(err)
@@ -84,6 +72,27 @@ func newImpatientLab(t *testing.T, mode nvme.DoorbellMode, timeout time.Duration
 	return l
 }
 
+// newEngine has one worker for all devices.
+func newEngine(t *testing.T, timeout time.Duration) *engine.Engine {
+	t.Helper()
+	e, err := engine.New(engine.Config{
+		Logger:           slog.New(strict{t}),
+		Workers:          1,
+		NegotiateTimeout: timeout,
+		WriteTimeout:     timeout,
+		DMATimeout:       timeout,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
 func memory(t *testing.T) block.Backend {
 	t.Helper()
 	b, err := block.Memory(diskSize)
@@ -93,13 +102,22 @@ func memory(t *testing.T) block.Backend {
 	return b
 }
 
-// serve starts a device on a socket of its own.
+// serve starts a controller.
 func (l *lab) serve(t *testing.T, cfg nvme.Config) *engine.Endpoint {
 	t.Helper()
 	c, err := nvme.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l.start(t, c)
+}
+
+// start starts a device on a socket of its own.
+func (l *lab) start(t *testing.T, c interface {
+	engine.Device
+	Close() error
+}) *engine.Endpoint {
+	t.Helper()
 	ep, err := l.engine.Register(filepath.Join(t.TempDir(), "socket"), c)
 	if err != nil {
 		t.Fatal(err)

@@ -66,6 +66,10 @@ func (m *ram) read(off uint64, b []byte) {
 	clear(b[n:])
 }
 
+func (m *ram) write16(off uint64, v uint16) {
+	m.write(off, binary.LittleEndian.AppendUint16(nil, v))
+}
+
 func (m *ram) write32(off uint64, v uint32) {
 	m.write(off, binary.LittleEndian.AppendUint32(nil, v))
 }

@@ -126,14 +126,14 @@ func (g *rig) restart() {
 }
 
 // until polls for a condition and serves the server's commands meanwhile.
-func (g *rig) until(what string, holds func() bool) {
-	g.a.Helper()
+func (c *raw) until(what string, holds func() bool) {
+	c.a.Helper()
 	for deadline := time.Now().Add(patience); !holds(); {
 		if time.Now().After(deadline) {
-			g.a.Fatalf("in vain: %s", what)
+			c.a.Fatalf("in vain: %s", what)
 		}
-		if err := g.pump(); err != nil {
-			g.a.Fatalf("while waiting until %s: %v", what, err)
+		if err := c.pump(); err != nil {
+			c.a.Fatalf("while waiting until %s: %v", what, err)
 		}
 		time.Sleep(20 * time.Microsecond) // polls
 	}
