@@ -26,6 +26,20 @@ type Chain struct {
 	segs   []segment // what copies holds, in order
 }
 
+// trim forgets the room for an unusual number of buffers, so that chains which are seldom used
+// do not each keep it.
+func (c *Chain) trim() {
+	if cap(c.Readable) > maxWalked {
+		c.Readable = nil
+	}
+	if cap(c.Writable) > maxWalked {
+		c.Writable = nil
+	}
+	if cap(c.segs) > maxWalked {
+		c.segs = nil
+	}
+}
+
 // segment is a range of guest memory.
 type segment struct {
 	addr uint64
@@ -40,6 +54,7 @@ func (c *Chain) reset() {
 
 // add appends a buffer of a chain.
 func (q *Queue) add(c *Chain, addr uint64, n uint32, flags uint16) error {
+	q.walked++
 	if n == 0 {
 		return nil
 	}

@@ -30,6 +30,10 @@ func (q *Queue) takePacked(chains []Chain) (int, error) {
 			break
 		}
 		at, wrap = q.advance(at, wrap, c.descs)
+		if q.walked > maxWalked {
+			n++
+			break
+		}
 	}
 	for i := range chains[:n] {
 		c := &chains[i]
@@ -47,6 +51,10 @@ func (q *Queue) takePacked(chains []Chain) (int, error) {
 		}
 		if e := q.onePacked(c); e != nil {
 			n, err = i, e
+			break
+		}
+		if q.walked > maxWalked {
+			n, err = i+1, nil // what is wrong behind it comes up again
 			break
 		}
 	}

@@ -27,6 +27,7 @@ type Queue struct {
 	places []uint16
 	place  int
 
+	walked   int      // descriptors that the last Take has followed, beside single ones
 	pushed   []uint64 // what Publish will publish, see entry
 	joins    bool     // the next chain may be told of with the last one in pushed, see join
 	inflight int      // taken and not yet published: chains, or packed descriptors
@@ -102,7 +103,13 @@ func everywhere(r *dma.Reader, a area, prot dma.Prot) bool {
 	return true
 }
 
-// Take takes up to len(chains) available chains in their order. An Error is about the
+// maxWalked is the number of descriptors after which a batch ends: more than a batch of the
+// longest chains of a driver that means well, and as many as may be followed before somebody
+// else has his turn. One chain may have more.
+const maxWalked = 2048
+
+// Take takes up to len(chains) available chains in their order; fewer if they are unusually
+// long, so that it always takes about the same time. An Error is about the
 // chain after the n that it gives; the queue is then broken for good, though what was taken
 // may still be pushed and published. After ErrRemote and ErrMemory that chain is available
 // again and nothing is lost.
@@ -116,6 +123,7 @@ func (q *Queue) Take(chains []Chain) (n int, err error) {
 		err, q.remote.unarmed = q.remote.unarmed, nil
 		return 0, err
 	}
+	q.walked = 0
 	switch {
 	case !q.cfg.Packed:
 		n, err = q.takeSplit(chains)
@@ -124,11 +132,20 @@ func (q *Queue) Take(chains []Chain) (n int, err error) {
 	default:
 		n, err = q.fetchPacked(chains)
 	}
+	if q.walked > maxWalked {
+		for i := range chains[n:] {
+			chains[n+i].trim()
+		}
+	}
 	if e, ok := err.(*Error); ok && e.Rule != ErrMemory {
 		q.err = err
 	}
 	return n, err
 }
+
+// Walked is how many descriptors the last Take has followed, beside those that are a chain
+// alone.
+func (q *Queue) Walked() int { return q.walked }
 
 // Untake makes the last n chains that were taken, and not pushed, available again. Those
 // Chains are void.

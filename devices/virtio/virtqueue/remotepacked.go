@@ -19,7 +19,7 @@ func (q *Queue) fetchPacked(chains []Chain) (n int, err error) {
 	}
 	q.remote.fresh = window{}
 	at, wrap, room := q.avail, q.availWrap, int(q.size)-q.inflight
-	for size := 0; n < len(chains) && size < maxCopied && wrap == q.availWrap && w.holds(int(at)); n++ {
+	for size := 0; n < len(chains) && size < maxCopied && q.walked <= maxWalked && wrap == q.availWrap && w.holds(int(at)); n++ {
 		if !available(dma.Load64(flags, spec.DescSize*(int(at)-w.from)+8), wrap) {
 			break
 		}

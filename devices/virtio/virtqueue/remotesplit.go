@@ -51,7 +51,7 @@ func (q *Queue) sendSplit() (n uint16, err error) {
 // is about the one after them.
 func (q *Queue) fetchSplit(chains []Chain, err error) (int, error) {
 	n, size := 0, 0
-	for ; n < len(chains) && size < maxCopied; n++ {
+	for ; n < len(chains) && size < maxCopied && q.walked <= maxWalked; n++ {
 		c := &chains[n]
 		if e := q.fetchChain(c); e != nil {
 			err = fail(e, (q.avail+uint16(n))&(q.size-1))
@@ -59,7 +59,7 @@ func (q *Queue) fetchSplit(chains []Chain, err error) (int, error) {
 		}
 		size += len(c.copies)
 	}
-	if n < len(chains) && size >= maxCopied {
+	if n < len(chains) && (size >= maxCopied || q.walked > maxWalked) {
 		err = nil // comes up again
 	}
 	q.avail += uint16(n)

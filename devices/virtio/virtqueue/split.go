@@ -52,6 +52,10 @@ func (q *Queue) takeSplit(chains []Chain) (int, error) {
 			chains, err = chains[:i], fail(e, (q.avail+uint16(i))&mask)
 			break
 		}
+		if q.walked > maxWalked {
+			chains, err = chains[:i+1], nil // what is wrong behind it comes up again
+			break
+		}
 	}
 	q.avail += uint16(len(chains))
 	q.inflight += len(chains)
