@@ -1,6 +1,8 @@
 package virtionet
 
 import (
+	"errors"
+
 	"vfiouser/devices/virtio-net/spec"
 	"vfiouser/devices/virtio/virtqueue"
 	"vfiouser/dma"
@@ -22,6 +24,13 @@ type buffers struct {
 	size      int  // bytes of one of those that were taken last
 	asked     int  // how often the driver was asked for more in this delivery
 }
+
+// maxScattered is the number of descriptors among which those that hold the longest frame must
+// be: to look for them takes its time, for each frame, and it is the sender's.
+const maxScattered = 4096
+
+// errScattered: receive buffers of so many descriptors that it is not worth to look for bytes.
+var errScattered = errors.New("virtio-net: receive buffers have too many descriptors for their bytes")
 
 // wanted is how many buffers to take for so many frames, of which the first needs so many
 // bytes: enough for all of them, or for that one if it is large.
@@ -126,21 +135,25 @@ func (b *buffers) fetch(i int) {
 	}
 }
 
-// takeAll begins anew with all buffers that there are, up to maxMerged. A batch of a queue by
-// message can end before the ring does.
-func (rx *receiver) takeAll() {
+// takeAll begins anew with all buffers that there are, up to maxMerged, and says whether it has
+// found out how many bytes those have. A batch can end before the ring does.
+func (rx *receiver) takeAll() bool {
 	rx.untake()
 	b := &rx.buffers
-	for b.end < maxMerged {
+	for walked := 0; b.end < maxMerged; walked += rx.q.Walked() {
+		if walked > maxScattered {
+			return false
+		}
 		got, err := rx.q.Take(b.chains[b.end:])
 		if got == 0 {
 			if b.broken = err != nil; b.broken {
 				rx.q.Fail(err)
 			}
-			return
+			break
 		}
 		b.end += got
 	}
+	return true
 }
 
 // await asks the driver to tell of the next buffer that it gives, and says whether it has
@@ -206,8 +219,13 @@ func (rx *receiver) merge(f *vnet.Frame, report *spec.HashReport, need int) fitt
 	count, ok := b.enough(need)
 	if !ok {
 		// Half a ring that is not enough never will be.
-		rx.takeAll()
+		all := rx.takeAll()
 		if count, ok = b.enough(need); !ok {
+			if !all {
+				b.broken = true
+				rx.q.Fail(errScattered)
+				return noRoom
+			}
 			if b.end < min(maxMerged, rx.q.Size()/2) {
 				return noRoom
 			}

@@ -197,20 +197,31 @@ func TestMaliciousReceiveBuffers(t *testing.T) {
 			return ring.Desc{Addr: w.tableAddress, Len: spec.HeaderSize - 1, Flags: ring.DescWrite}
 		}},
 		{"to be read", func(w *raw) ring.Desc { return ring.Desc{Addr: w.tableAddress, Len: 2048} }},
+		{"of many descriptors and few bytes", func(w *raw) ring.Desc {
+			const n = 512
+			for i := range n {
+				d := ring.Desc{Flags: ring.DescWrite | ring.DescNext, Next: uint16(i + 1)}
+				if i == n-1 {
+					d = ring.Desc{Addr: w.tableAddress, Len: spec.HeaderSize, Flags: ring.DescWrite}
+				}
+				d.Put(w.table.Bytes[ring.DescSize*i:])
+			}
+			return ring.Desc{Addr: w.tableAddress, Len: n * ring.DescSize, Flags: ring.DescIndirect}
+		}},
 	} {
 		for _, byMessage := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,%v", c.name, byMessage), func(t *testing.T) {
 				checkLeaks(t)
 				broken := make(chan struct{}, 8)
 				r := newRig(t, Config{})
-				g := r.attach(options{features: spec.FeatureMrgRxBuf, buffers: 4, byMessage: byMessage,
+				g := r.attach(options{features: spec.FeatureMrgRxBuf | ring.FeatureIndirectDesc, buffers: 4, byMessage: byMessage,
 					config: func(*driver.Device) { broken <- struct{}{} }})
 				w := g.raw(g.pairs[0].rx)
 				d := c.put(w)
 				d.Put(w.desc[ring.DescSize*63:])
-				w.offer(63, 1)
+				w.offer(63, 20)
 				for i := range 5 {
-					r.arrive(0, frameOf(i, 100))
+					r.arrive(0, frameOf(i, 400))
 				}
 				<-broken
 				if err := g.d.Err(); !errors.Is(err, driver.ErrNeedsReset) {
