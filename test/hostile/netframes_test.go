@@ -48,6 +48,7 @@ func TestVirtioNetHeaders(t *testing.T) {
 	for _, layout := range layouts {
 		for _, f := range frames {
 			l.attack(t, layout.name+", "+f.name, func(a *attack) {
+				defer l.neighbours.underFlood()()
 				g := a.netStarted(layout.features|netFeatures, 256)
 				r := a.random()
 				q := g.rings[txQueue]
@@ -94,6 +95,7 @@ func TestVirtioNetSizes(t *testing.T) {
 	l := newNetLab(t, virtionet.Config{})
 	for _, layout := range layouts {
 		l.attack(t, layout.name+", 0 to 70,000 bytes", func(a *attack) {
+			defer l.neighbours.underFlood()()
 			g := a.netStarted(layout.features|netFeatures, 256)
 			q := g.rings[txQueue]
 			const longest = 70_000

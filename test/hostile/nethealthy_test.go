@@ -183,10 +183,15 @@ func (n *neighbours) await(ctx context.Context, q *driver.Queue, number uint64, 
 func (n *neighbours) underFlood() (over func()) {
 	n.flooded.Store(true)
 	return func() {
-		// The round that is under way may have begun in the flood.
-		for mark := n.done.Load(); n.done.Load() < mark+4 && n.err() == nil; {
-			time.Sleep(pace) // polls
-		}
+		n.pass(4) // the round that is under way may have begun in the flood
 		n.flooded.Store(false)
+		n.pass(4)
+	}
+}
+
+// pass lets some operations pass.
+func (n *neighbours) pass(operations int64) {
+	for mark := n.done.Load(); n.done.Load() < mark+operations && n.err() == nil; {
+		time.Sleep(pace) // polls
 	}
 }
