@@ -225,17 +225,22 @@ func TestStreamServerTakesTheAddressOfOneThatIsGone(t *testing.T) {
 	}
 }
 
-// A server that closes each connection at once is not asked more and more often.
-func TestStreamReconnectsWithPauses(t *testing.T) {
-	l, accept := listening(t, "")
-	newGuest(t, l, vnet.OffloadNone)
-	start := time.Now()
-	for range 4 {
-		must(t, accept().Close())
-	}
-	if took := time.Since(start); took < 700*time.Millisecond { // 100 + 200 + 400
-		t.Errorf("the fourth attempt came after %v", took)
-	}
+// A peer that leaves as soon as it has come is not gone to, nor let in, more and more often.
+func TestStreamPausesForPeersThatDoNotStay(t *testing.T) {
+	streams(t, func(t *testing.T, l link.Link, connect func() peer) {
+		t.Parallel() // it waits most of the time
+		g := newGuest(t, l, vnet.OffloadNone)
+		start := time.Now()
+		for range 4 {
+			p := connect()
+			g.awaitCarrier(true)
+			must(t, p.Close())
+			g.awaitCarrier(false)
+		}
+		if took := time.Since(start); took < 700*time.Millisecond { // 100 + 200 + 400
+			t.Errorf("the fourth peer was taken after %v", took)
+		}
+	})
 }
 
 // Without a driver nobody polls: what comes is not kept for the next one, and the end is seen.
