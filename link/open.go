@@ -74,8 +74,8 @@ func kinds() []kind {
 		{"null", "null", func(_ *Set, arg string) (Link, error) { return bare(arg, Null()) }},
 		{"switch", "switch:NAME", (*Set).openSwitch},
 		{"tap", tapUsage, openTap},
-		{"pcap", "pcap:FILE,LINK", (*Set).openRecorder},
 		{"stream", streamUsage, openStream},
+		{"pcap", "pcap:FILE,LINK", (*Set).openRecorder},
 	}, faultKinds()...)
 }
 
@@ -92,11 +92,11 @@ func bare(arg string, l Link) (Link, error) {
 //	loop           what a queue sends comes back on the same queue
 //	null           takes everything and delivers nothing
 //	switch:NAME    connects all cards whose link has this name
+//	tap:NAME       a tap device of the kernel; ,queues=N gives it several queues, ,up=on
+//	               brings it up; tap:fd=N is one that is open already
 //	stream:…       a socket with QEMU's framing: unix=PATH or tcp=HOST:PORT, ,server=on to
 //	               wait for the peer, ,reconnect=PAUSE (off, or a duration) for the longest
 //	               pause between two attempts
-//	tap:NAME       a tap device of the kernel; ,queues=N gives it several queues, ,up=on
-//	               brings it up; tap:fd=N is one that is open already
 //	pcap:FILE,LINK records what goes through another link; pcap:FILE,snap=BYTES,LINK no
 //	               more than so many bytes of each frame
 //	loss:1%,LINK, duplicate:1%,LINK, reorder:1%,LINK, delay:20ms,LINK, delay:20ms+5ms,LINK
