@@ -14,8 +14,8 @@ func TestNotifications(t *testing.T) {
 	checkLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
-	rings := g.drive(1, 2)
-	r := rings[0]
+	r := g.drive(1, 2)[0]
+	l.function.Settle() // queues that are not there yet are not notified
 	at := r.address()
 	kicks := func(i int) int32 { return l.echo.kicks[i].Swap(0) }
 	kicks(1)
