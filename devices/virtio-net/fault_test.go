@@ -40,6 +40,15 @@ func (f *fleeting) truncate() {
 	must(f.g.t, unix.Ftruncate(f.fd, 0))
 }
 
+// sendHalf sends a frame of which the addresses are there and the rest is in such memory.
+func (g *guest) sendHalf(frame []byte) {
+	g.t.Helper()
+	p := g.pairs[0]
+	copy(p.txBuf.Bytes[g.header:], frame[:etherSize])
+	must(g.t, p.tx.Add(1, []driver.Segment{{Addr: g.d.Addr(p.txBuf), Len: uint32(g.header + etherSize)}, {Addr: goneIOVA, Len: 500}}, nil))
+	must(g.t, p.tx.Kick())
+}
+
 // lost waits until the guest's session has ended.
 func (g *guest) lost() {
 	g.t.Helper()
@@ -132,12 +141,8 @@ func sendersMemoryGoes(t *testing.T, byMessage bool) {
 		r := newRigOn(t, eng, Config{Link: sw, MAC: a[:]})
 		g := r.attach(options{features: all})
 		memory := g.share()
-		p := g.pairs[0]
-		// The header and the addresses are there, the rest of the frame is not.
-		copy(p.txBuf.Bytes[g.header:], packet{dst: string(b[:]), src: string(a[:])}.frame())
-		must(t, unix.Ftruncate(memory.fd, 0))
-		must(t, p.tx.Add(1, []driver.Segment{{Addr: g.d.Addr(p.txBuf), Len: uint32(g.header + etherSize)}, {Addr: goneIOVA, Len: 500}}, nil))
-		must(t, p.tx.Kick())
+		memory.truncate()
+		g.sendHalf(packet{dst: string(b[:]), src: string(a[:])}.frame())
 		g.lost()
 	}
 	var want [][]byte

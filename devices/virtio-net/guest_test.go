@@ -24,7 +24,8 @@ type options struct {
 	buffer    int    // size of a receive buffer; 0: 2,048
 	buffers   int    // number of them; 0: as many as the queue has
 	byMessage bool
-	noReceive int // pair whose receive queue is not enabled; 0: none
+	socket    string // where to attach; "": the card's
+	noReceive int    // pair whose receive queue is not enabled; 0: none
 	config    func(*driver.Device)
 }
 
@@ -74,7 +75,10 @@ func (r *rig) attach(o options) *guest {
 	}
 	g := &guest{t: t, o: o}
 	var err error
-	g.dev, err = client.Attach(testContext(t), r.ep.Path())
+	if o.socket == "" {
+		o.socket = r.ep.Path()
+	}
+	g.dev, err = client.Attach(testContext(t), o.socket)
 	must(t, err)
 	t.Cleanup(func() { g.dev.Close() })
 	g.mem, err = client.NewMemory(64 << 20)

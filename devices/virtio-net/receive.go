@@ -47,6 +47,11 @@ type receiver struct {
 
 // start takes a queue over; the pair is paused.
 func (rx *receiver) start(q *virtio.Queue) {
+	// Without the lock: by message this waits for the client.
+	if q.Enter() {
+		q.Disarm()
+		q.Exit()
+	}
 	rx.mu.Lock()
 	defer rx.mu.Unlock()
 	rx.q = q
@@ -55,10 +60,6 @@ func (rx *receiver) start(q *virtio.Queue) {
 	rx.round = 0
 	b := &rx.buffers
 	b.next, b.end, b.broken, b.asked = 0, 0, false, 0 // a fault may have left some
-	if q.Enter() {
-		q.Disarm()
-		q.Exit()
-	}
 }
 
 // stop gives it back. What waits is lost, as it is on a wire.
