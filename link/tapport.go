@@ -157,6 +157,7 @@ func (p *tapPort) SetOffloads(o vnet.Offloads, pairs int) {
 			_ = attachTapQueue(q.fd, false)
 		case attachTapQueue(q.fd, true) == nil:
 			q.on.Store(true)
+			q.arm(unix.EPOLLIN) // its worker may sleep, and could not ask for it
 		}
 	}
 	if pairs > 0 {
