@@ -34,15 +34,14 @@ type tap struct {
 	name   string
 	fds    []int // one for each queue
 	news   int   // tells of changes to interfaces, or -1
-	many   bool  // queues can be taken out of service
 	uso    bool  // the kernel knows OffloadUSO4 and OffloadUSO6
 	closed atomic.Bool
 }
 
 // Tap returns a link for one card: the tap device of the kernel called name, in the network
 // namespace of the calling thread. It is made if it is not there, and then goes with the link;
-// one that is there stays (ip tuntap add). A name with %d in it gets a number from the
-// kernel.
+// one that is there stays (ip tuntap add), and must not be in use: frames would be divided
+// among its users (EBUSY). A name with %d in it gets a number from the kernel.
 //
 // Frames keep the offloads that both sides know. The interface has a carrier as long as the
 // card has a driver, and the card has one as long as the interface is up. An interface in
@@ -61,11 +60,11 @@ func Tap(name string, opt TapOptions) (Link, error) {
 	if opt.Queues < 1 || opt.Queues > maxTapQueues {
 		return nil, because(ErrSpec, "bad number of queues %d: 1 to %d are possible", opt.Queues, maxTapQueues)
 	}
-	fds, name, many, err := openTapQueues(name, opt.Queues)
+	fds, name, err := openTapQueues(name, opt.Queues)
 	if err != nil {
 		return nil, err
 	}
-	t, err := newTap(name, fds, many, opt)
+	t, err := newTap(name, fds, opt)
 	if err != nil {
 		closeAll(fds)
 		return nil, err
@@ -81,29 +80,31 @@ func TapFD(fds []int, opt TapOptions) (Link, error) {
 		return nil, because(ErrSpec, "bad number of descriptors %d: 1 to %d are possible", len(fds), maxTapQueues)
 	}
 	var name string
-	many := true
 	for i, fd := range fds {
-		n, m, err := adoptTapQueue(fd)
+		if slices.Contains(fds[:i], fd) {
+			return nil, because(ErrSpec, "descriptor %d is there twice", fd)
+		}
+		n, err := adoptTapQueue(fd)
 		if err != nil {
 			return nil, err
 		}
 		if i > 0 && n != name {
 			return nil, because(ErrSpec, "descriptors %d and %d are of two interfaces, %s and %s", fds[0], fd, name, n)
 		}
-		name, many = n, many && m
+		name = n
 	}
-	t, err := newTap(name, slices.Clone(fds), many, opt)
+	t, err := newTap(name, slices.Clone(fds), opt)
 	if err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-func newTap(name string, fds []int, many bool, opt TapOptions) (*tap, error) {
+func newTap(name string, fds []int, opt TapOptions) (*tap, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
-	t := &tap{opt: opt, name: name, fds: fds, many: many, news: -1}
+	t := &tap{opt: opt, name: name, fds: fds, news: -1}
 	return t, t.setUp()
 }
 

@@ -207,6 +207,9 @@ func TestTapByDescriptor(t *testing.T) {
 	spec := func(fd int) string { return "tap:fd=" + strconv.Itoa(fd) }
 	fd := openTun(t, "vt0", unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
 	must(t, open(t, s, spec(fd)).Close())
+	twice := openTun(t, "vt0", unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
+	checkSpec(t, s, spec(twice)+",fd="+strconv.Itoa(twice), "twice")
+	must(t, unix.Close(twice))
 	for _, flags := range []uint16{unix.IFF_TAP | unix.IFF_NO_PI, unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR} {
 		fd := openTun(t, "vt0", flags)
 		checkSpec(t, s, spec(fd), "open it with")
@@ -224,6 +227,8 @@ func TestTapRefusals(t *testing.T) {
 	busy := open(t, s, "tap:busy0")
 	persistent(t, "used0", unix.IFF_TAP)
 	open(t, s, "tap:used0")
+	persistent(t, "many0", unix.IFF_TAP|unix.IFF_MULTI_QUEUE)
+	open(t, s, "tap:many0,queues=2")
 	for _, c := range []struct {
 		spec string
 		says string
@@ -231,7 +236,10 @@ func TestTapRefusals(t *testing.T) {
 	}{
 		{"tap:lo", "no tap device", unix.EINVAL},
 		{"tap:one0,queues=2", "multi_queue", unix.EINVAL},
-		{"tap:used0", "another process", unix.EBUSY},
+		{"tap:used0", "another card", unix.EBUSY},
+		{"tap:busy0", "another card", unix.EBUSY},
+		{"tap:many0", "another card", unix.EBUSY},
+		{"tap:many0,queues=2", "another card", unix.EBUSY},
 		{"tap:", "write tap:NAME", link.ErrSpec},
 		{"tap:a/b", "bad name", link.ErrSpec},
 		{"tap:a-name-too-long-for-it", "bad name", link.ErrSpec},

@@ -39,24 +39,30 @@ func openTapQueue(name string, many bool) (int, string, error) {
 	return fd, req.Name(), nil
 }
 
-// openTapQueues opens n queues of a device. One that has a single queue by design, as "ip
-// tuntap add" makes it without multi_queue, is taken if no more is wanted.
-func openTapQueues(name string, n int) (fds []int, got string, many bool, err error) {
-	many = true
+// openTapQueues opens n queues of a device that nobody else uses. A single queue is of a device
+// that can have no more, unless "ip tuntap add" has made it with multi_queue.
+func openTapQueues(name string, n int) (fds []int, got string, err error) {
+	if openQueues(name) > 0 { // before the kernel gives us some of its frames
+		return nil, "", tapError(unix.EBUSY, name, n)
+	}
+	many := n > 1
 	got = name
 	for range n {
 		fd, g, err := openTapQueue(got, many)
-		if errors.Is(err, unix.EINVAL) && len(fds) == 0 && n == 1 {
-			many = false
-			fd, g, err = openTapQueue(got, many)
+		if errors.Is(err, unix.EINVAL) && !many {
+			fd, g, err = openTapQueue(got, true)
 		}
 		if err != nil {
 			closeAll(fds)
-			return nil, "", false, tapError(err, got, n)
+			return nil, "", tapError(err, got, n)
 		}
 		fds, got = append(fds, fd), g
 	}
-	return fds, got, many, nil
+	if openQueues(got) > n { // somebody has come at the same time
+		closeAll(fds)
+		return nil, "", tapError(unix.EBUSY, got, n)
+	}
+	return fds, got, nil
 }
 
 // tunOpenError says what to do if there is no /dev/net/tun.
@@ -77,9 +83,9 @@ func tapError(err error, name string, queues int) error {
 		return because(err, "%v; making an interface, or using one that belongs to somebody else, takes CAP_NET_ADMIN: "+
 			"run as root, or have root do \"ip tuntap add dev %s mode tap multi_queue user %d\" first", err, name, unix.Geteuid())
 	case errors.Is(err, unix.EBUSY):
-		return because(err, "%v; another process uses the interface, and it has one queue", err)
+		return because(err, "%v; another card or another program uses the interface", err)
 	case errors.Is(err, unix.E2BIG):
-		return because(err, "%v; the interface has no room for %d more queues; another process may use it", err, queues)
+		return because(err, "%v; the interface has no room for %d queues", err, queues)
 	case errors.Is(err, unix.EINVAL) && queues > 1:
 		return because(err, "%v; the interface is no tap device, or was made for one queue: "+
 			"use queues=1, or make it with \"ip tuntap add dev %s mode tap multi_queue\"", err, name)
@@ -90,23 +96,23 @@ func tapError(err error, name string, queues int) error {
 }
 
 // adoptTapQueue looks at a descriptor of a tap device that somebody else has opened.
-func adoptTapQueue(fd int) (name string, many bool, err error) {
+func adoptTapQueue(fd int) (name string, err error) {
 	req, err := unix.NewIfreq("")
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, req); err != nil {
-		return "", false, because(err, "descriptor %d: %v; it is no tap device with an interface", fd, err)
+		return "", because(err, "descriptor %d: %v; it is no tap device with an interface", fd, err)
 	}
 	const want = unix.IFF_TAP | unix.IFF_VNET_HDR // IFF_NO_PI is reported in any case
 	if flags := req.Uint16(); flags&(want|unix.IFF_TUN) != want {
-		return "", false, because(ErrSpec, "descriptor %d: open it with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR", fd)
+		return "", because(ErrSpec, "descriptor %d: open it with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR", fd)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
-		return "", false, err
+		return "", err
 	}
 	unix.CloseOnExec(fd)
-	return req.Name(), req.Uint16()&unix.IFF_MULTI_QUEUE != 0, nil
+	return req.Name(), nil
 }
 
 // setTapHeader has frames begin with vnet's header, in little-endian.
