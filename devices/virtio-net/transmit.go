@@ -26,7 +26,8 @@ type transmitter struct {
 	blocked bool          // the link refused a frame
 	chains  [batch]virtqueue.Chain
 	frames  [batch]vnet.Frame
-	from    [batch]uint8 // the chain of a frame
+	from    [batch]uint8       // the chain of a frame
+	bad     [batch]vnet.Reason // why a chain makes no frame
 	stats   transmitStats
 
 	coalescer coalescer
@@ -78,6 +79,9 @@ func (t *transmitter) send() int {
 	}
 	for i := range t.chains[:used] {
 		t.q.Push(&t.chains[i], 0)
+		if r := t.bad[i]; r != vnet.ReasonNone {
+			t.stats.dropped[r].Add(1)
+		}
 	}
 	if used < n {
 		t.q.Untake(n - used)
@@ -97,8 +101,7 @@ func (t *transmitter) parseAll(n int) (frames, good int) {
 		if int(c.ReadableLen) < t.header {
 			return frames, i
 		}
-		if r := t.parse(&t.frames[frames], c); r != vnet.ReasonNone {
-			t.stats.dropped[r].Add(1)
+		if t.bad[i] = t.parse(&t.frames[frames], c); t.bad[i] != vnet.ReasonNone {
 			continue
 		}
 		t.from[frames] = uint8(i)

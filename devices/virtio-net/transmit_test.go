@@ -143,6 +143,9 @@ func TestLinkThatIsFull(t *testing.T) {
 				}
 				sent = append(sent, l.Sent()...)
 				equal(t, sent, want...)
+				if n := r.card.Stats()[0].Transmit.Dropped[vnet.ReasonShort]; n != 2 {
+					t.Errorf("%d counted as dropped", n)
+				}
 			})
 		}
 	}
