@@ -56,7 +56,10 @@ func (k *control) publish() {
 		p.steers.Store(k.pairs > 1 && k.rss == nil)
 		p.rx.turn.Lock()
 		p.rx.mu.Lock()
-		p.rx.inUse, p.rx.can = p.rx.inUse || i < k.pairs, can
+		p.rx.inUse = p.rx.inUse || i < k.pairs
+		if p.rx.can != can {
+			p.rx.can, p.rx.cut = can, 0 // the next frame is cut in another way, or not at all
+		}
 		p.rx.mu.Unlock()
 		p.rx.turn.Unlock()
 	}

@@ -2,6 +2,7 @@ package virtionet
 
 import (
 	"errors"
+	"time"
 
 	"vfiouser/devices/virtio-net/spec"
 	"vfiouser/devices/virtio/virtqueue"
@@ -83,6 +84,9 @@ func (rx *receiver) fill(frames []vnet.Frame, reports []spec.HashReport) (n int)
 		n++
 	}
 	rx.done()
+	if n > 0 {
+		rx.waiting = time.Time{}
+	}
 	if n > lost {
 		rx.round += n - lost
 		rx.stats.frames.Add(uint64(n - lost))
@@ -226,7 +230,7 @@ func (rx *receiver) merge(f *vnet.Frame, report *spec.HashReport, need int) fitt
 				rx.q.Fail(errScattered)
 				return noRoom
 			}
-			if b.end < min(maxMerged, rx.q.Size()/2) {
+			if b.end < min(maxMerged, rx.q.Size()/2) && rx.patient() {
 				return noRoom
 			}
 			return tooSmall
@@ -241,6 +245,19 @@ func (rx *receiver) merge(f *vnet.Frame, report *spec.HashReport, need int) fitt
 	}
 	b.next += count
 	return delivered
+}
+
+// patience is for how long a frame waits for a driver that has given buffers, but too few for it.
+// There are drivers that never give more, and others' frames wait behind it.
+const patience = 100 * time.Millisecond
+
+// patient says whether the next frame should wait on.
+func (rx *receiver) patient() bool {
+	now := time.Now()
+	if rx.waiting.IsZero() {
+		rx.waiting = now
+	}
+	return now.Sub(rx.waiting) < patience
 }
 
 // enough is how many of the chains at hand hold need bytes.

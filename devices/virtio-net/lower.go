@@ -49,7 +49,8 @@ func (rx *receiver) ready(frames []vnet.Frame) int {
 }
 
 // finish does for a frame what the driver cannot, and delivers the result. It returns false
-// if nothing was delivered because there are no buffers.
+// if there were no buffers for all of it; the same frame is then to come next, and what was
+// delivered of it is not delivered again.
 func (rx *receiver) finish(f *vnet.Frame, reports []spec.HashReport) bool {
 	if f.Header.GSOType == vnet.GSONone && f.Len > rx.longest && !rx.tagged(f) {
 		rx.stats.tooLong.Add(1)
@@ -69,20 +70,23 @@ func (rx *receiver) finish(f *vnet.Frame, reports []spec.HashReport) bool {
 		}
 		reports = rx.same[:]
 	}
-	if size := int(f.Header.GSOSize); size > 0 && !rx.roomFor(f.Len/size+1) {
-		return false
-	}
-	begun, refused := false, false
+	skip, at := rx.cut, 0 // segments
+	rx.cut = 0
+	refused := false
 	reason := rx.lower.Lower(f, rx.can, func(segments []vnet.Frame) bool {
+		if at == 0 && segments[0].Len > rx.longest && !rx.tagged(&segments[0]) {
+			rx.stats.tooLong.Add(1) // all of them but the last are as long as the first
+			return false
+		}
 		for len(segments) > 0 {
 			n := min(len(segments), len(rx.same))
-			got := rx.fill(segments[:n], reports)
-			begun = begun || got > 0
+			got := min(skip, n) // were delivered before
+			skip -= got
 			if got < n {
+				got += rx.fill(segments[got:n], reports)
+			}
+			if at += got; got < n {
 				refused = true
-				if begun {
-					rx.stats.noBuffer.Add(uint64(len(segments) - got))
-				}
 				return false
 			}
 			segments = segments[n:]
@@ -92,21 +96,10 @@ func (rx *receiver) finish(f *vnet.Frame, reports []spec.HashReport) bool {
 	if reason != vnet.ReasonNone {
 		rx.stats.dropped[reason].Add(1)
 	}
-	return begun || !refused
-}
-
-// roomFor says whether there are n buffers, or as many as there will ever be: the segments of
-// a frame are delivered as a whole if they can be. If not the driver is asked to tell of the next.
-func (rx *receiver) roomFor(n int) bool {
-	n = min(n, maxMerged, rx.q.Size()/2)
-	for {
-		rx.takeAll()
-		ok := rx.buffers.end >= n
-		if ok || !rx.await() {
-			rx.done()
-			return ok
-		}
+	if refused {
+		rx.cut = at
 	}
+	return !refused
 }
 
 // tagged says whether a frame is longer than the MTU allows only by a VLAN tag, which is no

@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio-net/spec"
@@ -35,7 +36,9 @@ type receiver struct {
 	// starved: the driver gave too few buffers, and is asked to tell of new ones. Frames, if
 	// any, wait in the backlog.
 	starved atomic.Bool
-	refused uint64 // pairs whose link has more frames for this queue
+	refused uint64    // pairs whose link has more frames for this queue
+	cut     int       // segments of the next frame that were delivered already
+	waiting time.Time // since when there are too few buffers for the next frame; 0: there are not
 	lower   vnet.Scratch
 	single  [1]vnet.Frame
 	same    [32]spec.HashReport // of the segments of a frame
@@ -57,7 +60,7 @@ func (rx *receiver) start(q *virtio.Queue) {
 	rx.q = q
 	rx.started.Store(true)
 	rx.starved.Store(false)
-	rx.round = 0
+	rx.round, rx.cut, rx.waiting = 0, 0, time.Time{}
 	b := &rx.buffers
 	b.next, b.end, b.broken, b.asked = 0, 0, false, 0 // a fault may have left some
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"vfiouser/devices/virtio-net/spec"
 	virtio "vfiouser/devices/virtio/spec"
@@ -100,6 +101,22 @@ func TestMTUBoundsWhatIsReceived(t *testing.T) {
 	big := linktest.Frame{Data: segments(4000), Header: segmentHeader(1000)}
 	r.link.Arrive(big)
 	equal(t, g.pairs[0].receive(3), exact, tagged, big.Data)
+}
+
+// Segments are bounded too, once they have been cut.
+func TestMTUBoundsSegments(t *testing.T) {
+	r := newRig(t, Config{MTU: 1400})
+	g := r.attach(options{features: spec.FeatureMrgRxBuf | spec.FeatureMTU | spec.FeatureGuestCSUM})
+	r.link.Arrive(linktest.Frame{Data: segments(4000), Header: segmentHeader(1361)})
+	r.link.Arrive(linktest.Frame{Data: segments(2720), Header: segmentHeader(1360)})
+	for _, f := range g.pairs[0].receive(2) {
+		if len(f.Data) != 1400+etherSize {
+			t.Errorf("%d bytes", len(f.Data))
+		}
+	}
+	if got := r.card.Stats()[0].Receive; got.TooLong != 1 || got.Frames != 2 {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestFramesWithoutADriverAreDropped(t *testing.T) {
@@ -215,12 +232,13 @@ func TestWhatTheDriverCannotFinishIsFinished(t *testing.T) {
 	}
 }
 
-// Segments that are cut here wait for buffers like any other frame.
+// Segments that are cut here wait for buffers like any other frame, also if the driver never
+// has enough for all those of a frame.
 func TestSegmentsWaitForBuffers(t *testing.T) {
 	for _, features := range []uint64{0, virtio.FeatureRingPacked | virtio.FeatureEventIdx} {
 		for _, byMessage := range []bool{false, true} {
 			r := newRig(t, Config{})
-			g := r.attach(options{features: features, size: 16, buffers: 5, byMessage: byMessage})
+			g := r.attach(options{features: features, size: 16, buffers: 3, byMessage: byMessage})
 			var sent, got []byte
 			for i := range 40 {
 				data := segments(4000)
@@ -238,6 +256,23 @@ func TestSegmentsWaitForBuffers(t *testing.T) {
 				t.Errorf("%d segments were lost", lost)
 			}
 		}
+	}
+}
+
+// A frame that is more than all the buffers of a driver who gives few does not keep those behind
+// it for good.
+func TestFrameThatNeverFitsDoesNotBlock(t *testing.T) {
+	for _, byMessage := range []bool{false, true} {
+		r := newRig(t, Config{})
+		g := r.attach(options{features: spec.FeatureMrgRxBuf, size: 64, buffers: 4, buffer: 256, byMessage: byMessage})
+		r.arrive(0, frameOf(1, 1400))
+		data := frameOf(2, 200)
+		eventually(t, "the frame is given up", func() bool {
+			r.arrive(0, data) // whatever happens on the link
+			time.Sleep(time.Millisecond)
+			return r.card.Stats()[0].Receive.TooLong == 1
+		})
+		equal(t, g.pairs[0].receive(1), data)
 	}
 }
 
