@@ -29,9 +29,9 @@ type couriers struct {
 	closed  bool
 	wg      sync.WaitGroup
 
-	// discarding is held by the one that gives storage back, which for memory is nothing
-	// but processor time: 32 at a time would leave none to other devices.
-	discarding sync.Mutex
+	// bulk is held by the one whose work no data of the host bounds, which for memory is
+	// nothing but processor time: 32 at a time would leave none to other devices.
+	bulk sync.Mutex
 }
 
 func (p *couriers) init(h *host) {
@@ -88,6 +88,7 @@ type courier struct {
 	h      *host
 	data   dataWalker
 	bounce []byte
+	piece  []byte     // of blocks that do not go to the host, see inspect
 	ended  chan error // a request's result
 }
 
@@ -122,6 +123,10 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 		return c.transfer(cmd)
 	case spec.NVMDatasetManagement:
 		return c.datasetManagement(cmd)
+	case spec.NVMCompare:
+		return c.compare(cmd)
+	case spec.NVMVerify:
+		return c.verify(cmd)
 	case spec.NVMFlush:
 		if cmd.entry.NSID == spec.BroadcastNSID {
 			return c.h.c.flushAll(c)
@@ -132,13 +137,17 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 	return c.submit(cmd.ns, r)
 }
 
-// transfer moves the data of a Read or Write through private memory.
-func (c *courier) transfer(cmd *command) spec.Status {
-	n := int(cmd.request.Length)
+// buffer is the courier's memory for the data of one command.
+func (c *courier) buffer(n int) []byte {
 	if cap(c.bounce) < n {
 		c.bounce = make([]byte, n)
 	}
-	data := c.bounce[:n]
+	return c.bounce[:n]
+}
+
+// transfer moves the data of a Read or Write through private memory.
+func (c *courier) transfer(cmd *command) spec.Status {
+	data := c.buffer(int(cmd.request.Length))
 	r := cmd.request
 	r.Buffers = [][]byte{data}
 	if r.Op == block.Write {
@@ -171,8 +180,8 @@ func (c *courier) datasetManagement(cmd *command) spec.Status {
 			return spec.LBAOutOfRange | spec.StatusDNR
 		}
 	}
-	c.h.couriers.discarding.Lock()
-	defer c.h.couriers.discarding.Unlock()
+	c.h.couriers.bulk.Lock()
+	defer c.h.couriers.bulk.Unlock()
 	for _, r := range ranges {
 		if r.Blocks == 0 {
 			continue

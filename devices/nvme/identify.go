@@ -83,10 +83,11 @@ func (h *host) identifyController() *spec.IdentifyController {
 		SQES:              spec.SubmissionEntryExponent<<4 | spec.SubmissionEntryExponent,
 		CQES:              spec.CompletionEntryExponent<<4 | spec.CompletionEntryExponent,
 		Namespaces:        uint32(len(c.namespaces)),
-		ONCS:              spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures | spec.ONCSTimestamp,
-		VWC:               spec.VWCFlushBroadcast,
-		SGLS:              spec.SGLSSupported | spec.SGLSLongerThanData,
-		SubNQN:            nqn(c.cfg.Serial),
+		ONCS: spec.ONCSCompare | spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures |
+			spec.ONCSTimestamp | spec.ONCSVerify,
+		VWC:    spec.VWCFlushBroadcast,
+		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData,
+		SubNQN: nqn(c.cfg.Serial),
 	}
 	id.PowerStates[0].MaxPower = 2500 // 25 W
 	if h.offersShadow() {

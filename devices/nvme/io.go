@@ -40,12 +40,8 @@ func (c *Controller) prepare(cmd *command) (plan, spec.Status) {
 		r.Op = block.WriteZeroes
 		r.FUA = e.CDW12&spec.RWForceUnit != 0 || c.writeThrough.Load()
 		r.Deallocate = e.CDW12&spec.RWDeallocate != 0
-	case spec.NVMFlush, spec.NVMDatasetManagement:
-		if e.Flags&notOfferedIO == 0 && e.PSDT() <= spec.PSDTSGLSegment {
-			return c.prepareOther(cmd)
-		}
 	default:
-		return 0, spec.InvalidOpcode | spec.StatusDNR
+		return c.prepareOther(cmd)
 	}
 	if e.Flags&notOfferedIO != 0 || e.PSDT() > spec.PSDTSGLSegment {
 		return 0, spec.InvalidField | spec.StatusDNR
@@ -71,34 +67,6 @@ func (c *Controller) prepare(cmd *command) (plan, spec.Status) {
 		return 0, spec.InvalidField | spec.StatusDNR
 	}
 	return planData, spec.Success
-}
-
-// prepareOther is prepare for commands that name no range of blocks.
-func (c *Controller) prepareOther(cmd *command) (plan, spec.Status) {
-	if cmd.entry.Opcode == spec.NVMDatasetManagement {
-		return c.prepareDatasetManagement(cmd)
-	}
-	cmd.request.Op = block.Flush
-	cmd.request.Offset = 0
-	if cmd.entry.NSID == spec.BroadcastNSID { // VWC bits 2:1
-		return planSlow, spec.Success
-	}
-	cmd.ns = c.namespace(cmd.entry.NSID)
-	if cmd.ns == nil {
-		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
-	}
-	return planSimple, spec.Success
-}
-
-func (c *Controller) prepareDatasetManagement(cmd *command) (plan, spec.Status) {
-	cmd.ns = c.namespace(cmd.entry.NSID)
-	switch {
-	case cmd.ns == nil:
-		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
-	case cmd.ns.info.ReadOnly && cmd.entry.CDW11&spec.DSMDeallocate != 0:
-		return 0, spec.NamespaceWriteProtected | spec.StatusDNR
-	}
-	return planSlow, spec.Success
 }
 
 // execute carries out the command that q.command gave. done means that st is its

@@ -72,10 +72,8 @@ func (h *host) effectsPage() *spec.EffectsLog {
 			l.Admin[op] = spec.EffectSupported
 		}
 	}
-	l.IO[spec.NVMFlush] = spec.EffectSupported
-	l.IO[spec.NVMRead] = spec.EffectSupported
-	for _, op := range []int{spec.NVMWrite, spec.NVMWriteZeroes, spec.NVMDatasetManagement} {
-		l.IO[op] = spec.EffectSupported | spec.EffectLogicalBlocks
+	for op, command := range ioCommands {
+		l.IO[op] = command.effects
 	}
 	return l
 }

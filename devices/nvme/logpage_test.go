@@ -95,7 +95,7 @@ func TestLogPages(t *testing.T) {
 			t.Errorf("admin command %#x is not in the effects log", op)
 		}
 	}
-	if effects.Admin[0x10] != 0 || effects.IO[spec.NVMWrite] != spec.EffectSupported|spec.EffectLogicalBlocks || effects.IO[spec.NVMCompare] != 0 {
+	if effects.Admin[0x10] != 0 || effects.IO[spec.NVMWrite] != spec.EffectSupported|spec.EffectLogicalBlocks || effects.IO[spec.NVMCompare] != spec.EffectSupported || effects.IO[0x7e] != 0 {
 		t.Error("effects log says what is not so")
 	}
 	// A part from an offset; what lies beyond the end reads 0.
