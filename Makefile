@@ -13,7 +13,7 @@ units = $$($(GO) list ./... | grep -v -e /test/guest -e /test/qtest)
 # netpoll's variant keeps a pointer in the kernel's packed, and so misaligned, epoll_event.
 NETPOLL := -gcflags=github.com/panjf2000/gnet/v2/pkg/netpoll=-d=checkptr=0
 
-.PHONY: help build run test test-unit test-guest bench lint compiler lspci clean
+.PHONY: help build run test test-unit test-guest bench lint compiler lspci nbd clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,7 +28,7 @@ test: lint test-unit test-guest ## all checks and tests
 
 # Both variants of the poller; and the tests that count allocations once more without the
 # race detector, which allocates by itself.
-test-unit: compiler lspci ## the tests that need no guest
+test-unit: compiler lspci nbd ## the tests that need no guest
 	$(GO) test -race $(units)
 	$(GO) test -race -tags poll_opt $(NETPOLL) ./engine/... ./client/...
 	$(GO) test -run Alloc $(units)
@@ -67,6 +67,14 @@ lspci:
 	    { echo "There is no lspci: install pciutils to check what it decodes." >&2; exit 0; }; \
 	  apt-get -q update && DEBIAN_FRONTEND=noninteractive \
 	    apt-get -q install -y --no-install-recommends pciutils; }
+
+# The NBD servers that the nbd backend is tested with, likewise.
+nbd:
+	@command -v nbdkit > /dev/null && command -v qemu-nbd > /dev/null || { \
+	  command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ] || \
+	    { echo "There is no nbdkit or qemu-nbd: install nbdkit and qemu-utils to test with them." >&2; exit 0; }; \
+	  apt-get -q update && DEBIAN_FRONTEND=noninteractive \
+	    apt-get -q install -y --no-install-recommends nbdkit qemu-utils; }
 
 clean: ## remove what make built (the cache folder stays)
 	rm -rf bin

@@ -55,7 +55,7 @@ var (
 type Error struct {
 	Op             Op
 	Offset, Length int64 // bytes
-	Err            error // a syscall.Errno
+	Err            error // a syscall.Errno, or what errors.As finds one in
 }
 
 // Error says which operation failed, where, and why.
@@ -66,7 +66,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("block: %v of %d bytes at %d: %v", e.Op, e.Length, e.Offset, e.Err)
 }
 
-// Unwrap returns the cause, a syscall.Errno.
+// Unwrap returns the cause, in which errors.As finds a syscall.Errno.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Completer is told when a request that Submit left in flight has ended.
@@ -100,11 +100,12 @@ type Request struct {
 
 	next *Request // the pool's queue, while in flight
 	done int64    // bytes transferred so far, while in flight
+	born uint32   // when it was submitted, on the clock of an NBD backend
 }
 
 // Info describes a backend to the device in front of it.
 type Info struct {
-	Kind string // "mem", "file", "null"
+	Kind string // "mem", "file", "null", "nbd"
 	// Async: a Read or Write may end after Submit has returned, so its buffers
 	// must stay mapped until then. Without it only requests that have no
 	// buffers may do so.

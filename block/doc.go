@@ -4,8 +4,8 @@
 // A Backend takes a caller-owned Request whose buffers are the guest's memory
 // itself; nothing is copied on the way and nothing is allocated per request.
 // Memory keeps its bytes in anonymous memory, File keeps them in a regular
-// file or a block device and works asynchronously, Null keeps none. Open makes
-// a backend out of a short text such as "mem:1G".
+// file or a block device and works asynchronously, NBD leaves them to a server,
+// Null keeps none. Open makes a backend out of a short text such as "mem:1G".
 //
 // Nothing here knows of NVMe, queues or guest addresses.
 package block

@@ -2,7 +2,6 @@ package block
 
 import (
 	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +39,7 @@ func (f *file) transfer(w *worker, r *Request) error {
 		case errno == 0 && r.Op == Read:
 			// Somebody has shortened the file. What is gone reads as zeroes,
 			// as it would had the file been extended again.
-			return zeroRest(r)
+			return zeroBuffers(r.Buffers, r.done, r.Length-r.done)
 		case errno == 0:
 			return r.fail(syscall.EIO)
 		case errno == syscall.EINTR:
@@ -66,21 +65,7 @@ func (f *file) vector(w *worker, r *Request, flags int) (int, syscall.Errno) {
 	if w.iov == nil {
 		w.iov = make([]unix.Iovec, 0, maxIovecs)
 	}
-	iov := w.iov[:0]
-	skip := r.done
-	for _, b := range r.Buffers {
-		if skip >= int64(len(b)) {
-			skip -= int64(len(b))
-			continue
-		}
-		b = b[skip:]
-		skip = 0
-		v := unix.Iovec{Base: &b[0]}
-		v.SetLen(len(b))
-		if iov = append(iov, v); len(iov) == maxIovecs {
-			break
-		}
-	}
+	iov := appendVector(w.iov[:0], r.Buffers, r.done, r.Length-r.done)
 	call := f.kernel.preadv2
 	if r.Op == Write {
 		call = f.kernel.pwritev2
@@ -89,28 +74,6 @@ func (f *file) vector(w *worker, r *Request, flags int) (int, syscall.Errno) {
 	// A worker at rest must not keep the caller's buffers alive.
 	clear(iov)
 	return n, errno
-}
-
-// zeroRest zeroes what is left of a read. Here, and nowhere else in this
-// backend, guest memory is touched by Go itself.
-func zeroRest(r *Request) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		switch v := recover().(type) {
-		case nil:
-		case interface{ Addr() uintptr }: // a fault, see debug.SetPanicOnFault
-			err = ErrMemory
-		default:
-			panic(v)
-		}
-	}()
-	skip := r.done
-	for _, b := range r.Buffers {
-		n := min(skip, int64(len(b)))
-		clear(b[n:])
-		skip -= n
-	}
-	return nil
 }
 
 // sync makes durable what was written.

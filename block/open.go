@@ -41,6 +41,7 @@ func because(cause error, format string, args ...any) error {
 //	mem:SIZE    anonymous memory, gone when closed
 //	file:PATH   a regular file or a block device
 //	null:SIZE   nothing at all
+//	nbd:URI     an export of an NBD server, see NBD; "nbd:" may be left out in front of a URI
 //
 // SIZE is a number of bytes with an optional K, M, G or T (powers of 1,024),
 // and a multiple of 512. Errors are *OpenError.
@@ -54,7 +55,7 @@ func open(spec string, opt FileOptions) (Backend, error) {
 	kind, arg, found := strings.Cut(spec, ":")
 	if !found {
 		return nil, &OpenError{Spec: fmt.Sprintf("%q", spec),
-			Err: because(ErrSpec, "no kind of backend; write mem:SIZE, file:PATH or null:SIZE, for example mem:1G")}
+			Err: because(ErrSpec, "no kind of backend; write mem:SIZE, file:PATH, nbd:URI or null:SIZE, for example mem:1G")}
 	}
 	switch kind {
 	case "mem", "null":
@@ -68,9 +69,16 @@ func open(spec string, opt FileOptions) (Backend, error) {
 		return Null(size)
 	case "file":
 		return File(arg, opt)
+	case "nbd":
+		if strings.HasPrefix(arg, "//") {
+			arg = spec
+		}
+		return NBD(arg, NBDOptions{})
+	case "nbd+unix", "nbd+tcp", "nbds", "nbds+unix", "nbds+tcp":
+		return NBD(spec, NBDOptions{})
 	}
 	return nil, &OpenError{Spec: spec,
-		Err: because(ErrSpec, "unknown kind of backend %q; known are mem:SIZE, file:PATH and null:SIZE", kind)}
+		Err: because(ErrSpec, "unknown kind of backend %q; known are mem:SIZE, file:PATH, nbd:URI and null:SIZE", kind)}
 }
 
 // parseSize reads a number of bytes with an optional binary suffix.
