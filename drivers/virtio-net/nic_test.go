@@ -127,6 +127,7 @@ func TestCommands(t *testing.T) {
 	table := netspec.MACTable{Unicast: [][6]byte{{2, 0, 0, 0, 0, 9}}, Multicast: [][6]byte{{1, 0, 94, 0, 0, 1}}}
 	rss := netspec.RSSConfig{HashTypes: netspec.HashIPv4, Table: make([]uint16, 128), MaxTx: 4, Key: make([]byte, netspec.KeySize)}
 	hash := netspec.HashConfig{HashTypes: netspec.HashIPv4, Key: make([]byte, netspec.KeySize)}
+	coalesce := netspec.Coalesce{MaxPackets: 4, MaxUsecs: 50}
 	commands := []struct {
 		name string
 		do   func(n *NIC) error
@@ -148,9 +149,18 @@ func TestCommands(t *testing.T) {
 		{"hash", func(n *NIC) error { return n.SetHash(ctx, hash) }, nil},
 		{"offloads", func(n *NIC) error { return n.SetOffloads(ctx, netspec.FeatureGuestCSUM) }, nil},
 		{"offload that was not negotiated", func(n *NIC) error { return n.SetOffloads(ctx, netspec.FeatureGuestUFO) }, ErrRefused},
-		{"coalescing", func(n *NIC) error { return n.SetCoalescing(ctx, true, netspec.Coalesce{}) }, ErrUnsupported},
-		{"coalescing of a queue", func(n *NIC) error { return n.SetQueueCoalescing(ctx, netspec.CoalesceVQ{}) }, ErrUnsupported},
-		{"coalescing of a queue is read", func(n *NIC) error { _, err := n.QueueCoalescing(ctx, 0); return err }, ErrUnsupported},
+		{"coalescing", func(n *NIC) error { return n.SetCoalescing(ctx, true, coalesce) }, nil},
+		{"coalescing of a queue", func(n *NIC) error {
+			return n.SetQueueCoalescing(ctx, netspec.CoalesceVQ{Queue: 1, Coalesce: coalesce})
+		}, nil},
+		{"coalescing of a queue is read", func(n *NIC) error {
+			got, err := n.QueueCoalescing(ctx, 1)
+			if err == nil && got != coalesce {
+				t.Errorf("coalescing is read as %v", got)
+			}
+			return err
+		}, nil},
+		{"coalescing of a queue that is not there", func(n *NIC) error { _, err := n.QueueCoalescing(ctx, 99); return err }, ErrRefused},
 		{"promiscuous no more", func(n *NIC) error { return n.SetPromiscuous(ctx, false) }, nil},
 	}
 	for _, ring := range []uint64{0, spec.FeatureRingPacked} {
