@@ -188,7 +188,7 @@ func (n *NIC) AnnounceAck(ctx context.Context) error {
 	if err := n.control.do(ctx, spec.ClassAnnounce, spec.AnnounceAck, nil, nil); err != nil {
 		return err
 	}
-	n.configChanged(n.d) // of this change the card need not tell
+	n.look(ctx, n.d) // of this change the card need not tell
 	return nil
 }
 

@@ -5,7 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"path/filepath"
+	"strconv"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"vfiouser/client"
 	"vfiouser/devices/virtio"
@@ -22,11 +25,18 @@ type liar struct {
 	receive virtio.Handler
 	control virtio.Handler
 	servers [3]*virtio.Server
+
+	function *virtio.Function
+	restless atomic.Bool   // every look at the configuration finds another one
+	reads    atomic.Uint32 // of it
 }
 
 func (l *liar) ReadConfig(off int, p []byte) {
 	var b [netspec.ConfigSize]byte
 	l.config.Put(b[:])
+	if n := l.reads.Add(1); l.restless.Load() {
+		b[0] = byte(n)
+	}
 	copy(p, b[off:])
 }
 
@@ -50,6 +60,7 @@ func newLiar(t *testing.T, l *liar, features uint64) (*client.Device, *client.Me
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
+	l.function = f
 	ep, err := eng.Register(filepath.Join(t.TempDir(), "liar"), f)
 	if err != nil {
 		t.Fatal(err)
@@ -151,5 +162,46 @@ func TestCardThatDoesNotAnswerCommands(t *testing.T) {
 	}
 	if err := n.SetPromiscuous(testContext(t), true); err != nil {
 		t.Error(err)
+	}
+}
+
+// A card that offers several pairs and has none, or more than there can be, is refused.
+func TestCardWithABadNumberOfPairs(t *testing.T) {
+	for _, pairs := range []uint16{0, netspec.MaxPairs + 1, 0xffff} {
+		t.Run(strconv.Itoa(int(pairs)), func(t *testing.T) {
+			checkLeaks(t)
+			l := &liar{config: netspec.Config{Pairs: pairs}, receive: header(1, 72)}
+			dev, mem := newLiar(t, l, netspec.FeatureCtrlVQ|netspec.FeatureMQ)
+			n, err := Open(testContext(t), dev, mem, Options{Pairs: 2, QueueSize: 8})
+			if err == nil {
+				n.Close()
+			}
+			if !errors.Is(err, ErrDevice) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A configuration that never stands still holds up whoever reads it, and no Close.
+func TestCardWhoseConfigurationNeverSettles(t *testing.T) {
+	checkLeaks(t)
+	l := &liar{receive: header(1, 72)}
+	dev, mem := newLiar(t, l, netspec.FeatureStatus)
+	n, err := Open(testContext(t), dev, mem, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.restless.Store(true)
+	l.function.ConfigChanged()
+	for l.reads.Load() < 100 {
+		time.Sleep(time.Millisecond)
+	}
+	began := time.Now()
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Error("Close took", took)
 	}
 }

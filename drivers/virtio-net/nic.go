@@ -27,6 +27,8 @@ type NIC struct {
 
 	link    atomic.Pointer[spec.Config] // as of now
 	changed chan struct{}
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
 	once    sync.Once
 }
 
@@ -41,10 +43,12 @@ func Open(ctx context.Context, dev *client.Device, mem *client.Memory, o Options
 		return nil, err
 	}
 	n := &NIC{mem: mem, options: o, changed: make(chan struct{}, 1)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.link.Store(&spec.Config{})
 	d, err := virtio.Open(ctx, dev, mem, virtio.Options{Type: spec.DeviceType, IOVA: o.IOVA, Timeout: o.Timeout, Notify: o.Notify,
 		ConfigChanged: n.configChanged})
 	if err != nil {
+		n.cancel()
 		return nil, err
 	}
 	n.d = d
@@ -77,6 +81,9 @@ func (n *NIC) open(ctx context.Context) error {
 	}
 	pairs := 1
 	if n.features&(spec.FeatureMQ|spec.FeatureRSS) != 0 {
+		if n.config.Pairs < 1 || n.config.Pairs > spec.MaxPairs {
+			return fmt.Errorf("%w: %d queue pairs", ErrDevice, n.config.Pairs)
+		}
 		pairs = min(n.options.Pairs, int(n.config.Pairs))
 	}
 	for i := range pairs {
@@ -97,7 +104,7 @@ func (n *NIC) open(ctx context.Context) error {
 			return err
 		}
 	}
-	n.configChanged(n.d)
+	n.look(ctx, n.d)
 	if pairs > 1 && n.features&spec.FeatureMQ != 0 {
 		return n.SetPairs(ctx, pairs)
 	}
@@ -132,11 +139,16 @@ func (n *NIC) readConfig(ctx context.Context, d *virtio.Device, c *spec.Config) 
 
 // configChanged is called after a configuration change interrupt.
 func (n *NIC) configChanged(d *virtio.Device) {
-	ctx, cancel := context.WithTimeout(context.Background(), n.options.Timeout)
+	ctx, cancel := context.WithTimeout(n.ctx, n.options.Timeout)
 	defer cancel()
+	n.look(ctx, d)
+}
+
+// look takes note of the configuration as it is now.
+func (n *NIC) look(ctx context.Context, d *virtio.Device) {
 	var c spec.Config
 	if n.readConfig(ctx, d, &c) != nil {
-		return // the session is lost, or will be
+		return // the session is lost, or will be, or the card is at fault
 	}
 	n.link.Store(&c)
 	select {
@@ -149,6 +161,7 @@ func (n *NIC) configChanged(d *virtio.Device) {
 // Closing again does nothing.
 func (n *NIC) Close() (err error) {
 	n.once.Do(func() {
+		n.cancel() // nobody waits for a configuration that does not settle
 		err = n.d.Close()
 		// If the reset failed the device may still write to the buffers: nobody gets them again.
 		if err == nil {
