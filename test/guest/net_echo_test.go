@@ -118,8 +118,9 @@ func checkSegmentedUDP(t *testing.T, g *Guest, h *host, hostAddress string) {
 	}
 	defer conn.Close()
 	// (level 17 is UDP, option 103 UDP_SEGMENT)
-	run(t, g, fmt.Sprintf("seq 10000 | head -c %d | socat -u -b %[1]d - %[2]s-SENDTO:%[3]s,setsockopt=17:103:i%[4]d",
-		segments*segment, family, to, segment))
+	run(t, g, fmt.Sprintf(`
+seq 10000 | head -c %d > /tmp/segments
+socat -u -b %[1]d OPEN:/tmp/segments %[2]s-SENDTO:%[3]s,setsockopt=17:103:i%[4]d`, segments*segment, family, to, segment))
 	var sent, came []byte
 	for i := 1; len(sent) < segments*segment; i++ {
 		sent = fmt.Appendf(sent, "%d\n", i)
