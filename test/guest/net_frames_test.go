@@ -65,8 +65,14 @@ func startCapture(t *testing.T, g *Guest, c nic) {
 }
 
 // checkProbes sends each probe three times, and holds what the guest captures to what it
-// is to see.
+// is to see. It tries again for some seconds: Linux sets the filters of a card in the
+// background.
 func checkProbes(t *testing.T, g *Guest, c nic, w *netns.Wire, probes []probe) {
+	t.Helper()
+	eventually(t, func() error { return tryProbes(t, g, c, w, probes) })
+}
+
+func tryProbes(t *testing.T, g *Guest, c nic, w *netns.Wire, probes []probe) error {
 	t.Helper()
 	const each, last = 3, "<last one>"
 	send := func(label, to string, vlan uint16) {
@@ -96,8 +102,9 @@ labels`, last))
 		got[strings.TrimSpace(line)]++
 	}
 	if !maps.Equal(got, want) {
-		t.Errorf("the guest sees frames %v, want %v", got, want)
+		return fmt.Errorf("the guest sees frames %v, want %v", got, want)
 	}
+	return nil
 }
 
 // askARP asks in a VLAN for the address of machine guestID of a network, and tells whether
@@ -123,7 +130,8 @@ func askARP(t *testing.T, w *netns.Wire, vlan uint16, in network) bool {
 			}
 			got = got[4:]
 		}
-		if operation := got[2+7]; len(got) >= 2+28 && operation == 2 && net.IP(got[2+14:2+18]).Equal(guest) {
+		// (behind the EtherType: 28 bytes, with the operation and the sender's address)
+		if len(got) >= 2+28 && got[2+7] == 2 && net.IP(got[2+14:2+18]).Equal(guest) {
 			return true
 		}
 	}

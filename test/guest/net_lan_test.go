@@ -113,9 +113,15 @@ func checkMemberMulticast(t *testing.T, from member, members ...member) {
 socat -u UDP4-RECV:%d,ip-add-membership=%s:%s OPEN:/tmp/heard%d,creat,trunc > /dev/null 2>&1 &
 for i in $(seq 50); do ip maddr show dev %[5]s | grep -q %[2]s && exit; sleep 0.1; done; exit 1`, port, group, m.v4(), m.id, m.name()))
 	}
-	from.run(t, fmt.Sprintf("ip route add %s/32 dev %s\necho to all | socat -u - UDP4-SENDTO:%[1]s:%[3]d", group, from.name(), port))
+	from.run(t, fmt.Sprintf("ip route add %s/32 dev %s", group, from.name()))
 	for _, m := range members {
-		m.run(t, fmt.Sprintf("for i in $(seq 50); do grep -q 'to all' /tmp/heard%d && exit; sleep 0.1; done; exit 1", m.id))
+		eventually(t, func() error { // (a guest sets a card's filter in the background)
+			from.run(t, fmt.Sprintf("echo to all | socat -u - UDP4-SENDTO:%s:%d", group, port))
+			if heard := m.run(t, fmt.Sprintf("cat /tmp/heard%d", m.id)); !strings.HasPrefix(heard, "to all\n") {
+				return fmt.Errorf("%s heard %q", m.name(), heard)
+			}
+			return nil
+		})
 	}
 }
 
