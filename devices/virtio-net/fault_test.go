@@ -1,15 +1,18 @@
 package virtionet
 
 import (
+	"encoding/binary"
 	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"vfiouser/client"
+	ring "vfiouser/devices/virtio/spec"
 	driver "vfiouser/drivers/virtio"
 	"vfiouser/engine"
 	"vfiouser/link"
+	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
 )
 
@@ -151,4 +154,48 @@ func sendersMemoryGoes(t *testing.T, byMessage bool) {
 		third.pairs[0].send(vnet.Header{}, want[i])
 	}
 	equal(t, receiver.pairs[0].receive(4), want...)
+}
+
+// A ring that has gone by the time when its queue starts leaves nothing behind that a frame
+// could stumble on, which comes before the session ends.
+func TestRingGoneWhenItsQueueStarts(t *testing.T) {
+	checkLeaks(t)
+	r := newRig(t, Config{})
+	frames := linktest.Frames(frameOf(1, 60))
+	for range 20 {
+		dev, err := client.Attach(testContext(t), r.ep.Path())
+		must(t, err)
+		g := &guest{t: t, dev: dev}
+		memory := g.share()
+		set := func(off uint64, size int, v uint64) {
+			must(t, dev.WriteRegion(testContext(t), 0, off, binary.LittleEndian.AppendUint64(nil, v)[:size]))
+		}
+		status := ring.StatusAcknowledge | ring.StatusDriver
+		set(ring.DeviceStatus, 1, uint64(status))
+		set(ring.DriverFeatureSelect, 4, 1)
+		set(ring.DriverFeature, 4, ring.FeatureVersion1>>32)
+		status |= ring.StatusFeaturesOK
+		set(ring.DeviceStatus, 1, uint64(status))
+		for i := range uint64(2) {
+			at := goneIOVA + i*64<<10
+			set(ring.QueueSelect, 2, i)
+			set(ring.QueueSize, 2, 64)
+			set(ring.QueueDesc, 8, at)
+			set(ring.QueueDriver, 8, at+4096)
+			set(ring.QueueDevice, 8, at+8192)
+			set(ring.QueueEnable, 2, 1)
+		}
+		memory.truncate()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for dev.Err() == nil {
+				r.link.Card().Receive(0, frames)
+			}
+		}()
+		_ = dev.PostRegion(testContext(t), 0, ring.DeviceStatus, []byte{byte(status | ring.StatusDriverOK)})
+		g.lost()
+		<-done
+		dev.Close()
+	}
 }

@@ -159,7 +159,7 @@ func (t *transmitter) arm() (pending bool) {
 // disarm tells the driver that the queue is being polled.
 func (t *transmitter) disarm() {
 	if t.q != nil && t.q.Enter() {
+		defer t.q.Exit() // also if the ring has gone
 		t.q.Disarm()
-		t.q.Exit()
 	}
 }
