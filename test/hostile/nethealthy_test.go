@@ -22,7 +22,6 @@ type neighbours struct {
 	// flooded: the victim sends as much as it can, or takes others' addresses, which may
 	// cost frames, but must not stop them.
 	flooded atomic.Bool
-	lost    atomic.Int64
 }
 
 // Kinds of frames.
@@ -84,18 +83,15 @@ func (n *neighbours) talk(i uint64) error {
 	if err := n.timed(func() error { return n.loop(i) }); err != nil {
 		return fmt.Errorf("on the loop: %w", err)
 	}
-	if err := n.timed(func() error { return n.exchange(i) }); err != nil {
+	flooded := n.flooded.Load()
+	err := n.timed(func() error { return n.exchange(i, flooded) })
+	if flooded && errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("on the switch: %w", err)
 	}
 	return nil
-}
-
-// deadline is when a frame should have come.
-func (n *neighbours) deadline() (context.Context, context.CancelFunc) {
-	if n.flooded.Load() {
-		return context.WithTimeout(context.Background(), unanswered)
-	}
-	return context.WithTimeout(context.Background(), 3*longestPause)
 }
 
 func (n *neighbours) loop(i uint64) error {
@@ -122,13 +118,17 @@ func (n *neighbours) loop(i uint64) error {
 	return nil
 }
 
-func (n *neighbours) exchange(i uint64) error {
-	ctx, cancel := n.deadline()
+func (n *neighbours) exchange(i uint64, flooded bool) error {
+	limit := 3 * longestPause
+	if flooded {
+		limit = unanswered
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	a, b := n.cards[1], n.cards[2]
 	for range bursts {
 		if err := a.WriteFrame(ctx, newFrame(victimMAC, n.macs[1], floodFrame, i, 60+int(i*311)%3000)); err != nil {
-			return n.missing(err)
+			return err
 		}
 	}
 	for _, f := range [][]byte{
@@ -136,25 +136,16 @@ func (n *neighbours) exchange(i uint64) error {
 		newFrame(broadcastMAC, n.macs[1], groupFrame, i, 60+int(i*131)%5000),
 	} {
 		if err := a.WriteFrame(ctx, f); err != nil {
-			return n.missing(err)
+			return err
 		}
 	}
 	if err := n.await(ctx, b, i, askFrame, groupFrame); err != nil {
-		return n.missing(err)
+		return err
 	}
 	if err := b.WriteFrame(ctx, newFrame(n.macs[1], n.macs[2], replyFrame, i, 600)); err != nil {
-		return n.missing(err)
+		return err
 	}
-	return n.missing(n.await(ctx, a, i, replyFrame))
-}
-
-// missing forgives a frame that did not come if there is a flood.
-func (n *neighbours) missing(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && n.flooded.Load() {
-		n.lost.Add(1)
-		return nil
-	}
-	return err
+	return n.await(ctx, a, i, replyFrame)
 }
 
 // await receives until frames of the kinds given have come, each once.
@@ -162,6 +153,9 @@ func (n *neighbours) await(ctx context.Context, q *driver.Queue, number uint64, 
 	buf := make([]byte, maxBytes)
 	for left := len(kinds); left > 0; {
 		size, err := q.ReadFrame(ctx, buf)
+		if err == nil {
+			err = ctx.Err() // there may always be frames
+		}
 		if err != nil {
 			return fmt.Errorf("frame %d, kinds %d, %d of them missing: %w", number, kinds, left, err)
 		}
@@ -183,7 +177,7 @@ func (n *neighbours) await(ctx context.Context, q *driver.Queue, number uint64, 
 func (n *neighbours) underFlood() (over func()) {
 	n.flooded.Store(true)
 	return func() {
-		n.pass(4) // the round that is under way may have begun in the flood
+		n.pass(8) // rings are full of the flood
 		n.flooded.Store(false)
 		n.pass(4)
 	}
