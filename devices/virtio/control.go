@@ -11,10 +11,8 @@ func (h *host) settle() {
 	w := &h.want
 	h.regs.want(w)
 	if w.epoch != h.epoch {
-		if h.running {
-			h.stop()
-			h.interrupts.take()
-		}
+		h.stop()
+		h.interrupts.take()
 		h.epoch = w.epoch
 		h.regs.resetDone(w.epoch)
 	}

@@ -11,3 +11,11 @@ func (f *Function) Settle() {
 	case <-h.done:
 	}
 }
+
+// Hold keeps the control goroutine of the client from following the registers until release.
+func (f *Function) Hold() (release func()) {
+	held, done := make(chan struct{}), make(chan struct{})
+	f.host.Load().ask(func(r *request) { r.tasks = append(r.tasks, func() { close(held); <-done }) })
+	<-held
+	return func() { close(done) }
+}

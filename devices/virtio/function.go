@@ -69,9 +69,10 @@ func (f *Function) Features() uint64 { return f.cfg.Features }
 // decides on config_generation.) Any goroutine.
 func (f *Function) ConfigChanged() {
 	if h := f.host.Load(); h != nil {
-		if _, ok := h.regs.running(); ok {
-			h.interrupts.configChanged()
-		}
+		h.interrupts.configChanged(func() bool {
+			_, ok := h.regs.running()
+			return ok
+		})
 	}
 }
 

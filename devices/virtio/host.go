@@ -164,6 +164,9 @@ func (h *host) fault(v any, stack []byte) {
 func (h *host) needsReset(epoch uint64, err error) {
 	if h.regs.needsReset(epoch) {
 		h.s.Logger().Warn("virtio device needs a reset", "err", err)
-		h.interrupts.configChanged()
+		h.interrupts.configChanged(func() bool {
+			now, ok := h.regs.running()
+			return ok && now == epoch
+		})
 	}
 }

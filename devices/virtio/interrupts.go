@@ -58,10 +58,17 @@ func (i *interrupts) queue(n int) {
 	i.note(spec.ISRQueue)
 }
 
-// configChanged tells of a change of the configuration or of the status. The bit in the
-// ISR is set for either kind of interrupt (4.1.4.5.1).
-func (i *interrupts) configChanged() {
-	i.note(spec.ISRConfig)
+// configChanged tells of a change of the configuration or of the status, if there is a driver
+// to tell. The bit in the ISR is set for either kind of interrupt (4.1.4.5.1). A reset ends what
+// running says before it takes the ISR back, so no bit is set behind it.
+func (i *interrupts) configChanged(running func() bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !running() {
+		return
+	}
+	i.isr |= spec.ISRConfig
+	i.drive()
 	if i.msix.Load() {
 		fire(&i.config)
 	}

@@ -233,3 +233,23 @@ func TestNoConfiguration(t *testing.T) {
 		t.Errorf("%#x", got)
 	}
 }
+
+// A driver that resets the device at once, before that has begun, finds nothing pending.
+func TestResetTakesBackWhatIsPending(t *testing.T) {
+	checkLeaks(t)
+	l := newLab(t, virtio.Config{})
+	g := l.attach(t)
+	g.negotiate(plainFeatures)
+	release := l.function.Hold()
+	g.step(driverOK)
+	l.function.ConfigChanged()
+	g.set(spec.DeviceStatus, 0)
+	release()
+	until(t, "the reset", func() bool { return g.status() == 0 })
+	if g.statusBit() {
+		t.Error("the pin is up after a reset")
+	}
+	if isr := g.read(spec.CapISR, 0, 1); isr != 0 {
+		t.Errorf("ISR %#x after a reset", isr)
+	}
+}
