@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -272,6 +273,30 @@ func TestAFullDiskEndsTheRecordAndNothingElse(t *testing.T) {
 	if err := r.Close(); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("Close: %v", err)
 	}
+}
+
+// What did fit on a disk that has become full can be read: the file ends with a whole block.
+func TestAFullDiskHoldsWholeFrames(t *testing.T) {
+	runtime.LockOSThread() // for good: it has a disk that nobody else sees
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		unavailable(t, "a mount namespace", err)
+	}
+	dir := t.TempDir()
+	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	must(t, unix.Mount("disk", dir, "tmpfs", 0, "size=64k"))
+	r, err := link.Record(link.Null(), dir+"/f", link.RecordOptions{Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	_, port := attach(t, r)
+	for range 200 {
+		port.Send(0, linktest.Frames(make([]byte, 1001)))
+	}
+	if err := r.Close(); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("Close: %v", err)
+	}
+	if n := len(readCapture(t, dir+"/f").frames); n < 40 || n > 64 {
+		t.Errorf("%d frames are in the file", n)
+	}
+	must(t, unix.Unmount(dir, unix.MNT_DETACH))
 }
 
 func TestWhatCannotBeRecorded(t *testing.T) {

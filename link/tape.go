@@ -1,7 +1,9 @@
 package link
 
 import (
+	"encoding/binary"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -129,13 +131,30 @@ func (t *tape) flush() {
 	if failed || len(t.spare) == 0 {
 		return
 	}
-	if _, err := t.file.Write(t.spare); err != nil {
+	if n, err := t.file.Write(t.spare); err != nil {
 		t.err = err
+		t.cut(n)
 		t.log.Error("the record ends here", "err", err)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.failed = true
 		t.room.Broadcast()
+	}
+}
+
+// cut takes back the block that only a part was written of: n bytes of the writer's buffer are
+// in the file. What is in a pipe stays.
+func (t *tape) cut(n int) {
+	whole := 0
+	for whole < n {
+		next := whole + int(binary.LittleEndian.Uint32(t.spare[whole+4:]))
+		if next > n {
+			break
+		}
+		whole = next
+	}
+	if end, err := t.file.Seek(0, io.SeekCurrent); err == nil {
+		_ = t.file.Truncate(end - int64(n-whole)) // else the file ends in the middle of a block
 	}
 }
 
