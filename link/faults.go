@@ -127,10 +127,10 @@ func (w *way) line(now time.Duration, bytes int, rate uint64) (passed time.Durat
 	return w.free, true
 }
 
-// openFault makes a link with one fault, which value describes, of VALUE,LINK. Faults of a
-// chain are of one impairment.
-func openFault(value string, set func(f *Faults, value string) error) func(s *Set, arg string) (Link, error) {
-	return func(s *Set, arg string) (Link, error) {
+// readFault reads one fault, which value describes, of VALUE,LINK. Faults of a chain are of one
+// impairment.
+func readFault(value string, set func(f *Faults, value string) error) func(arg string) (opener, error) {
+	return func(arg string) (opener, error) {
 		text, spec, found := strings.Cut(arg, ",")
 		if !found {
 			return nil, because(ErrSpec, "no link; write %s and a link behind it, for example %s,switch:lan", value, value)
@@ -142,16 +142,22 @@ func openFault(value string, set func(f *Faults, value string) error) func(s *Se
 		if err := f.check(); err != nil {
 			return nil, err
 		}
-		inner, err := s.Open(spec)
+		open, err := read(spec)
 		if err != nil {
 			return nil, err
 		}
-		if m, ok := inner.(*Impairment); ok {
-			f = m.Faults()
-			_ = set(&f, text)
-			return m, m.SetFaults(f)
-		}
-		return Impair(inner, f, 0)
+		return func(s *Set) (Link, error) {
+			inner, err := open(s)
+			if err != nil {
+				return nil, err
+			}
+			if m, ok := inner.(*Impairment); ok {
+				all := m.Faults()
+				_ = set(&all, text)
+				return m, m.SetFaults(all)
+			}
+			return Impair(inner, f, 0)
+		}, nil
 	}
 }
 
@@ -184,7 +190,7 @@ func bitRate(text string) (uint64, error) {
 // faultKinds are the rows of the table of links that are faults.
 func faultKinds() []kind {
 	chance := func(name string, field func(f *Faults) *float64) kind {
-		return kind{name, name + ":PERCENT%,LINK", openFault(name+":1%", func(f *Faults, text string) (err error) {
+		return kind{name, name + ":PERCENT%,LINK", readFault(name+":1%", func(f *Faults, text string) (err error) {
 			*field(f), err = probability(text)
 			return err
 		})}
@@ -193,14 +199,14 @@ func faultKinds() []kind {
 		chance("loss", func(f *Faults) *float64 { return &f.Loss }),
 		chance("duplicate", func(f *Faults) *float64 { return &f.Duplicate }),
 		chance("reorder", func(f *Faults) *float64 { return &f.Reorder }),
-		{"delay", "delay:TIME,LINK", openFault("delay:20ms", func(f *Faults, text string) (err error) {
+		{"delay", "delay:TIME,LINK", readFault("delay:20ms", func(f *Faults, text string) (err error) {
 			delay, jitter, _ := strings.Cut(text, "+")
 			if f.Delay, err = time.ParseDuration(delay); err == nil && jitter != "" {
 				f.Jitter, err = time.ParseDuration(jitter)
 			}
 			return err
 		})},
-		{"rate", "rate:BITS,LINK", openFault("rate:100M", func(f *Faults, text string) (err error) {
+		{"rate", "rate:BITS,LINK", readFault("rate:100M", func(f *Faults, text string) (err error) {
 			f.Rate, err = bitRate(text)
 			return err
 		})},

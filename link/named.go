@@ -14,11 +14,16 @@ type holder struct {
 	leave func()
 }
 
-// openSwitch gives the switch of a name, which lives until its last holder closes it.
-func (s *Set) openSwitch(name string) (Link, error) {
+// readSwitch reads the name of a switch.
+func readSwitch(name string) (opener, error) {
 	if name == "" {
 		return nil, because(ErrSpec, "no name; cards that are to be connected have the same one, for example switch:lan")
 	}
+	return func(s *Set) (Link, error) { return s.openSwitch(name), nil }, nil
+}
+
+// openSwitch gives the switch of a name, which lives until its last holder closes it.
+func (s *Set) openSwitch(name string) Link {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.switches[name]
@@ -30,7 +35,7 @@ func (s *Set) openSwitch(name string) (Link, error) {
 		s.switches[name] = n
 	}
 	n.holders++
-	return &holder{n.Switch, sync.OnceFunc(func() { s.leave(name, n) })}, nil
+	return &holder{n.Switch, sync.OnceFunc(func() { s.leave(name, n) })}
 }
 
 func (s *Set) leave(name string, n *named) {

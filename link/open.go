@@ -43,6 +43,8 @@ type reason struct {
 func (r *reason) Error() string { return r.text }
 func (r *reason) Unwrap() error { return r.cause }
 
+var errNoReactor = because(ErrSpec, "it needs a reactor")
+
 func because(cause error, format string, args ...any) error {
 	return &reason{text: fmt.Sprintf(format, args...), cause: cause}
 }
@@ -60,31 +62,37 @@ type Set struct {
 	switches map[string]*named
 }
 
+// opener makes a link whose text was read.
+type opener func(s *Set) (Link, error)
+
 // kind is one row of the table of links.
 type kind struct {
 	name  string
 	usage string
-	open  func(s *Set, arg string) (Link, error)
+	// read takes the argument apart, and touches nothing.
+	read func(arg string) (opener, error)
 }
 
 // kinds is the table of links. It is a function, because pcap opens another link.
 func kinds() []kind {
 	return append([]kind{
-		{"loop", "loop", func(_ *Set, arg string) (Link, error) { return bare(arg, Loop()) }},
-		{"null", "null", func(_ *Set, arg string) (Link, error) { return bare(arg, Null()) }},
-		{"switch", "switch:NAME", (*Set).openSwitch},
-		{"tap", tapUsage, openTap},
-		{"stream", streamUsage, openStream},
-		{"pcap", "pcap:FILE,LINK", (*Set).openRecorder},
+		{"loop", "loop", bare(Loop)},
+		{"null", "null", bare(Null)},
+		{"switch", "switch:NAME", readSwitch},
+		{"tap", tapUsage, readTap},
+		{"stream", streamUsage, readStream},
+		{"pcap", "pcap:FILE,LINK", readRecorder},
 	}, faultKinds()...)
 }
 
 // bare is for the kinds that take no argument.
-func bare(arg string, l Link) (Link, error) {
-	if arg != "" {
-		return nil, because(ErrSpec, "it takes no argument, and %q was given", arg)
+func bare(make func() Link) func(string) (opener, error) {
+	return func(arg string) (opener, error) {
+		if arg != "" {
+			return nil, because(ErrSpec, "it takes no argument, and %q was given", arg)
+		}
+		return func(*Set) (Link, error) { return make(), nil }, nil
 	}
-	return l, nil
 }
 
 // Open makes a link out of a text, KIND or KIND:ARGUMENT:
@@ -105,6 +113,21 @@ func bare(arg string, l Link) (Link, error) {
 //
 // Errors are *OpenError. The caller closes the link.
 func (s *Set) Open(spec string) (Link, error) {
+	open, err := read(spec)
+	if err != nil {
+		return nil, err
+	}
+	return open(s)
+}
+
+// Check tells what is wrong with a text that is meant for Open. It looks at the text only: what
+// that names need not be there. Errors are *OpenError, with ErrSpec.
+func Check(spec string) error {
+	_, err := read(spec)
+	return err
+}
+
+func read(spec string) (opener, error) {
 	name, arg, _ := strings.Cut(spec, ":")
 	var usages []string
 	for _, k := range kinds() {
@@ -112,15 +135,26 @@ func (s *Set) Open(spec string) (Link, error) {
 			usages = append(usages, k.usage)
 			continue
 		}
-		l, err := k.open(s, arg)
+		open, err := k.read(arg)
 		if err != nil {
-			if nested := (*OpenError)(nil); errors.As(err, &nested) {
-				return nil, err
-			}
-			return nil, &OpenError{Spec: spec, Err: err}
+			return nil, openError(spec, err)
 		}
-		return l, nil
+		return func(s *Set) (Link, error) {
+			l, err := open(s)
+			if err != nil {
+				return nil, openError(spec, err)
+			}
+			return l, nil
+		}, nil
 	}
 	return nil, &OpenError{Spec: fmt.Sprintf("%q", spec),
 		Err: because(ErrSpec, "unknown kind of link %q; known are %s", name, strings.Join(usages, ", "))}
+}
+
+// openError is err of the link spec, or of one in it that it tells of already.
+func openError(spec string, err error) error {
+	if nested := (*OpenError)(nil); errors.As(err, &nested) {
+		return err
+	}
+	return &OpenError{Spec: spec, Err: err}
 }

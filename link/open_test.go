@@ -2,6 +2,7 @@ package link_test
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -39,6 +40,29 @@ func TestOpenSaysWhatWouldBeRight(t *testing.T) {
 		{"null:1G", "no argument"},
 	} {
 		checkSpec(t, new(link.Set), c.spec, c.says)
+	}
+}
+
+// Check looks at the text of a link and of those in it, and opens nothing.
+func TestCheckLooksAtTheTextOnly(t *testing.T) {
+	dir := t.TempDir()
+	for _, spec := range []string{"loop", "null", "switch:lan", "tap:vt%d,queues=2,up=on", "tap:fd=99", "stream:tcp=no.such.host:80",
+		"stream:unix=" + dir + "/s,server=on", "pcap:" + dir + "/f,snap=60,loss:1%,delay:2ms,loop"} {
+		if err := link.Check(spec); err != nil {
+			t.Error(err)
+		}
+	}
+	made, err := os.ReadDir(dir)
+	must(t, err)
+	if len(made) > 0 {
+		t.Errorf("%v was made", made)
+	}
+	for _, spec := range []string{"", "loops", "loop:x", "switch", "tap", "tap:a/b", "tap:vt0,queues=257", "tap:fd=x", "stream:tcp=host",
+		"stream:unix=", "pcap:f", "pcap:,loop", "pcap:f,cable", "loss:101%,loop", "loss:1%", "loss:1%,pcap:f,tap:a/b"} {
+		var open *link.OpenError
+		if err := link.Check(spec); !errors.As(err, &open) || !errors.Is(err, link.ErrSpec) {
+			t.Errorf("%q: %v", spec, err)
+		}
 	}
 }
 

@@ -223,14 +223,17 @@ func (p *recordedPort) Stats() Stats {
 	return Stats{}
 }
 
-// openRecorder makes a recorder of FILE[,snap=BYTES],LINK.
-func (s *Set) openRecorder(arg string) (Link, error) {
+// readRecorder reads FILE[,snap=BYTES],LINK.
+func readRecorder(arg string) (opener, error) {
 	const usage = "write pcap:FILE,LINK or pcap:FILE,snap=BYTES,LINK, for example pcap:lan.pcapng,switch:lan"
 	path, rest, found := strings.Cut(arg, ",")
 	if !found {
 		return nil, because(ErrSpec, "nothing to record; %s", usage)
 	}
-	opt := RecordOptions{Logger: s.Logger, Name: rest}
+	if path == "" {
+		return nil, because(ErrSpec, "no file; %s", usage)
+	}
+	opt := RecordOptions{Name: rest}
 	if snap, ok := strings.CutPrefix(rest, "snap="); ok {
 		snap, opt.Name, _ = strings.Cut(snap, ",")
 		n, err := strconv.Atoi(snap)
@@ -239,13 +242,20 @@ func (s *Set) openRecorder(arg string) (Link, error) {
 		}
 		opt.Snap = n
 	}
-	inner, err := s.Open(opt.Name)
+	open, err := read(opt.Name)
 	if err != nil {
 		return nil, err
 	}
-	r, err := Record(inner, path, opt)
-	if err != nil {
-		return nil, errors.Join(err, inner.Close())
-	}
-	return r, nil
+	return func(s *Set) (Link, error) {
+		inner, err := open(s)
+		if err != nil {
+			return nil, err
+		}
+		opt.Logger = s.Logger
+		r, err := Record(inner, path, opt)
+		if err != nil {
+			return nil, errors.Join(err, inner.Close())
+		}
+		return r, nil
+	}, nil
 }

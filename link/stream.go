@@ -115,12 +115,9 @@ func (s *stream) Close() error {
 
 const streamUsage = "stream:unix=PATH or stream:tcp=HOST:PORT[,server=on][,reconnect=PAUSE]"
 
-// openStream is "stream:unix=PATH" or "stream:tcp=HOST:PORT", and options.
-func openStream(s *Set, arg string) (Link, error) {
-	if s.Reactor == nil {
-		return nil, because(ErrSpec, "it needs a reactor")
-	}
-	opt := StreamOptions{Reactor: s.Reactor, Logger: s.Logger}
+// readStream reads "stream:unix=PATH" or "stream:tcp=HOST:PORT", and options.
+func readStream(arg string) (opener, error) {
+	var opt StreamOptions
 	var network, address string
 	for i, o := range cutOptions(arg) {
 		var err error
@@ -142,5 +139,14 @@ func openStream(s *Set, arg string) (Link, error) {
 			return nil, err
 		}
 	}
-	return Stream(network, address, opt)
+	if _, err := newPlace(network, address); err != nil {
+		return nil, err
+	}
+	return func(s *Set) (Link, error) {
+		if s.Reactor == nil {
+			return nil, errNoReactor
+		}
+		opt.Reactor, opt.Logger = s.Reactor, s.Logger
+		return Stream(network, address, opt)
+	}, nil
 }

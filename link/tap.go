@@ -50,16 +50,10 @@ type tap struct {
 // The link has a method MTU() (int, error), the interface's MTU, and Name() string.
 // Errors carry ErrSpec or a syscall.Errno.
 func Tap(name string, opt TapOptions) (Link, error) {
-	if !validInterface(name) {
-		return nil, because(ErrSpec, "bad name %q: an interface's name has 1 to %d bytes, no slash, colon or space",
-			name, unix.IFNAMSIZ-1)
+	if err := checkTap(name, opt.Queues); err != nil {
+		return nil, err
 	}
-	if opt.Queues == 0 {
-		opt.Queues = 1
-	}
-	if opt.Queues < 1 || opt.Queues > maxTapQueues {
-		return nil, because(ErrSpec, "bad number of queues %d: 1 to %d are possible", opt.Queues, maxTapQueues)
-	}
+	opt.Queues = max(opt.Queues, 1)
 	fds, name, err := openTapQueues(name, opt.Queues)
 	if err != nil {
 		return nil, err
@@ -70,6 +64,18 @@ func Tap(name string, opt TapOptions) (Link, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// checkTap says what is wrong with an interface's name, or with a number of queues.
+func checkTap(name string, queues int) error {
+	if !validInterface(name) {
+		return because(ErrSpec, "bad name %q: an interface's name has 1 to %d bytes, no slash, colon or space",
+			name, unix.IFNAMSIZ-1)
+	}
+	if queues < 0 || queues > maxTapQueues {
+		return because(ErrSpec, "bad number of queues %d: 1 to %d are possible", queues, maxTapQueues)
+	}
+	return nil
 }
 
 // TapFD is Tap for a device that was opened by somebody else: fds are its queues, opened with

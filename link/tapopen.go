@@ -4,12 +4,9 @@ import "strconv"
 
 const tapUsage = "tap:NAME[,queues=N][,up=on]"
 
-// openTap is "tap:NAME[,queues=N][,up=on]" or "tap:fd=N[,fd=N…]".
-func openTap(s *Set, arg string) (Link, error) {
-	if s.Reactor == nil {
-		return nil, because(ErrSpec, "it needs a reactor")
-	}
-	opt := TapOptions{Reactor: s.Reactor, Logger: s.Logger}
+// readTap reads "tap:NAME[,queues=N][,up=on]" or "tap:fd=N[,fd=N…]".
+func readTap(arg string) (opener, error) {
+	var opt TapOptions
 	var (
 		name string
 		fds  []int
@@ -37,11 +34,24 @@ func openTap(s *Set, arg string) (Link, error) {
 			return nil, because(ErrSpec, "cannot read %q; write %s, or tap:fd=N for a descriptor that is open", arg, tapUsage)
 		}
 	}
+	var open func(TapOptions) (Link, error)
 	switch {
 	case name != "" && fds == nil:
-		return Tap(name, opt)
+		err = checkTap(name, opt.Queues)
+		open = func(opt TapOptions) (Link, error) { return Tap(name, opt) }
 	case name == "" && fds != nil && opt.Queues == 0:
-		return TapFD(fds, opt)
+		open = func(opt TapOptions) (Link, error) { return TapFD(fds, opt) }
+	default:
+		err = because(ErrSpec, "cannot read %q; write %s, or tap:fd=N for a descriptor that is open", arg, tapUsage)
 	}
-	return nil, because(ErrSpec, "cannot read %q; write %s, or tap:fd=N for a descriptor that is open", arg, tapUsage)
+	if err != nil {
+		return nil, err
+	}
+	return func(s *Set) (Link, error) {
+		if s.Reactor == nil {
+			return nil, errNoReactor
+		}
+		opt.Reactor, opt.Logger = s.Reactor, s.Logger
+		return open(opt)
+	}, nil
 }

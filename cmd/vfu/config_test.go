@@ -139,6 +139,8 @@ func TestConfigSaysWhereItIsWrong(t *testing.T) {
 		{"log format", "log-format = \"xml\"\n" + disk, []string{":1: log-format in the file: must be text or json"}},
 		{"workers", "workers = 0\n" + disk, []string{":1: workers in the file: must be from 1 to 256"}},
 		{"no link", "[[virtio-net]]\nsocket = \"s\"\n", []string{":1: no link: what should the card be connected to?"}},
+		{"unknown link", "[[virtio-net]]\nsocket = \"s\"\nlink = \"pcap:f,cable\"\n",
+			[]string{`:3: link in [[virtio-net]]: link: "cable": unknown kind of link "cable"; known are`}},
 		{"options of another kind", nic + "serial = \"x\"\n", []string{`:4: "serial" is nothing that [[virtio-net]] can have; known are socket, fd, link, mac, queues,`}},
 		{"too many queues", nic + "queues = 65\n", []string{":4: queues in [[virtio-net]]: virtio-net: invalid configuration: 65 queue pairs is not from 1 to 64"}},
 		{"no queues", nic + "queues = 0\n", []string{":4: queues in [[virtio-net]]: must be a whole number from 1 on"}},

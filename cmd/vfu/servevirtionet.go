@@ -72,9 +72,9 @@ func (c *card) options() []option {
 		})
 	}
 	return append(c.places("card"),
-		option{name: "link", value: "KIND:ARG", usage: "what the card is connected to: tap, stream, switch, loop or null, and pcap in front of any", set: func(s string) error {
+		option{name: "link", value: "KIND:ARG", usage: "what the card is connected to: tap, stream, switch, loop or null, and pcap or faults in front of any", set: func(s string) error {
 			c.link = s
-			return nil
+			return link.Check(s)
 		}},
 		option{name: "mac", value: "ADDRESS", usage: "address of the card (default a random one)", set: c.try(func(cfg *virtionet.Config, s string) (err error) {
 			if cfg.MAC, err = net.ParseMAC(s); err != nil {

@@ -241,7 +241,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"unknown doorbell mode", "serve nvme --socket " + s + " --namespace mem:1M --doorbells loud", 2, "loud"},
 		{"bad pause", "serve nvme --socket " + s + " --namespace mem:1M --idle-poll soon", 2, "must be a time"},
 		{"no link", "serve virtio-net --socket " + s, 2, "no --link"},
-		{"unknown link", "serve virtio-net --socket " + s + " --link tin-can", 1, "tin-can"},
+		{"unknown link", "serve virtio-net --socket " + s + " --link tin-can", 2, "tin-can"},
 		{"option of a drive", "serve virtio-net --socket " + s + " --serial 1", 2, "--serial"},
 		{"card option before any socket", "serve virtio-net --mtu 1500 --socket " + s, 2, "before the first --socket"},
 		{"bad MTU", "serve virtio-net --socket " + s + " --mtu 5", 2, "MTU"},
