@@ -2,6 +2,7 @@ package link
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"sync"
 
@@ -156,4 +157,11 @@ func (x *streamReceiver) arm() bool {
 	}
 	c.sleep()
 	return false
+}
+
+// framingError says that what a peer sent is no frame.
+type framingError struct{ length uint32 }
+
+func (e *framingError) Error() string {
+	return fmt.Sprintf("the peer announced a frame of %d bytes, and 1 to %d are possible", e.length, vnet.MaxFrame)
 }
