@@ -108,7 +108,9 @@ func dial(to unix.Sockaddr) (int, error) {
 }
 
 // tune sets what a connection of TCP wants: frames are not held back, and a peer that has
-// gone without a word is found out within a minute.
+// gone without a word is found out within a minute, or, while something is on its way to it, by
+// the kernel's own patience (tcp_retries2, some 15 minutes). TCP_USER_TIMEOUT would be shorter,
+// but ends a connection to a peer that only does not read, too.
 func tune(fd int) {
 	for _, o := range []struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},

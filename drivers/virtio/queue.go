@@ -2,7 +2,6 @@ package virtio
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"vfiouser/client"
@@ -248,7 +247,7 @@ func (q *Queue) Reap(done []Used) (int, error) {
 // Wait waits until there is something for Reap. Only for a queue with interrupts.
 func (q *Queue) Wait(ctx context.Context) error {
 	if q.irq == nil {
-		return errors.Join(ErrUnsupported, errors.New("virtio: the queue has no interrupt"))
+		return fmt.Errorf("%w: the queue has no interrupt", ErrUnsupported)
 	}
 	for {
 		if q.EnableInterrupts() {
