@@ -33,6 +33,7 @@ const (
 	replyFrame // from card 2 to card 1
 	floodFrame // from card 1 to the victim
 	probeFrame // from the victim to card 2
+	helloFrame // from card 2 to card 1, who does not wait for it
 )
 
 const (
@@ -126,6 +127,12 @@ func (n *neighbours) exchange(i uint64, flooded bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	a, b := n.cards[1], n.cards[2]
+	if flooded {
+		// Somebody may have taken its address.
+		if err := b.WriteFrame(ctx, newFrame(n.macs[1], n.macs[2], helloFrame, i, 60)); err != nil {
+			return err
+		}
+	}
 	for range bursts {
 		if err := a.WriteFrame(ctx, newFrame(victimMAC, n.macs[1], floodFrame, i, 60+int(i*311)%3000)); err != nil {
 			return err

@@ -10,8 +10,8 @@ import (
 const (
 	// longChain is the victim's largest ring as one chain of buffers of a byte.
 	longChain = 32768
-	// manyChains is how many of them there are at once, twice what a worker takes at once.
-	manyChains = 128
+	// manyChains is how many of them there are at once, more than a worker takes at once.
+	manyChains = 65
 )
 
 // Chains of as many buffers as there can be. What a client may put into a batch must not

@@ -238,7 +238,7 @@ func TestVirtioNetUnmappedMemory(t *testing.T) {
 }
 
 // flipping is for how long descriptors are changed under the card.
-const flipping = 200 * time.Millisecond
+const flipping = 150 * time.Millisecond
 
 // What the card reads changes while it does, between two looks and between two frames.
 func TestVirtioNetFlips(t *testing.T) {

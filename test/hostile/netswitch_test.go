@@ -23,7 +23,7 @@ func TestVirtioNetSwitch(t *testing.T) {
 					g := a.netStarted(layout.features|netFeatures, 256)
 					q := g.rings[txQueue]
 					i := uint64(0)
-					for begin := time.Now(); time.Since(begin) < 150*time.Millisecond; {
+					for begin := time.Now(); time.Since(begin) < 80*time.Millisecond; {
 						for k := range uint64(128) {
 							q.put(g.frameAt(g.data+k*2048, make([]byte, g.header()), frame(i)))
 							i++
@@ -65,14 +65,14 @@ func TestVirtioNetSwitch(t *testing.T) {
 				q.put(g.frame(foreign(60))) // the switch knows where it is
 				q.kick()
 				q.until(1)
-				for mark := l.healthy.done.Load(); l.healthy.done.Load() < mark+400 && l.healthy.err() == nil; {
+				for mark := l.healthy.done.Load(); l.healthy.done.Load() < mark+200 && l.healthy.err() == nil; {
 					g.alive()
 					time.Sleep(pace) // polls
 				}
 			})
 			l.attack(t, layout.name+", a card that takes one frame now and then", func(a *attack) {
 				g := a.netStarted(layout.features|netFeatures, 256)
-				for range 40 {
+				for range 20 {
 					g.receives(1)
 					g.rings[rxQueue].until(1)
 				}
