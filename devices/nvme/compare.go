@@ -19,7 +19,7 @@ func (c *Controller) prepareCompare(cmd *command) (plan, spec.Status) {
 	if cmd.ns.bytes(uint64(cmd.entry.Blocks())) > int64(c.cfg.MaxTransfer) {
 		return 0, spec.InvalidField | spec.StatusDNR
 	}
-	return planSlow, spec.Success
+	return planSlow, c.checkReadable(cmd)
 }
 
 // prepareVerify is Verify (3.2.6): the blocks must be readable. No data is transferred,
@@ -28,7 +28,7 @@ func (c *Controller) prepareVerify(cmd *command) (plan, spec.Status) {
 	if st := c.locate(cmd); !st.OK() {
 		return 0, st
 	}
-	return planSlow, spec.Success
+	return planSlow, c.checkReadable(cmd)
 }
 
 func (c *courier) compare(cmd *command) spec.Status {

@@ -27,6 +27,8 @@ type Controller struct {
 	regs       registers
 	errors     errorLog
 	smart      smartLog
+
+	uncorrectable uncorrectable
 	// writeThrough: the host has disabled the volatile write cache.
 	writeThrough atomic.Bool
 	commands     [256]adminCommand

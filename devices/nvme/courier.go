@@ -127,6 +127,12 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 		return c.compare(cmd)
 	case spec.NVMVerify:
 		return c.verify(cmd)
+	case spec.NVMWriteUncorrectable:
+		return c.writeUncorrectable(cmd)
+	case spec.NVMWriteZeroes:
+		r := cmd.request
+		r.Buffers = nil
+		return c.store(cmd.ns, r)
 	case spec.NVMFlush:
 		if cmd.entry.NSID == spec.BroadcastNSID {
 			return c.h.c.flushAll(c)
@@ -135,6 +141,20 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 	r := cmd.request
 	r.Buffers = nil
 	return c.submit(cmd.ns, r)
+}
+
+// store is submit for a request that writes blocks, which are readable then.
+func (c *courier) store(ns *namespace, r block.Request) spec.Status {
+	u := &c.h.c.uncorrectable
+	lba, n := uint64(r.Offset)>>ns.shift, uint64(r.Length)>>ns.shift
+	if !u.writable(ns, lba, n) {
+		return spec.WriteFault
+	}
+	st := c.submit(ns, r)
+	if st.OK() {
+		u.written(ns, lba, n)
+	}
+	return st
 }
 
 // buffer is the courier's memory for the data of one command.
@@ -154,7 +174,7 @@ func (c *courier) transfer(cmd *command) spec.Status {
 		if st := c.fromHost(&cmd.entry, data); !st.OK() {
 			return st
 		}
-		return c.submit(cmd.ns, r)
+		return c.store(cmd.ns, r)
 	}
 	if st := c.submit(cmd.ns, r); !st.OK() {
 		return st

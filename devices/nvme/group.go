@@ -228,6 +228,9 @@ func (g *group) reap() int {
 	for c != nil {
 		next := c.next
 		cq := c.queue.cq
+		if !c.result.OK() {
+			g.h.logFailure(c.queue.id, &c.entry, c.result)
+		}
 		if cq.waiting.head == nil && cq.room(1) > 0 && g.postOne(cq, c) {
 			c.queue.end(c)
 		} else {
@@ -257,9 +260,6 @@ func (g *group) postOne(q *compQueue, c *command) bool {
 	e := q.entry(g.reader, q.tail)
 	if e == nil {
 		return false
-	}
-	if !c.result.OK() {
-		g.h.logFailure(c.queue.id, &c.entry, c.result)
 	}
 	if !q.posted {
 		g.posted = append(g.posted, q)

@@ -83,7 +83,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		SQES:              spec.SubmissionEntryExponent<<4 | spec.SubmissionEntryExponent,
 		CQES:              spec.CompletionEntryExponent<<4 | spec.CompletionEntryExponent,
 		Namespaces:        uint32(len(c.namespaces)),
-		ONCS: spec.ONCSCompare | spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures |
+		ONCS: spec.ONCSCompare | spec.ONCSWriteUncorrectable | spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures |
 			spec.ONCSTimestamp | spec.ONCSVerify,
 		VWC:    spec.VWCFlushBroadcast,
 		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData,

@@ -12,9 +12,10 @@ import (
 type plan uint8
 
 const (
-	planData   plan = iota // one request with data
-	planSimple             // one request without data
-	planSlow               // several requests, or data that is not the blocks: see courier
+	planData    plan = iota // one request with data
+	planSimple              // one request without data
+	planSlow                // several requests, or data that is not the blocks: see courier
+	planRewrite             // as planData, but blocks become readable: see uncorrectable
 )
 
 // Flags of what is not offered: fused commands (Identify Controller, FUSES), and SGLs
@@ -51,8 +52,8 @@ func (c *Controller) prepare(cmd *command) (plan, spec.Status) {
 		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
 	}
 	lba, n := e.LBA(), uint64(e.Blocks())
-	if n > ns.blocks || lba > ns.blocks-n {
-		return 0, spec.LBAOutOfRange | spec.StatusDNR
+	if limit := ns.readable.Load(); n > limit || lba > limit-n {
+		return c.prepareMarked(cmd, ns)
 	}
 	if ns.info.ReadOnly && r.Op != block.Read {
 		return 0, spec.NamespaceWriteProtected | spec.StatusDNR
@@ -91,6 +92,9 @@ func (g *group) execute(q *subQueue, cmd *command) (st spec.Status, done bool) {
 		g.stats.count(r.Op, r.Length)
 	case planSimple:
 		r.Buffers = r.Buffers[:0]
+	case planRewrite:
+		g.stats.count(r.Op, r.Length)
+		p = planSlow
 	}
 	if p == planSlow {
 		q.start()

@@ -13,13 +13,14 @@ type ioCommand struct {
 }
 
 var ioCommands = [256]ioCommand{
-	spec.NVMFlush:             {spec.EffectSupported, (*Controller).prepareFlush},
-	spec.NVMWrite:             {spec.EffectSupported | spec.EffectLogicalBlocks, nil},
-	spec.NVMRead:              {spec.EffectSupported, nil},
-	spec.NVMCompare:           {spec.EffectSupported, (*Controller).prepareCompare},
-	spec.NVMWriteZeroes:       {spec.EffectSupported | spec.EffectLogicalBlocks, nil},
-	spec.NVMDatasetManagement: {spec.EffectSupported | spec.EffectLogicalBlocks, (*Controller).prepareDatasetManagement},
-	spec.NVMVerify:            {spec.EffectSupported, (*Controller).prepareVerify},
+	spec.NVMFlush:              {spec.EffectSupported, (*Controller).prepareFlush},
+	spec.NVMWrite:              {spec.EffectSupported | spec.EffectLogicalBlocks, nil},
+	spec.NVMRead:               {spec.EffectSupported, nil},
+	spec.NVMWriteUncorrectable: {spec.EffectSupported | spec.EffectLogicalBlocks, (*Controller).prepareWriteUncorrectable},
+	spec.NVMCompare:            {spec.EffectSupported, (*Controller).prepareCompare},
+	spec.NVMWriteZeroes:        {spec.EffectSupported | spec.EffectLogicalBlocks, nil},
+	spec.NVMDatasetManagement:  {spec.EffectSupported | spec.EffectLogicalBlocks, (*Controller).prepareDatasetManagement},
+	spec.NVMVerify:             {spec.EffectSupported, (*Controller).prepareVerify},
 }
 
 // prepareOther is prepare for the commands that are not the frequent ones.

@@ -86,10 +86,14 @@ func (m *messenger) stop() {
 	}
 }
 
-// collect moves completions to the list of those that wait to be posted.
+// collect moves completions to the list of those that wait to be posted. A failure is in
+// the error log before the host can see it.
 func (m *messenger) collect() {
 	for c, _ := m.done.take(); c != nil; {
 		next := c.next
+		if !c.result.OK() {
+			m.h.logFailure(c.queue.id, &c.entry, c.result)
+		}
 		m.cq.waiting.add(c)
 		m.inflight.Add(-1)
 		c = next
@@ -185,7 +189,7 @@ func (f *feeder) begin(entry []byte) {
 		cmd.finish(st)
 		return
 	}
-	if p == planData {
+	if p == planData || p == planRewrite {
 		f.stats.count(cmd.request.Op, cmd.request.Length)
 	}
 	h.couriers.run(cmd)
@@ -243,9 +247,6 @@ func (p *poster) step() bool {
 	for range n {
 		q.advance()
 		c := q.waiting.remove()
-		if !c.result.OK() {
-			m.h.logFailure(c.queue.id, &c.entry, c.result)
-		}
 		c.queue.mu.Lock()
 		c.queue.end(c)
 		c.queue.mu.Unlock()

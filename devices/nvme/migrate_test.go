@@ -410,6 +410,7 @@ func TestImpossibleStatesAreRefused(t *testing.T) {
 		{"a submission queue of 4,097 entries", []any{"SQs", 0, "Size"}, 4097},
 		{"a submission head behind the end", []any{"SQs", 0, "Head"}, 16},
 		{"a submission queue that is not aligned", []any{"SQs", 0, "Base"}, 1},
+		{"uncorrectable blocks beyond the capacity", []any{"Uncorrectable"}, [][]uint64{{1 << 60, 1}}},
 		{"a number that does not fit", []any{"SQs", 0, "Base"}, -1},
 		{"something else", []any{"Drive"}, "disk"},
 	} {

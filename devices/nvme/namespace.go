@@ -6,13 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"sync/atomic"
 	"syscall"
 
 	"vfiouser/block"
 	"vfiouser/devices/nvme/spec"
 )
 
-// namespace is a backend as the host sees it. It does not change.
+// namespace is a backend as the host sees it. Only what Write Uncorrectable has marked
+// changes.
 type namespace struct {
 	id      uint32
 	backend block.Backend
@@ -22,6 +24,9 @@ type namespace struct {
 	eui64   [8]byte
 	nguid   [16]byte
 	uuid    [16]byte
+
+	bad      []extent      // blocks that cannot be read, ascending and apart: of uncorrectable
+	readable atomic.Uint64 // the first of them, or the size: what is before it needs no look
 }
 
 func newNamespace(id uint32, serial string, n Namespace) (*namespace, error) {
@@ -39,6 +44,7 @@ func newNamespace(id uint32, serial string, n Namespace) (*namespace, error) {
 	if ns.blocks == 0 {
 		return nil, configError("namespace %d: %d bytes are less than a block of %d", id, n.Backend.Size(), n.BlockSize)
 	}
+	ns.cleanTo()
 	ns.identifyBy(serial)
 	return ns, nil
 }

@@ -43,6 +43,8 @@ func (h *host) check(st *driveState) error {
 		return stateError("unknown events %#x", st.Events.Raised)
 	case len(st.Health.Entries) != errorEntries*spec.ErrorEntrySize:
 		return stateError("error log of %d bytes", len(st.Health.Entries))
+	case !c.uncorrectable.possible(c, st.Uncorrectable):
+		return stateError("impossible uncorrectable blocks")
 	}
 	names := Config{Serial: theirs.Serial, Model: theirs.Model, Firmware: theirs.Firmware}
 	if err := names.checkNames(); err != nil {
@@ -134,6 +136,7 @@ func (h *host) apply(st *driveState) {
 	h.aer = asyncEvents{waiting: st.Events.Waiting, masked: st.Events.Masked}
 	h.events.Store(st.Events.Raised)
 	c.applyHealth(&st.Health)
+	c.uncorrectable.load(c, st.Uncorrectable)
 	if st.Shadow != nil {
 		h.shadow = shadow{set: true, doorbell: st.Shadow.Doorbells, events: st.Shadow.Events}
 	}

@@ -18,8 +18,11 @@ type driveState struct {
 	Health    healthState
 	Admin     *adminState // nil: the controller is not ready
 	Shadow    *shadowState
-	CQs       []compQueueState
-	SQs       []subQueueState
+	// Uncorrectable has for each namespace the first block and the number of blocks of the
+	// runs that cannot be read; it is empty if there are none.
+	Uncorrectable [][]uint64 `json:",omitempty"`
+	CQs           []compQueueState
+	SQs           []subQueueState
 }
 
 // driveIdentity is in what source and destination must agree, and, from Serial on, what
@@ -112,6 +115,8 @@ func (h *host) state() *driveState {
 		Features:  h.featureState(),
 		Events:    eventState{h.aer.waiting, h.aer.masked, h.events.Load()},
 		Health:    c.health(),
+
+		Uncorrectable: c.uncorrectable.state(c),
 	}
 	for off := 0; off < 2*(c.cfg.Queues+1)*doorbellStride; off += doorbellStride {
 		st.Doorbells = append(st.Doorbells, c.doorbells.load(off))
