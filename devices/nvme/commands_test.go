@@ -193,7 +193,8 @@ func TestReadOnlyNamespace(t *testing.T) {
 		t.Errorf("NSATTR %#x", id.NSATTR)
 	}
 	dsm := spec.SubmissionEntry{Opcode: spec.NVMDatasetManagement, NSID: 1, PRP1: data, CDW11: spec.DSMDeallocate}
-	for _, e := range []spec.SubmissionEntry{rw(spec.NVMWrite, 1, 0, 8, data, 0), rw(spec.NVMWriteZeroes, 1, 0, 8, 0, 0), rw(spec.NVMWriteUncorrectable, 1, 0, 8, 0, 0), dsm} {
+	for _, e := range []spec.SubmissionEntry{rw(spec.NVMWrite, 1, 0, 8, data, 0), rw(spec.NVMWriteZeroes, 1, 0, 8, 0, 0), rw(spec.NVMWriteUncorrectable, 1, 0, 8, 0, 0),
+		copyTo(1, 0, 1, data), dsm} {
 		if st := q.status(e); st != spec.NamespaceWriteProtected|spec.StatusDNR {
 			t.Errorf("%#x: %v", e.Opcode, st)
 		}

@@ -127,6 +127,8 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 		return c.compare(cmd)
 	case spec.NVMVerify:
 		return c.verify(cmd)
+	case spec.NVMCopy:
+		return c.copy(cmd)
 	case spec.NVMWriteUncorrectable:
 		return c.writeUncorrectable(cmd)
 	case spec.NVMWriteZeroes:

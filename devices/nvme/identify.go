@@ -34,7 +34,7 @@ func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) spec.St
 	}
 	switch cns {
 	case spec.CNSNamespace:
-		ns.identify().Put(b)
+		c.identifyNamespace(ns).Put(b)
 	case spec.CNSController:
 		h.identifyController().Put(b)
 	case spec.CNSActiveNamespaces:
@@ -84,7 +84,8 @@ func (h *host) identifyController() *spec.IdentifyController {
 		CQES:              spec.CompletionEntryExponent<<4 | spec.CompletionEntryExponent,
 		Namespaces:        uint32(len(c.namespaces)),
 		ONCS: spec.ONCSCompare | spec.ONCSWriteUncorrectable | spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures |
-			spec.ONCSTimestamp | spec.ONCSVerify,
+			spec.ONCSTimestamp | spec.ONCSVerify | spec.ONCSCopy,
+		OCFS:   spec.OCFSFormat0,
 		VWC:    spec.VWCFlushBroadcast,
 		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData,
 		SubNQN: nqn(c.cfg.Serial),

@@ -21,6 +21,7 @@ var ioCommands = [256]ioCommand{
 	spec.NVMWriteZeroes:        {spec.EffectSupported | spec.EffectLogicalBlocks, nil},
 	spec.NVMDatasetManagement:  {spec.EffectSupported | spec.EffectLogicalBlocks, (*Controller).prepareDatasetManagement},
 	spec.NVMVerify:             {spec.EffectSupported, (*Controller).prepareVerify},
+	spec.NVMCopy:               {spec.EffectSupported | spec.EffectLogicalBlocks, (*Controller).prepareCopy},
 }
 
 // prepareOther is prepare for the commands that are not the frequent ones.

@@ -87,12 +87,13 @@ func (c *Controller) namespace(id uint32) *namespace {
 	return nil
 }
 
-// identify is CNS 00h.
-func (n *namespace) identify() *spec.IdentifyNamespace {
+// identifyNamespace is CNS 00h.
+func (c *Controller) identifyNamespace(n *namespace) *spec.IdentifyNamespace {
 	id := &spec.IdentifyNamespace{
 		Size: n.blocks, Capacity: n.blocks, Utilization: n.blocks,
 		NVMCapacity: [2]uint64{n.blocks << n.shift},
-		NGUID:       n.nguid, EUI64: n.eui64,
+		MSSRL:       uint16(c.maxCopy(n)), MCL: uint32(c.maxCopy(n)), MSRC: maxCopyRanges - 1,
+		NGUID: n.nguid, EUI64: n.eui64,
 	}
 	if n.info.CanDiscard {
 		id.DLFEAT = spec.DLFEATReadZeroes | spec.DLFEATWZDealloc

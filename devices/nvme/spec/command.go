@@ -37,6 +37,7 @@ const (
 	NVMWriteZeroes        = 0x08
 	NVMDatasetManagement  = 0x09
 	NVMVerify             = 0x0c
+	NVMCopy               = 0x19
 )
 
 // BroadcastNSID names all namespaces.
@@ -88,6 +89,12 @@ func (e *SubmissionEntry) SetLBA(lba uint64) {
 
 // Blocks is the number of logical blocks of an NVM command, 1 to 65,536.
 func (e *SubmissionEntry) Blocks() uint32 { return e.CDW12&0xffff + 1 }
+
+// CopyRanges is the number of source ranges of Copy, 1 to 256.
+func (e *SubmissionEntry) CopyRanges() int { return int(e.CDW12&0xff) + 1 }
+
+// CopyFormat is the format of the source ranges of Copy.
+func (e *SubmissionEntry) CopyFormat() uint8 { return uint8(e.CDW12 >> 8 & 0xf) }
 
 // Put writes the 64 bytes of the entry.
 func (e *SubmissionEntry) Put(b []byte) {

@@ -39,7 +39,11 @@ const (
 	ONCSReservations       = 1 << 5
 	ONCSTimestamp          = 1 << 6
 	ONCSVerify             = 1 << 7
+	ONCSCopy               = 1 << 8
 )
+
+// OCFSFormat0 says that Copy takes source ranges of format 0.
+const OCFSFormat0 = 1 << 0
 
 // Bits of VWC.
 const (
@@ -106,6 +110,7 @@ type IdentifyController struct {
 	ICSVSCC           uint8
 	NWPC              uint8
 	ACWU              uint16
+	OCFS              uint16
 	SGLS              uint32
 	MaxNamespaces     uint32
 	SubNQN            string // 256 bytes, NUL padded
@@ -167,6 +172,7 @@ func (c *IdentifyController) Put(b []byte) {
 	b[530] = c.ICSVSCC
 	b[531] = c.NWPC
 	le.PutUint16(b[532:], c.ACWU)
+	le.PutUint16(b[534:], c.OCFS)
 	le.PutUint32(b[536:], c.SGLS)
 	le.PutUint32(b[540:], c.MaxNamespaces)
 	copy(b[768:1024], c.SubNQN)
@@ -225,6 +231,7 @@ func (c *IdentifyController) Get(b []byte) {
 		ICSVSCC:           b[530],
 		NWPC:              b[531],
 		ACWU:              le.Uint16(b[532:]),
+		OCFS:              le.Uint16(b[534:]),
 		SGLS:              le.Uint32(b[536:]),
 		MaxNamespaces:     le.Uint32(b[540:]),
 		SubNQN:            text(b[768:1024]),

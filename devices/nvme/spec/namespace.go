@@ -48,7 +48,10 @@ type IdentifyNamespace struct {
 	NPDG        uint16
 	NPDA        uint16
 	NOWS        uint16
-	NSATTR      uint8 // bit 0: write protected
+	MSSRL       uint16 // blocks of one source range of Copy
+	MCL         uint32 // blocks of one Copy
+	MSRC        uint8  // source ranges of one Copy, zero based
+	NSATTR      uint8  // bit 0: write protected
 	NGUID       [16]byte
 	EUI64       [8]byte
 	Formats     [16]LBAFormat
@@ -96,6 +99,9 @@ func (n *IdentifyNamespace) Put(b []byte) {
 	le.PutUint16(b[68:], n.NPDG)
 	le.PutUint16(b[70:], n.NPDA)
 	le.PutUint16(b[72:], n.NOWS)
+	le.PutUint16(b[74:], n.MSSRL)
+	le.PutUint32(b[76:], n.MCL)
+	b[80] = n.MSRC
 	b[99] = n.NSATTR
 	copy(b[104:120], n.NGUID[:])
 	copy(b[120:128], n.EUI64[:])
@@ -135,6 +141,9 @@ func (n *IdentifyNamespace) Get(b []byte) {
 		NPDG:        le.Uint16(b[68:]),
 		NPDA:        le.Uint16(b[70:]),
 		NOWS:        le.Uint16(b[72:]),
+		MSSRL:       le.Uint16(b[74:]),
+		MCL:         le.Uint32(b[76:]),
+		MSRC:        b[80],
 		NSATTR:      b[99],
 		NGUID:       [16]byte(b[104:120]),
 		EUI64:       [8]byte(b[120:128]),

@@ -1,0 +1,96 @@
+package nvme
+
+import (
+	"vfiouser/block"
+	"vfiouser/devices/nvme/spec"
+)
+
+// maxCopyRanges is the number of source ranges of a Copy: their descriptors fill a page.
+const maxCopyRanges = pageSize / spec.CopyRangeSize
+
+// maxCopy is the number of blocks that one Copy moves, and that one of its ranges has: as
+// many as a transfer, so that all are read before the first is written.
+func (c *Controller) maxCopy(ns *namespace) uint64 { return uint64(c.cfg.MaxTransfer) >> ns.shift }
+
+// prepareCopy is Copy (NVM command set 1.0, 3.2.2) with source ranges of format 0.
+func (c *Controller) prepareCopy(cmd *command) (plan, spec.Status) {
+	ns := c.namespace(cmd.entry.NSID)
+	switch {
+	case ns == nil:
+		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+	case cmd.entry.CopyFormat() != 0:
+		return 0, spec.InvalidField | spec.StatusDNR
+	case cmd.entry.CopyRanges() > maxCopyRanges:
+		return 0, spec.CommandSizeLimitsExceeded | spec.StatusDNR
+	case ns.info.ReadOnly:
+		return 0, spec.NamespaceWriteProtected | spec.StatusDNR
+	}
+	cmd.ns = ns
+	return planSlow, spec.Success
+}
+
+// copy reads all ranges and then writes them with one request, so that source and
+// destination may overlap, and a failure leaves the destination as it was.
+func (c *courier) copy(cmd *command) spec.Status {
+	list := make([]byte, cmd.entry.CopyRanges()*spec.CopyRangeSize)
+	if st := c.fromHost(&cmd.entry, list); !st.OK() {
+		return st
+	}
+	ranges := make([]spec.CopyRange, cmd.entry.CopyRanges())
+	for i := range ranges {
+		ranges[i].Get(list[i*spec.CopyRangeSize:])
+	}
+	total, st := c.checkCopy(cmd, ranges)
+	if !st.OK() {
+		return st
+	}
+	ns, data := cmd.ns, c.buffer(int(cmd.ns.bytes(total)))
+	at := int64(0)
+	for _, r := range ranges {
+		if c.h.abandoned() {
+			return spec.AbortSQDeletion
+		}
+		p := data[at:][:ns.bytes(uint64(r.Blocks))]
+		st := c.submit(ns, block.Request{Op: block.Read, Offset: ns.bytes(r.LBA), Length: int64(len(p)), Buffers: [][]byte{p}})
+		if !st.OK() {
+			cmd.failedAt(r.LBA)
+			return st
+		}
+		at += int64(len(p))
+	}
+	c.h.c.smart.add(&ioStats{writes: 1, bytesWritten: uint64(len(data))})
+	return c.store(ns, block.Request{
+		Op: block.Write, Offset: ns.bytes(cmd.entry.LBA()), Length: int64(len(data)), Buffers: [][]byte{data},
+		FUA: cmd.entry.CDW12&spec.RWForceUnit != 0 || c.h.c.writeThrough.Load(),
+	})
+}
+
+// checkCopy returns the number of blocks to copy.
+func (c *courier) checkCopy(cmd *command, ranges []spec.CopyRange) (total uint64, st spec.Status) {
+	ns, limit := cmd.ns, c.h.c.maxCopy(cmd.ns)
+	for _, r := range ranges {
+		if uint64(r.Blocks) > limit {
+			return 0, spec.CommandSizeLimitsExceeded | spec.StatusDNR
+		}
+		total += uint64(r.Blocks)
+	}
+	if total > limit {
+		return 0, spec.CommandSizeLimitsExceeded | spec.StatusDNR
+	}
+	if !ns.has(cmd.entry.LBA(), total) {
+		return 0, spec.LBAOutOfRange | spec.StatusDNR
+	}
+	for _, r := range ranges {
+		if !ns.has(r.LBA, uint64(r.Blocks)) {
+			cmd.failedAt(r.LBA)
+			return 0, spec.LBAOutOfRange | spec.StatusDNR
+		}
+	}
+	for _, r := range ranges {
+		if bad, found := c.h.c.uncorrectable.first(ns, r.LBA, uint64(r.Blocks)); found {
+			cmd.failedAt(bad)
+			return 0, spec.UnrecoveredRead | spec.StatusDNR
+		}
+	}
+	return total, spec.Success
+}
