@@ -51,6 +51,44 @@ umount /mnt
 e2fsck -f -n $disk`, files)))
 }
 
+// checkCommands sends the commands that no filesystem sends, and looks at the data and at
+// what nvme-cli makes of failures. It overwrites blocks 1,000 to 2,007.
+func checkCommands(t *testing.T, g *Guest, d disk) {
+	t.Helper()
+	run(t, g, d.script(`
+cd /tmp
+fails() { # with this text
+  want=$1
+  shift
+  if out=$("$@" 2>&1); then echo "$*: succeeds"; return 1; fi
+  echo "$out" | grep -qi "$want" || { echo "$*: $out, want $want"; return 1; }
+}
+io() { command=$1 first=$2 count=$3; shift 3; nvme $command $disk -s $first -c $((count-1)) "$@" > /dev/null; }
+seq 2000 | head -c 4096 > blocks
+tr 9 8 < blocks > others
+io write 1000 8 -z 4096 -d blocks
+io compare 1000 8 -z 4096 -d blocks
+fails "compare failure" io compare 1000 8 -z 4096 -d others
+io verify 1000 8
+
+io write-uncor 1002 2
+fails "unrecovered read" io read 1003 1 -z 512 -d /dev/null
+fails "unrecovered read" io verify 1000 8
+fails "unrecovered read" io compare 1000 8 -z 4096 -d blocks
+fails "unrecovered read" nvme copy $disk --sdlba=2000 --slbs=1000 --blocks=7 --format=0
+io verify 1000 2
+io verify 1004 4
+io write 1000 8 -z 4096 -d blocks
+io verify 1000 8
+
+nvme copy $disk --sdlba=2000 --slbs=1004,1000 --blocks=3,3 --format=0
+{ tail -c 2048 blocks; head -c 2048 blocks; } > swapped
+io read 2000 8 -z 4096 -d copied
+cmp swapped copied
+fails "command size limit" nvme copy $disk --sdlba=2000 --slbs=1000 --blocks=4095 --format=0
+rm blocks others swapped copied`))
+}
+
 // fill prints so many bytes that are not all zero.
 const (
 	filled = 32 << 20

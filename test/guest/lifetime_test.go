@@ -46,6 +46,11 @@ func TestLifetimes(t *testing.T) {
 		})
 		t.Run("discarded blocks leave the file", func(t *testing.T) { checkDiscard(t, g, file, backing) })
 		t.Run("blocks of deleted files leave the file", func(t *testing.T) { checkTrim(t, g, file, backing) })
+		t.Run("rare commands do what they say", func(t *testing.T) {
+			checkCommands(t, g, file)
+			checkCommands(t, g, memory)
+			checkHealth(t, g, file)
+		})
 		t.Run("files outlive a mount", func(t *testing.T) {
 			for _, d := range []disk{file, memory} {
 				writeFiles(t, g, d)

@@ -46,6 +46,7 @@ func TestMemoryWithoutDescriptor(t *testing.T) {
 	before := s.holdings(t)
 	g := boot(t, Config{Sockets: s.sockets, Memory: MemoryAnonymous})
 	checkListed(t, g, d)
+	checkCommands(t, g, d)
 	writeFiles(t, g, d)
 	checkFiles(t, g, d)
 	checkVerifiedIO(t, g, d, 4, 4)
