@@ -254,3 +254,59 @@ func TestImpossibleExtentsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// Commands that mark, clear and read blocks, with resets and pauses in the middle of them,
+// leave no mark behind once everything was written.
+func TestResetsInTheMiddleOfRareCommands(t *testing.T) {
+	variants(t, func(t *testing.T, r rig) {
+		file, _ := fileBackend(t, 1<<20)
+		r.backends = []block.Backend{memory(t, 1<<20), file}
+		g, q := started(t, r)
+		data, list := g.alloc(1), g.alloc(1)
+		g.putRanges(list, []spec.CopyRange{{LBA: 3, Blocks: 2}, {LBA: 1000, Blocks: 6}})
+		rnd := rand.New(rand.NewPCG(5, 6))
+		opcodes := []uint8{spec.NVMWriteUncorrectable, spec.NVMWriteUncorrectable, spec.NVMWrite, spec.NVMWriteZeroes,
+			spec.NVMRead, spec.NVMCompare, spec.NVMVerify, spec.NVMCopy}
+		for round := range 12 {
+			old := q.tail
+			var cids []uint16
+			for range 60 {
+				op, nsid, lba := opcodes[rnd.IntN(len(opcodes))], 1+rnd.Uint32N(2), rnd.Uint64N(2040)
+				e := rw(op, nsid, lba, 1+rnd.IntN(8), data, 0)
+				if op == spec.NVMCopy {
+					e = copyTo(nsid, lba, 2, list)
+				}
+				cids = append(cids, q.put(e))
+			}
+			q.ringTail(old)
+			if round%2 == 0 {
+				g.lock(true)
+				g.lock(false)
+				for _, cid := range cids {
+					st := q.result(cid).Status.Code()
+					if st != spec.Success && st != spec.UnrecoveredRead && st != spec.CompareFailure {
+						t.Fatal(st)
+					}
+				}
+				continue
+			}
+			g.disable()
+			g.enable()
+			if r.mode == Shadow {
+				g.useDBBUF()
+			}
+			q = g.createQueue(1, 64)
+		}
+		for nsid := uint32(1); nsid <= 2; nsid++ {
+			if st := q.status(rw(spec.NVMWriteZeroes, nsid, 0, 2048, 0, 0)); !st.OK() {
+				t.Error(st)
+			}
+			if st := q.status(rw(spec.NVMVerify, nsid, 0, 2048, 0, 0)); !st.OK() {
+				t.Error(st)
+			}
+		}
+		if st := g.c.uncorrectable.state(g.c); st != nil {
+			t.Errorf("left: %v", st)
+		}
+	})
+}
