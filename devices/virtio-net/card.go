@@ -172,7 +172,7 @@ func (c *card) StartQueue(i int, q *virtio.Queue) {
 	p.pause()
 	c.startCoalescing(i, q)
 	if i == spec.TransmitQueue(i/2) {
-		p.tx.q, p.tx.blocked = q, false
+		p.tx.q, p.tx.blocked, p.tx.away = q, false, false
 		p.tx.disarm() // the worker may be awake for good
 	} else {
 		p.rx.start(q)

@@ -24,6 +24,7 @@ type transmitter struct {
 	header  int           // bytes in front of a frame
 	can     vnet.Offloads // what the driver may leave to the card
 	blocked bool          // the link refused a frame
+	away    bool          // the ring could not be read: there is a notification when it can be
 	chains  [batch]virtqueue.Chain
 	frames  [batch]vnet.Frame
 	from    [batch]uint8       // the chain of a frame
@@ -55,7 +56,7 @@ func (t *transmitter) poll() int {
 // send hands the frames of a batch to the link, as many as that takes.
 func (t *transmitter) send() int {
 	n, err := t.q.Take(t.chains[:])
-	if err != nil && n == 0 {
+	if t.away = err != nil && n == 0; t.away {
 		t.q.Fail(err)
 	}
 	if n == 0 {
@@ -143,7 +144,7 @@ func behind(parts [][]byte, header []byte) [][]byte {
 
 // arm asks for a notification of the next frame, and says whether there is one already.
 func (t *transmitter) arm() (pending bool) {
-	if t.q == nil || !t.q.Enter() {
+	if t.q == nil || t.away || !t.q.Enter() {
 		return false
 	}
 	if t.blocked {
