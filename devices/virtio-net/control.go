@@ -67,10 +67,13 @@ func (k *control) publish() {
 	r := &reception{pairs: k.pairs, filter: &filter, hash: k.hash, rss: k.rss, report: k.features&spec.FeatureHashReport != 0}
 	k.c.reception.Store(r.complete())
 	for _, p := range k.c.pairs[k.pairs:] {
+		p.rx.turn.Lock()
 		p.rx.mu.Lock()
 		p.rx.inUse = false
 		p.rx.wakeRefused()
 		p.rx.mu.Unlock()
+		p.rx.turn.Unlock()
+		p.wake() // discards what waits
 	}
 	// Most commands are about something else, and the link may have to ask the kernel.
 	if told := (told{can, max(k.pairs, k.transmit)}); told != k.told {

@@ -99,3 +99,51 @@ func TestQueuesAreResetUnderTraffic(t *testing.T) {
 	}
 	stop()
 }
+
+// What waits for a queue that the driver does not use any more is not delivered there.
+func TestNothingComesToAQueueOutOfUse(t *testing.T) {
+	for _, byMessage := range []bool{false, true} {
+		r := newRig(t, Config{Pairs: 2})
+		g := r.attach(options{features: all, buffers: 4, byMessage: byMessage})
+		g.ok(spec.ClassMQ, spec.MQPairsSet, le16(2))
+		p := g.pairs[1]
+		for i := range 10 {
+			r.arrive(1, frameOf(i, 100))
+		}
+		eventually(t, "all buffers are used", func() bool { return r.card.Stats()[1].Receive.Frames == 4 })
+		g.ok(spec.ClassMQ, spec.MQPairsSet, le16(1))
+		p.receive(4)
+		eventually(t, "frames are discarded", func() bool { return r.card.Stats()[1].Receive.NoBuffer == 6 })
+		if got := r.card.Stats()[1].Receive; p.poll() != 0 || got.Frames != 4 {
+			t.Errorf("%+v", got)
+		}
+		g.ok(spec.ClassMQ, spec.MQPairsSet, le16(2))
+		data := frameOf(1, 100)
+		r.arrive(1, data)
+		equal(t, p.receive(1), data)
+	}
+}
+
+// A pair that is not served by message any more goes on with what waited.
+func TestFramesThatWaitedGoOnWithTheWorker(t *testing.T) {
+	for _, buffers := range []int{64, 1} {
+		r := newRig(t, Config{})
+		g := r.attach(options{features: all, buffers: buffers})
+		// A command comes after all queues were started, and what it does is seen here.
+		m := mac(1)
+		g.ok(spec.ClassMAC, spec.MACAddrSet, m[:])
+		r.card.c.ReadConfig(0, make([]byte, spec.ConfigSize))
+		p := r.card.c.pairs[0]
+		p.pause()
+		p.rx.place(true) // as if it had been
+		var want [][]byte
+		for i := range 40 {
+			want = append(want, frameOf(i, 100))
+			r.link.Card().Receive(0, linktest.Frames(want[i]))
+		}
+		p.resume()
+		want = append(want, frameOf(40, 100))
+		r.link.Card().Receive(0, linktest.Frames(want[40]))
+		equal(t, g.pairs[0].receive(len(want)), want...)
+	}
+}

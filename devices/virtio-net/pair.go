@@ -85,9 +85,7 @@ func (p *pair) resume() {
 	}
 	p.gone = false
 	byMessage := p.tx.q != nil && p.tx.q.Remote() || p.rx.q != nil && p.rx.q.Remote()
-	p.rx.mu.Lock()
-	p.rx.byMessage = byMessage
-	p.rx.mu.Unlock()
+	p.rx.place(byMessage)
 	if !byMessage {
 		if p.worker == nil {
 			p.worker = p.s.Engine().PickWorker()

@@ -71,10 +71,30 @@ func (rx *receiver) stop() {
 	defer rx.mu.Unlock()
 	rx.q = nil
 	rx.started.Store(false)
+	rx.discard()
+}
+
+// discard forgets what waits.
+func (rx *receiver) discard() {
 	rx.starved.Store(false)
 	rx.stats.noBuffer.Add(uint64(rx.backlog.count))
 	rx.backlog.clear()
+	rx.cut = 0
 	rx.wakeRefused()
+}
+
+// place has the ring used by message or not, from now on; the pair is paused. What waited for
+// the goroutine goes on at once.
+func (rx *receiver) place(byMessage bool) {
+	rx.mu.Lock()
+	onFault := debug.SetPanicOnFault(true)
+	var n int
+	defer rx.unlock(onFault, &n, 0)
+	rx.byMessage = byMessage
+	if !byMessage && rx.q != nil && !rx.backlog.empty() && rx.q.Enter() {
+		rx.flush()
+		rx.publish()
+	}
 }
 
 // receive takes frames for this queue; from is the pair whose link delivers them. It returns
@@ -210,7 +230,14 @@ func (rx *receiver) refill() (n int) {
 	rx.mu.Lock()
 	onFault := debug.SetPanicOnFault(true)
 	defer rx.unlock(onFault, &n, 0)
-	if rx.q == nil || rx.byMessage || !rx.q.Enter() {
+	if rx.q == nil || rx.byMessage {
+		return 0
+	}
+	if !rx.inUse {
+		rx.discard()
+		return 0
+	}
+	if !rx.q.Enter() {
 		return 0
 	}
 	if before := rx.backlog.count; rx.q.Available() > 0 {
@@ -228,6 +255,9 @@ func (rx *receiver) drain() int {
 	rx.turn.Lock()
 	defer rx.turn.Unlock()
 	rx.mu.Lock()
+	if rx.q != nil && !rx.inUse {
+		rx.discard()
+	}
 	if rx.q == nil || rx.backlog.empty() {
 		rx.mu.Unlock()
 		return 0
