@@ -86,6 +86,22 @@ func TestOpenUnclaimed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Close()
+	filtered, err := OpenUnclaimed("error:off,stats,file:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer filtered.Close()
+	if err := filtered.(Claimer).Claim(); !errors.Is(err, ErrInUse) {
+		t.Errorf("claimed through filters: %v, want ErrInUse", err)
+	}
+	if err := first.(Claimer).Yield(); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []func() error{filtered.(Claimer).Claim, filtered.(Claimer).Yield} {
+		if err := step(); err != nil {
+			t.Error(err)
+		}
+	}
 	memory, err := OpenUnclaimed("mem:1M")
 	if err != nil {
 		t.Fatal(err)

@@ -43,6 +43,9 @@ func because(cause error, format string, args ...any) error {
 //	null:SIZE   nothing at all
 //	nbd:URI     an export of an NBD server, see NBD; "nbd:" may be left out in front of a URI
 //
+// In front of any of them can stand filters, KIND[:SETTINGS] with a comma behind each, for
+// example delay:2ms,error:read:1%,mem:1G; see Wrap.
+//
 // SIZE is a number of bytes with an optional K, M, G or T (powers of 1,024),
 // and a multiple of 512. Errors are *OpenError.
 func Open(spec string) (Backend, error) { return open(spec, FileOptions{}) }
@@ -52,6 +55,11 @@ func Open(spec string) (Backend, error) { return open(spec, FileOptions{}) }
 func OpenUnclaimed(spec string) (Backend, error) { return open(spec, FileOptions{Unclaimed: true}) }
 
 func open(spec string, opt FileOptions) (Backend, error) {
+	if filter, rest, found := strings.Cut(spec, ","); found {
+		if name, _, _ := strings.Cut(filter, ":"); findFilter(name) != nil {
+			return openFilter(filter, rest, opt)
+		}
+	}
 	kind, arg, found := strings.Cut(spec, ":")
 	if !found {
 		return nil, &OpenError{Spec: fmt.Sprintf("%q", spec),
@@ -77,8 +85,25 @@ func open(spec string, opt FileOptions) (Backend, error) {
 	case "nbd+unix", "nbd+tcp", "nbds", "nbds+unix", "nbds+tcp":
 		return NBD(spec, NBDOptions{})
 	}
+	if f := findFilter(kind); f != nil {
+		return nil, &OpenError{Spec: spec, Err: because(ErrSpec, "a filter without a backend; write %s,BACKEND, for example %s,mem:1G", f.usage, spec)}
+	}
 	return nil, &OpenError{Spec: spec,
 		Err: because(ErrSpec, "unknown kind of backend %q; known are mem:SIZE, file:PATH, nbd:URI and null:SIZE", kind)}
+}
+
+// openFilter opens what is behind a filter and puts the filter in front of it.
+func openFilter(filter, rest string, opt FileOptions) (Backend, error) {
+	b, err := open(rest, opt)
+	if err != nil {
+		return nil, err
+	}
+	f, err := Wrap(b, filter, FilterOptions{})
+	if err != nil {
+		_ = b.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // parseSize reads a number of bytes with an optional binary suffix.

@@ -22,7 +22,9 @@ it are its own:
                  --socket /run/b.sock --namespace file:/srv/b.img --queues 8
 
 A namespace is mem:SIZE (anonymous memory), file:PATH (a regular file or a block
-device) or null:SIZE (stores nothing). Sizes take K, M, G or T.`
+device), nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH (an NBD server), or
+null:SIZE (stores nothing). Sizes take K, M, G or T. Filters stand in front, such as
+delay:2ms,error:read:1%,file:disk.img; docs/backends.md has them all.`
 
 func serveNVMeCommand(p *process) *cobra.Command {
 	return serveKind(p, nvmeKind(), &cobra.Command{
@@ -53,7 +55,7 @@ func (*controller) kind() string { return "nvme" }
 
 func (c *controller) options() []option {
 	return append(c.places("controller"),
-		option{name: "namespace", key: "namespace.backend", value: "KIND:ARG", usage: "add a namespace: mem:SIZE, file:PATH or null:SIZE",
+		option{name: "namespace", key: "namespace.backend", value: "KIND:ARG", usage: "add a namespace: mem:SIZE, file:PATH, an nbd URI or null:SIZE, with filters in front",
 			set: func(s string) error {
 				c.namespaces = append(c.namespaces, namespace{backend: s, blockSize: 512})
 				return nil
