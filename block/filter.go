@@ -98,13 +98,23 @@ func Wrap(b Backend, spec string, opt FilterOptions) (*Filter, error) {
 
 // Filters are the filters in front of a backend, the outermost first.
 func Filters(b Backend) (found []*Filter) {
-	for {
-		f, ok := b.(*Filter)
-		if !ok {
-			return found
+	for ; b != nil; b = behind(b) {
+		if f, ok := b.(*Filter); ok {
+			found = append(found, f)
 		}
-		found, b = append(found, f), f.inner
 	}
+	return found
+}
+
+// behind is the backend behind a filter; nil if b is none.
+func behind(b Backend) Backend {
+	switch b := b.(type) {
+	case *Filter:
+		return b.inner
+	case *Volatile:
+		return b.inner
+	}
+	return nil
 }
 
 // Kind is the filter's kind, for example "delay".

@@ -56,7 +56,7 @@ func OpenUnclaimed(spec string) (Backend, error) { return open(spec, FileOptions
 
 func open(spec string, opt FileOptions) (Backend, error) {
 	if filter, rest, found := strings.Cut(spec, ","); found {
-		if name, _, _ := strings.Cut(filter, ":"); findFilter(name) != nil {
+		if name, _, _ := strings.Cut(filter, ":"); findFilter(name) != nil || name == "volatile" {
 			return openFilter(filter, rest, opt)
 		}
 	}
@@ -85,6 +85,9 @@ func open(spec string, opt FileOptions) (Backend, error) {
 	case "nbd+unix", "nbd+tcp", "nbds", "nbds+unix", "nbds+tcp":
 		return NBD(spec, NBDOptions{})
 	}
+	if kind == "volatile" {
+		return nil, &OpenError{Spec: spec, Err: because(ErrSpec, "a filter without a backend; write for example volatile,file:disk.img")}
+	}
 	if f := findFilter(kind); f != nil {
 		return nil, &OpenError{Spec: spec, Err: because(ErrSpec, "a filter without a backend; write %s,BACKEND, for example %s,mem:1G", f.usage, spec)}
 	}
@@ -98,7 +101,12 @@ func openFilter(filter, rest string, opt FileOptions) (Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := Wrap(b, filter, FilterOptions{})
+	var f Backend
+	if name, settings, _ := strings.Cut(filter, ":"); name == "volatile" {
+		f, err = openVolatile(b, settings)
+	} else {
+		f, err = Wrap(b, filter, FilterOptions{})
+	}
 	if err != nil {
 		_ = b.Close()
 		return nil, err

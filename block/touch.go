@@ -68,3 +68,13 @@ func appendVector(iov []unix.Iovec, bufs [][]byte, skip, n int64) []unix.Iovec {
 	})
 	return iov
 }
+
+// drainBuffers fills dst from a request's buffers behind the first skip bytes.
+func drainBuffers(dst []byte, bufs [][]byte, skip int64) error {
+	return touch(func() {
+		eachPart(bufs, skip, int64(len(dst)), func(part []byte) bool {
+			dst = dst[copy(dst, part):]
+			return true
+		})
+	})
+}
