@@ -208,7 +208,7 @@ func TestNBDChunksOfARead(t *testing.T) {
 func TestNBDMemoryThatHasGone(t *testing.T) {
 	for _, structured := range []bool{false, true} {
 		s := serveNBD(t, 1<<20, func(s *nbdServer) { s.structured = structured })
-		b := openNBD(t, s, NBDOptions{})
+		b := openNBD(t, s, NBDOptions{Timeout: time.Hour})
 		mem := truncated(t)
 		for range 3 {
 			if err := read(b, 0, mem); err != ErrMemory {
@@ -222,6 +222,16 @@ func TestNBDMemoryThatHasGone(t *testing.T) {
 			}
 			must(t, write(b, 0, []byte("here")))
 		}
+		// Of this one the server has heard the beginning, and must not wait for the rest.
+		if err := write(b, 0, make([]byte, 1<<19), mem); err != ErrMemory {
+			t.Errorf("a long write: %v, want ErrMemory", err)
+		}
+		must(t, write(b, 0, []byte("here")))
+		s.mu.Lock()
+		if s.accepted != 2 {
+			t.Errorf("%d connections", s.accepted)
+		}
+		s.mu.Unlock()
 	}
 	s := serveNBD(t, 1<<20, func(s *nbdServer) {
 		s.answer = func(c *nbdServed, q nbdQuery) bool {

@@ -220,7 +220,7 @@ func (in *receiving) chunk(flags, kind uint16, cookie uint64, n int64) error {
 	case kind&nbdChunkError != 0:
 		err = in.errorChunk(s, n)
 	case kind == nbdChunkNone && n == 0 && flags&nbdChunkDone != 0:
-	case kind == nbdChunkOffsetData && read && n > 8:
+	case kind == nbdChunkOffsetData && read && n > 8 && n-8 <= s.piece.n:
 		err = in.dataChunk(s, n-8)
 	case kind == nbdChunkOffsetHole && read && n == 12:
 		err = in.holeChunk(s)
