@@ -40,6 +40,8 @@ type NBDOptions struct {
 	Timeout time.Duration
 	// Logger is told of connections that are lost and regained; nil: nobody is.
 	Logger *slog.Logger
+
+	hello time.Duration // how long connecting and the handshake may take; 0: nbdHello
 }
 
 // nbd is an export of an NBD server. Any of its connections can serve any request.
@@ -102,6 +104,9 @@ func newNBD(uri string, opt NBDOptions) (*nbd, error) {
 	if opt.Timeout == 0 {
 		opt.Timeout = nbdDefaultTimeout
 	}
+	if opt.hello == 0 {
+		opt.hello = nbdHello
+	}
 	if opt.Connections < 1 || opt.Connections > nbdMaxConnections || opt.Timeout < 0 {
 		return nil, because(ErrSpec, "%d connections with a timeout of %v; it is 1 to %d", opt.Connections, opt.Timeout, nbdMaxConnections)
 	}
@@ -144,7 +149,7 @@ func newNBD(uri string, opt NBDOptions) (*nbd, error) {
 
 // dial makes a connection and agrees with the server on the export.
 func (b *nbd) dial() (net.Conn, nbdExport, error) {
-	ctx, cancel := context.WithTimeout(b.ctx, min(nbdHello, b.opt.Timeout))
+	ctx, cancel := context.WithTimeout(b.ctx, b.opt.hello)
 	defer cancel()
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, b.address.network, b.address.address)

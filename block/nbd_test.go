@@ -28,6 +28,7 @@ func TestNBDAgainstModel(t *testing.T) {
 		setup func(s *nbdServer)
 	}{
 		{"structured", nil},
+		{"tcp", func(s *nbdServer) { s.tcp, s.flags = true, s.flags|nbdCanMultiConn }},
 		{"simple", func(s *nbdServer) { s.structured = false }},
 		{"no options", func(s *nbdServer) { s.oldGo = true }},
 		{"several connections", func(s *nbdServer) { s.flags |= nbdCanMultiConn }},

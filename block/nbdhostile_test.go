@@ -208,7 +208,11 @@ func TestNBDRefusals(t *testing.T) {
 			s := serveNBD(t, 1<<20, func(s *nbdServer) {
 				s.greet = func(_ int, c net.Conn) bool { tt.greet(c); return true }
 			})
-			b, err := NBD(s.uri, NBDOptions{Timeout: 2 * time.Second / 10})
+			var opt NBDOptions
+			if tt.name == "silent" {
+				opt.hello = 50 * time.Millisecond
+			}
+			b, err := NBD(s.uri, opt)
 			if err == nil {
 				b.Close()
 				t.Fatal("opened")

@@ -14,6 +14,7 @@ type nbdServer struct {
 	t          *testing.T
 	uri        string
 	listener   net.Listener
+	tcp        bool
 	flags      uint16
 	oldGo      bool // knows no NBD_OPT_GO
 	structured bool
@@ -56,10 +57,16 @@ func serveNBD(t *testing.T, size int, setup func(s *nbdServer)) *nbdServer {
 	if setup != nil {
 		setup(s)
 	}
-	path := filepath.Join(t.TempDir(), "nbd.sock")
-	l, err := net.Listen("unix", path)
+	network, address := "unix", filepath.Join(t.TempDir(), "nbd.sock")
+	if s.tcp {
+		network, address = "tcp", "127.0.0.1:0"
+	}
+	l, err := net.Listen(network, address)
 	must(t, err)
-	s.listener, s.uri = l, "nbd+unix:///disk?socket="+path
+	s.listener, s.uri = l, "nbd+unix:///disk?socket="+address
+	if s.tcp {
+		s.uri = "nbd://" + l.Addr().String() + "/disk"
+	}
 	s.wait.Go(s.accept)
 	t.Cleanup(s.stop)
 	return s
