@@ -205,6 +205,36 @@ func TestStreamServerRefusesASecondPeer(t *testing.T) {
 	}
 }
 
+// Peers that have left again before they were let in are no reason to let others wait.
+func TestStreamServerSkipsPeersThatHaveLeft(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		address := "127.0.0.1:0"
+		if network == "unix" {
+			address = filepath.Join(t.TempDir(), "net.sock")
+		}
+		l := open(t, newSet(t), "stream:"+network+"="+address+",server=on,reconnect=off")
+		dial := func() net.Conn {
+			conn, err := net.Dial(network, l.(interface{ Addr() string }).Addr())
+			must(t, err)
+			return conn
+		}
+		for i := range 40 {
+			conn := dial()
+			if tcp, ok := conn.(*net.TCPConn); ok && i%2 == 0 {
+				must(t, tcp.SetLinger(0)) // a reset
+			}
+			must(t, conn.Close())
+		}
+		good := peer{dial(), t}
+		g := newGuest(t, l, vnet.OffloadNone)
+		g.awaitCarrier(true)
+		g.send <- linktest.Frames(numbered(60, 1))
+		must(t, good.SetReadDeadline(time.Now().Add(20*time.Second)))
+		good.read()
+		must(t, good.Close())
+	}
+}
+
 // A socket that was left behind is no reason not to start; one that is in use is.
 func TestStreamServerTakesTheAddressOfOneThatIsGone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "net.sock")

@@ -133,7 +133,7 @@ func (p *streamPort) again() {
 	p.pause = min(2*p.pause, longest)
 }
 
-// accept takes a peer, and refuses others.
+// accept takes a peer, and refuses others. Those that did not wait for it count for nothing.
 func (p *streamPort) accept() {
 	for range maxAccepts {
 		fd, _, err := unix.Accept4(p.link.listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
@@ -145,7 +145,7 @@ func (p *streamPort) accept() {
 			}
 			break
 		}
-		if p.conn.Load() != nil || p.peers > 0 && p.link.opt.Reconnect < 0 || p.watch.add(fd, p.key+1) != nil {
+		if p.conn.Load() != nil || p.peers > 0 && p.link.opt.Reconnect < 0 || hasLeft(fd) || p.watch.add(fd, p.key+1) != nil {
 			_ = unix.Close(fd)
 			continue
 		}
@@ -153,6 +153,16 @@ func (p *streamPort) accept() {
 		p.establish(fd)
 	}
 	_ = p.watch.arm(p.link.listener, newPeer, unix.EPOLLIN)
+}
+
+// hasLeft tells whether a peer has closed its connection and sent nothing.
+func hasLeft(fd int) bool {
+	var b [1]byte
+	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	if err != nil {
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	}
+	return n == 0
 }
 
 // establish begins to use a connection that the watcher knows by p.key.
