@@ -11,6 +11,7 @@ import (
 
 	"vfiouser/codec"
 	"vfiouser/engine/reactor"
+	"vfiouser/test/holdings"
 )
 
 func TestAttachNegotiates(t *testing.T) {
@@ -30,7 +31,7 @@ func TestAttachNegotiates(t *testing.T) {
 			0, codec.Capabilities{MaxMsgFDs: 1, MaxDataXferSize: 1 << 40, MaxDMAMaps: 65535, PgSizes: 4096}, 1 << 20},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			fd := newServer(t, func(s *server) {
 				m := s.Want(codec.CmdVersion)
 				var ask codec.VersionMsg
@@ -84,7 +85,7 @@ func TestAttachFailsOn(t *testing.T) {
 		{"information with argsz 0", func(s *server) { s.Version(); s.Reply(s.Want(codec.CmdGetInfo), make([]byte, 16)); s.UntilEOF() }, codec.ErrSize},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			_, err := AttachFD(testContext(t), newServer(t, test.script))
 			if !errors.Is(err, test.want) {
 				t.Errorf("error %v, want %v", err, test.want)
@@ -94,7 +95,7 @@ func TestAttachFailsOn(t *testing.T) {
 }
 
 func TestAttachGivesUpASilentServer(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 	defer cancel()
 	_, err := AttachFD(ctx, newServer(t, (*server).UntilEOF))
@@ -104,7 +105,7 @@ func TestAttachGivesUpASilentServer(t *testing.T) {
 }
 
 func TestAttachToPath(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	path := filepath.Join(t.TempDir(), "s")
 	if _, err := Attach(testContext(t), path); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("no socket there: %v", err)
@@ -158,7 +159,7 @@ func TestAttachToPath(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	for _, n := range []int{-1, 0, 4095, 64<<20 + 1} {
 		if _, err := AttachFD(testContext(t), newServer(t, func(*server) {}), WithMaxTransfer(n)); !errors.Is(err, ErrInvalid) {
 			t.Errorf("max transfer %d: %v", n, err)
@@ -167,7 +168,7 @@ func TestOptionsAreChecked(t *testing.T) {
 }
 
 func TestDevicesShareAReactor(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r, err := reactor.New(reactor.Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 func TestErrorsSayWhatHappened(t *testing.T) {
@@ -32,7 +33,7 @@ func TestErrorsSayWhatHappened(t *testing.T) {
 }
 
 func TestEventfdIsSignalledFromThisSide(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	e, err := NewEventfd()
 	if err != nil {
 		t.Fatal(err)

@@ -2,14 +2,12 @@ package client
 
 import (
 	"context"
-	"os"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"vfiouser/client/clienttest"
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 // testTimeout ends a test that hangs; nothing waits for it otherwise.
@@ -26,33 +24,6 @@ type wire = clienttest.Message
 
 // fakeCaps are the capabilities of a server that is told nothing else.
 var fakeCaps = codec.Capabilities{MaxMsgFDs: 8, MaxDataXferSize: 8192}
-
-// checkLeaks fails the test if it leaves a goroutine or a descriptor behind. Call it first: it looks last.
-func checkLeaks(t *testing.T) {
-	t.Helper()
-	before := openFDs(t)
-	t.Cleanup(func() {
-		goleak.VerifyNone(t)
-		if after := openFDs(t); after != before {
-			t.Errorf("%d descriptors were open before the test, %d are now", before, after)
-		}
-	})
-}
-
-func openFDs(t *testing.T) int {
-	t.Helper()
-	// The runtime opens its own poller with the first file; have it open.
-	e, err := NewEventfd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.Close()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
@@ -73,7 +44,7 @@ func serverOn(t testing.TB, fd int) *server { return &server{clienttest.On(t, fd
 // attach attaches to a server that negotiates and then follows the script until the client hangs up.
 func attach(t *testing.T, script func(*server), opts ...Option) *Device {
 	t.Helper()
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	attached := make(chan struct{})
 	fd := newServer(t, func(s *server) {
 		s.Handshake()

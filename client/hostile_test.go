@@ -14,6 +14,7 @@ import (
 
 	"vfiouser/codec"
 	"vfiouser/engine/reactor"
+	"vfiouser/test/holdings"
 )
 
 // request is a call of the client's, for scripts that answer it wrongly.
@@ -124,7 +125,7 @@ type ward struct {
 
 func newWard(t *testing.T) *ward {
 	t.Helper()
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r, err := reactor.New(reactor.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -151,10 +152,10 @@ func mappings(t *testing.T) int {
 // run attaches to a server that follows the script, and then refuses whatever comes. It checks what is left.
 func (w *ward) run(t *testing.T, name string, script func(*server), check func(t *testing.T, ctx context.Context, d *Device)) {
 	t.Run(name, func(t *testing.T) {
-		before, mapped, goroutines := openFDs(t), mappings(t), goleak.IgnoreCurrent()
+		before, mapped, goroutines := holdings.Descriptors(t), mappings(t), goleak.IgnoreCurrent()
 		t.Cleanup(func() {
 			goleak.VerifyNone(t, goleak.IgnoreTopFunction("vfiouser/engine/reactor.(*Reactor).loop"), goroutines)
-			if n := openFDs(t); n != before {
+			if n := holdings.Descriptors(t); n != before {
 				t.Errorf("%d descriptors were open, %d are now", before, n)
 			}
 			if n := mappings(t); n != mapped {
@@ -337,7 +338,7 @@ func TestAttachEndsAtEveryByte(t *testing.T) {
 	whole := codec.HeaderSize + len(version)
 	for n := range whole + codec.HeaderSize + len(info) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			fd := newServer(t, func(s *server) {
 				r := request{}
 				s.Send(r.answer(s.Want(codec.CmdVersion), nil, version)[:min(n, whole)])
@@ -402,7 +403,7 @@ func TestVersionReplies(t *testing.T) {
 		"a twin socket that none asked": {caps(`"twin_socket":{"supported":true,"fd_index":0}`), ErrProtocol},
 	} {
 		t.Run(name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			fd := newServer(t, func(s *server) {
 				s.Reply(s.Want(codec.CmdVersion), append([]byte{0, 0, 1, 0}, test.data...))
 				if m, ok := s.Next(); ok {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 func TestIRQInfo(t *testing.T) {
@@ -117,7 +118,7 @@ func TestSetIRQsRefusesTooManyDescriptors(t *testing.T) {
 }
 
 func TestEventfd(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	e, err := NewEventfd()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 func newMemory(t *testing.T, size uint64) *Memory {
@@ -25,7 +26,7 @@ func newMemory(t *testing.T, size uint64) *Memory {
 }
 
 func TestMemory(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m, err := NewMemory(5000)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +76,7 @@ func TestHugepages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	if free > 0 {
 		m, err := NewMemory(1, WithHugepages(), WithPopulate())
 		if err != nil {

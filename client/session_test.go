@@ -11,6 +11,7 @@ import (
 
 	"vfiouser/codec"
 	"vfiouser/engine/reactor"
+	"vfiouser/test/holdings"
 )
 
 // ended waits for the end of the session and checks its cause.
@@ -278,7 +279,7 @@ func TestSpinningCallsWorkToo(t *testing.T) {
 }
 
 func TestSharedReactorThatIsClosedFirst(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r, err := reactor.New(reactor.Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 func TestCallTimeout(t *testing.T) {
@@ -37,7 +38,7 @@ func TestCallTimeout(t *testing.T) {
 }
 
 func TestCallTimeoutBoundsAttach(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	_, err := AttachFD(context.Background(), newServer(t, (*server).UntilEOF), WithCallTimeout(20*time.Millisecond))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 func socketPair(t *testing.T) (mine, theirs int) {
@@ -23,7 +24,7 @@ func index(n uint64) *uint64 { return &n }
 // attachTwin attaches to a server that takes the offer of a twin socket; script gets both of its ends.
 func attachTwin(t *testing.T, script func(s, twin *server)) *Device {
 	t.Helper()
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	attached := make(chan struct{})
 	fd := newServer(t, func(s *server) {
 		mine, theirs := socketPair(t)
@@ -159,7 +160,7 @@ func TestTwinSocketInVersion(t *testing.T) {
 		}, ErrProtocol},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			fd := newServer(t, func(s *server) {
 				caps := fakeCaps
 				caps.TwinSocket = test.answer

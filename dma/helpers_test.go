@@ -13,6 +13,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"vfiouser/test/holdings"
 )
 
 const (
@@ -110,19 +112,12 @@ func mapsOf(t testing.TB) (n int) {
 // checkFDs fails the test if it leaves descriptors open. Call it first.
 func checkFDs(t testing.TB) {
 	t.Helper()
-	before := openFDs(t)
+	before := holdings.Descriptors(t)
 	t.Cleanup(func() {
-		if after := openFDs(t); after != before {
+		if after := holdings.Descriptors(t); after != before {
 			t.Errorf("%d descriptors are open, %d were", after, before)
 		}
 	})
-}
-
-func openFDs(t testing.TB) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
-	return len(entries)
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -17,6 +17,7 @@ import (
 	"vfiouser/engine/reactor"
 	"vfiouser/irq"
 	"vfiouser/pci"
+	"vfiouser/test/holdings"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -146,7 +147,7 @@ type bed struct {
 
 func newBed(t testing.TB, cfg Config) *bed {
 	t.Helper()
-	before := openFDs(t)
+	before := holdings.Descriptors(t)
 	if testing.Verbose() {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
@@ -170,7 +171,7 @@ func newBed(t testing.TB, cfg Config) *bed {
 			t.Error(err)
 		}
 		_ = unix.Close(d.shared)
-		if after := openFDs(t); after != before {
+		if after := holdings.Descriptors(t); after != before {
 			t.Errorf("%d descriptors are open, %d were", after, before)
 		}
 	})
@@ -185,15 +186,6 @@ func (b *bed) settled() {
 		_ = b.engine.reactor.Do(func() { free = b.ep.session == nil })
 		return free
 	})
-}
-
-func openFDs(t testing.TB) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }
 
 // raw is a client that speaks bytes.

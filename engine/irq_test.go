@@ -7,6 +7,7 @@ import (
 
 	"vfiouser/codec"
 	"vfiouser/irq"
+	"vfiouser/test/holdings"
 )
 
 func eventfd(t testing.TB) int {
@@ -111,9 +112,9 @@ func TestBadInterruptRequestsAreRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conn.t = t
-			before := openFDs(t)
+			before := holdings.Descriptors(t)
 			conn.fails(unix.EINVAL, codec.CmdSetIRQs, c.payload, c.fds...)
-			eventually(t, "as many descriptors as before", func() bool { return openFDs(t) == before })
+			eventually(t, "as many descriptors as before", func() bool { return holdings.Descriptors(t) == before })
 		})
 	}
 }

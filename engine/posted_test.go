@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 // A command with No_reply is served in its turn and never answered, well or badly, and the
@@ -65,10 +66,10 @@ func TestPostedCommandsOfEveryKind(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conn.t = t
-			before := openFDs(t)
+			before := holdings.Descriptors(t)
 			conn.write(conn.frame(c.cmd, codec.FlagNoReply, c.payload), c.fds...)
 			conn.ok(codec.CmdGetInfo, u32(16, 0, 0, 0)) // the next reply is this one's
-			eventually(t, "descriptors closed", func() bool { return openFDs(t) == before+c.kept })
+			eventually(t, "descriptors closed", func() bool { return holdings.Descriptors(t) == before+c.kept })
 		})
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"vfiouser/codec"
 	"vfiouser/dma"
 	"vfiouser/engine/reactor"
+	"vfiouser/test/holdings"
 )
 
 func u32(v ...uint32) (b []byte) {
@@ -173,9 +174,9 @@ func TestBadCommandsAreRefusedAndTheSessionGoesOn(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conn.t = t
-			before := openFDs(t)
+			before := holdings.Descriptors(t)
 			conn.fails(c.errno, c.cmd, c.payload, c.fds...)
-			eventually(t, "as many descriptors as before", func() bool { return openFDs(t) == before })
+			eventually(t, "as many descriptors as before", func() bool { return holdings.Descriptors(t) == before })
 			conn.ok(codec.CmdGetInfo, u32(16, 0, 0, 0))
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 func twinVersion(supported bool) codec.VersionMsg {
@@ -66,7 +67,7 @@ func TestTwinSocketTakesPartialReplies(t *testing.T) {
 	b := newBed(t, Config{})
 	_, twin := b.attachTwin()
 	fd := memfd(t, 4096)
-	before := openFDs(t)
+	before := holdings.Descriptors(t)
 	for split := 1; split < 40; split++ {
 		done := read8(b.device.session())
 		h, ask := twin.dmaRequest(codec.CmdDMARead)
@@ -79,7 +80,7 @@ func TestTwinSocketTakesPartialReplies(t *testing.T) {
 			t.Fatalf("split at %d: %v", split, err)
 		}
 	}
-	eventually(t, "descriptors closed", func() bool { return openFDs(t) == before })
+	eventually(t, "descriptors closed", func() bool { return holdings.Descriptors(t) == before })
 }
 
 func TestTwinSocketIsForWhoOffersIt(t *testing.T) {
@@ -219,14 +220,14 @@ func TestTwinSocketUnderLoad(t *testing.T) {
 // The client's end is not kept here, also when the client never reads the reply.
 func TestTwinSocketOfAReplyThatIsNotRead(t *testing.T) {
 	b := newBed(t, Config{})
-	before := openFDs(t)
+	before := holdings.Descriptors(t)
 	conn := b.dial()
 	v := twinVersion(true)
 	conn.write(conn.frame(codec.CmdVersion, 0, v.Append(nil)))
 	eventually(t, "negotiated", func() bool { return b.device.session() != nil })
 	conn.close()
 	b.settled()
-	if after := openFDs(t); after != before {
+	if after := holdings.Descriptors(t); after != before {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }

@@ -8,12 +8,13 @@ import (
 	"vfiouser/link"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // A client that does not answer a message keeps nobody waiting who has frames for its card: that
 // is another guest's worker, or the reactor of all of them.
 func TestSilentClientKeepsNoSenderWaiting(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{})
 	p := newProxy(t, r.ep.Path())
 	// The first thing that is written is the receive queue's wish for notifications.
@@ -39,7 +40,7 @@ func TestSilentClientKeepsNoSenderWaiting(t *testing.T) {
 // A sender's memory that goes while a frame is copied for a receiver by message, whose goroutine
 // is just delivering another one.
 func TestSendersMemoryGoesWhileTheReceiverDelivers(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	sw := link.NewSwitch(link.SwitchConfig{})
 	eng, err := engine.New(engine.Config{Workers: 1})
 	must(t, err)

@@ -8,6 +8,7 @@ import (
 	virtio "vfiouser/devices/virtio/spec"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // layouts are the features of rings.
@@ -26,7 +27,7 @@ func TestFramesBothWays(t *testing.T) {
 		for _, features := range []uint64{0, spec.FeatureMrgRxBuf, spec.FeatureMrgRxBuf | spec.FeatureHashReport | spec.FeatureCtrlVQ} {
 			for _, byMessage := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s,%#x,%v", name, features, byMessage), func(t *testing.T) {
-					checkLeaks(t)
+					holdings.CheckLeaks(t)
 					r := newRig(t, Config{})
 					g := r.attach(options{features: ring | features, byMessage: byMessage})
 					p := g.pairs[0]

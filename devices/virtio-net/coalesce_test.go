@@ -8,6 +8,7 @@ import (
 	"vfiouser/devices/virtio-net/spec"
 	ring "vfiouser/devices/virtio/spec"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // eventually waits for what other goroutines bring about.
@@ -29,7 +30,7 @@ func coalesce(frames int, d time.Duration) []byte {
 }
 
 func TestCoalescedInterrupts(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	for _, byMessage := range []bool{false, true} {
 		r := newRig(t, Config{})
 		g := r.attach(options{features: all &^ ring.FeatureEventIdx, byMessage: byMessage})

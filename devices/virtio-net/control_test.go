@@ -7,6 +7,7 @@ import (
 	"vfiouser/devices/virtio-net/spec"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // le16 and le64 are values as commands have them.
@@ -22,7 +23,7 @@ func (g *guest) ok(class, number uint8, data []byte) {
 }
 
 func TestCommandsAreCheckedAndNeverCrash(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{Pairs: 2})
 	g := r.attach(options{features: all})
 	table := func(entries ...uint16) *spec.RSSConfig {
@@ -141,7 +142,7 @@ func TestCommandsNeedTheirFeatures(t *testing.T) {
 }
 
 func TestFiltersSetByCommands(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{})
 	g := r.attach(options{features: all})
 	p := g.pairs[0]

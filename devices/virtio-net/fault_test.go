@@ -14,6 +14,7 @@ import (
 	"vfiouser/link"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 const (
@@ -71,7 +72,7 @@ func TestTruncatedMemoryCostsItsOwnerOnly(t *testing.T) {
 		merged  bool
 	}{{"sender", false, false}, {"receiver", true, false}, {"receiver, merged buffers", true, true}} {
 		t.Run(c.name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			sw := link.NewSwitch(link.SwitchConfig{})
 			eng, err := engine.New(engine.Config{Workers: 1})
 			must(t, err)
@@ -130,7 +131,7 @@ func TestSendersMemoryGoesInTheReceiversHands(t *testing.T) {
 }
 
 func sendersMemoryGoes(t *testing.T, byMessage bool) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	sw := link.NewSwitch(link.SwitchConfig{})
 	eng, err := engine.New(engine.Config{Workers: 1})
 	must(t, err)
@@ -159,7 +160,7 @@ func sendersMemoryGoes(t *testing.T, byMessage bool) {
 // A ring that has gone by the time when its queue starts leaves nothing behind that a frame
 // could stumble on, which comes before the session ends.
 func TestRingGoneWhenItsQueueStarts(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{})
 	frames := linktest.Frames(frameOf(1, 60))
 	for range 20 {

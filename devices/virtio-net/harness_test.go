@@ -4,14 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
-	"vfiouser/client"
 	"vfiouser/engine"
 	"vfiouser/link"
 	"vfiouser/link/linktest"
@@ -31,28 +27,6 @@ func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// checkLeaks fails the test if it leaves a goroutine or a descriptor behind. Call it first:
-// it looks last.
-func checkLeaks(t testing.TB) {
-	t.Helper()
-	// The runtime opens its own poller with the first file; have it open.
-	e, err := client.NewEventfd()
-	must(t, err)
-	e.Close()
-	open := func() int {
-		entries, err := os.ReadDir("/proc/self/fd")
-		must(t, err)
-		return len(entries)
-	}
-	before := open()
-	t.Cleanup(func() {
-		goleak.VerifyNone(t)
-		if after := open(); after != before {
-			t.Errorf("%d descriptors were open before the test, %d are now", before, after)
-		}
-	})
 }
 
 // rig is a card behind an engine.

@@ -13,6 +13,7 @@ import (
 	"vfiouser/engine"
 	"vfiouser/link"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // raw is a queue whose ring a test writes by hand.
@@ -155,7 +156,7 @@ func TestMaliciousRings(t *testing.T) {
 	} {
 		for _, byMessage := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,%v", c.name, byMessage), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				eng, err := engine.New(engine.Config{Workers: 1})
 				must(t, err)
 				t.Cleanup(func() { eng.Close() })
@@ -211,7 +212,7 @@ func TestMaliciousReceiveBuffers(t *testing.T) {
 	} {
 		for _, byMessage := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,%v", c.name, byMessage), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				broken := make(chan struct{}, 8)
 				r := newRig(t, Config{})
 				g := r.attach(options{features: spec.FeatureMrgRxBuf | ring.FeatureIndirectDesc, buffers: 4, byMessage: byMessage,

@@ -9,6 +9,7 @@ import (
 	"vfiouser/link"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // countingLink counts how often its card looks for frames.
@@ -52,7 +53,7 @@ func TestRingThatIsAwayCostsNoTime(t *testing.T) {
 	for name, ring := range layouts {
 		for _, byMessage := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,%v", name, byMessage), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				l := &countingLink{}
 				r := newRig(t, Config{Link: l})
 				g := r.attach(options{features: ring, byMessage: byMessage})

@@ -7,6 +7,7 @@ import (
 	"vfiouser/devices/virtio-net/spec"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // flood has frames arrive on all queues until the function that it returns is called. They
@@ -33,7 +34,7 @@ func (r *rig) flood() (stop func()) {
 
 // The driver goes and comes back, as when it is unbound and bound again, while frames arrive.
 func TestDriverComesAndGoesUnderTraffic(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	rounds := 50
 	if testing.Short() {
 		rounds = 10
@@ -66,7 +67,7 @@ func TestDriverComesAndGoesUnderTraffic(t *testing.T) {
 
 // The same for the client: the next one finds a card in order.
 func TestClientsComeAndGoUnderTraffic(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{})
 	stop := r.flood()
 	for i := range 10 {
@@ -81,7 +82,7 @@ func TestClientsComeAndGoUnderTraffic(t *testing.T) {
 
 // Queues are reset one by one while frames flow.
 func TestQueuesAreResetUnderTraffic(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{})
 	g := r.attach(options{features: all})
 	p := g.pairs[0]

@@ -12,6 +12,7 @@ import (
 	virtio "vfiouser/devices/virtio/spec"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // arrive has the card's link deliver frames on queue q.
@@ -135,7 +136,7 @@ func TestBackPressure(t *testing.T) {
 	for name, ring := range layouts {
 		for _, byMessage := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,%v", name, byMessage), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				r := newRig(t, Config{})
 				g := r.attach(options{features: ring | spec.FeatureMrgRxBuf, byMessage: byMessage})
 				const n = 1200
@@ -155,7 +156,7 @@ func TestBackPressure(t *testing.T) {
 
 // Frames that one pair's link delivers can wait for another pair's queue.
 func TestBackPressureFromAnotherPair(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	for _, byMessage := range []bool{false, true} {
 		r := newRig(t, Config{Pairs: 2})
 		g := r.attach(options{features: all &^ spec.FeatureRSS, byMessage: byMessage})

@@ -13,6 +13,7 @@ import (
 	"vfiouser/link"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // config reads the device configuration.
@@ -39,7 +40,7 @@ func TestConfigurationThatTheDriverSees(t *testing.T) {
 }
 
 func TestStatusOfTheLink(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{})
 	changed := make(chan struct{}, 16)
 	g := r.attach(options{features: all, config: func(*driver.Device) { changed <- struct{}{} }})

@@ -9,6 +9,7 @@ import (
 	driver "vfiouser/drivers/virtio"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // rss configures receive-side scaling.
@@ -19,7 +20,7 @@ func (g *guest) rss(types uint32, unclassified uint16, table ...uint16) {
 }
 
 func TestReceiveSideScaling(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{Pairs: 4})
 	g := r.attach(options{features: all})
 	g.rss(spec.HashAll, 3, 0, 1, 2, 1)
@@ -51,7 +52,7 @@ func TestReceiveSideScaling(t *testing.T) {
 // Answers to a flow come on the pair on which it was sent, those that nobody sent on the one
 // that the link names.
 func TestAutomaticSteering(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{Pairs: 4})
 	g := r.attach(options{features: all, without: spec.FeatureRSS})
 	g.ok(spec.ClassMQ, spec.MQPairsSet, le16(4))
@@ -104,7 +105,7 @@ func TestSteeringAroundAQueueThatIsNotThere(t *testing.T) {
 
 // What is enabled beyond the queues that there are with the features does nothing.
 func TestQueuesThatDoNotExist(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{Pairs: 4})
 	g := r.attach(options{features: spec.FeatureCtrlVQ | spec.FeatureCtrlRx})
 	g.ok(spec.ClassRx, spec.RxPromisc, []byte{1})
@@ -159,7 +160,7 @@ func TestBatchForSeveralQueues(t *testing.T) {
 
 // Queues come and go while frames flow, as with ethtool -L.
 func TestPairsChangeUnderTraffic(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	for _, byMessage := range []bool{false, true} {
 		r := newRig(t, Config{Pairs: 4})
 		g := r.attach(options{features: all, byMessage: byMessage})

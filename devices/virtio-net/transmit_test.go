@@ -12,6 +12,7 @@ import (
 	"vfiouser/link"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
+	"vfiouser/test/holdings"
 )
 
 // Headers that lie about their frame cost the frame, not the queue.
@@ -69,7 +70,7 @@ func TestHeadersThatLie(t *testing.T) {
 }
 
 func TestChainWithoutRoomForTheHeaderBreaksTheDevice(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newRig(t, Config{})
 	changed := make(chan struct{}, 8)
 	g := r.attach(options{config: func(*driver.Device) { changed <- struct{}{} }})
@@ -96,7 +97,7 @@ func TestLinkThatIsFull(t *testing.T) {
 	for name, ring := range layouts {
 		for _, byMessage := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,%v", name, byMessage), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				var room atomic.Int64
 				l := &linktest.Link{OnSend: func(_ int, frames []vnet.Frame) int {
 					n := min(int64(len(frames)), room.Load())
@@ -156,7 +157,7 @@ func TestLoopWaitsForTheDriver(t *testing.T) {
 	for name, ring := range layouts {
 		for _, byMessage := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,%v", name, byMessage), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				r := newRig(t, Config{Link: link.Loop()})
 				g := r.attach(options{features: ring, byMessage: byMessage, size: 8, buffer: 16 << 10})
 				p := g.pairs[0]

@@ -6,6 +6,7 @@ import (
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio/spec"
 	"vfiouser/devices/virtio/virtqueue"
+	"vfiouser/test/holdings"
 )
 
 // frugal measures what a batch costs, while nobody else uses the queue.
@@ -33,7 +34,7 @@ func (f *frugal) StartQueue(_ int, q *virtio.Queue) {
 func (f *frugal) StopQueue(int) {}
 
 func TestBatchesAllocateNothing(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	eng := newLab(t, virtio.Config{}).engine
 	d := &frugal{chains: make([]virtqueue.Chain, 32), allocs: make(chan float64)}
 	f, err := virtio.New(virtio.Config{Type: 42, Queues: 1, QueueSize: maxSize, Features: allFeatures}, d)

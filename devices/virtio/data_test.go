@@ -4,10 +4,11 @@ import (
 	"testing"
 
 	"vfiouser/devices/virtio"
+	"vfiouser/test/holdings"
 )
 
 func TestQueuesAnswer(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	for range 2 {

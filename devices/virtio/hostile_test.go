@@ -13,12 +13,13 @@ import (
 	"vfiouser/devices/virtio/spec"
 	"vfiouser/devices/virtio/virtqueue"
 	"vfiouser/engine"
+	"vfiouser/test/holdings"
 )
 
 // TestBrokenRings has a driver break the rules of a ring: it is told so, its other queues
 // go on, and so does the device after a reset.
 func TestBrokenRings(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	irqs := g.msix(4)
@@ -71,7 +72,7 @@ func TestBrokenRings(t *testing.T) {
 
 // TestRingsThatCannotBe has a driver enable queues where no ring can be.
 func TestRingsThatCannotBe(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attachBare(t)
 	readOnly := g.mem.At(guestBase)
@@ -109,7 +110,7 @@ func TestRingsThatCannotBe(t *testing.T) {
 // TestRandomAccesses has a client do what it likes to all regions, beside a healthy device
 // and while its own device works.
 func TestRandomAccesses(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	eng, err := engine.New(engine.Config{Workers: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +185,7 @@ func (g *guest) random(rng *rand.Rand) {
 
 // TestPanicOfTheDevice costs the client its session, and not the process.
 func TestPanicOfTheDevice(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	eng, err := engine.New(engine.Config{Workers: 1})
 	if err != nil {
 		t.Fatal(err)

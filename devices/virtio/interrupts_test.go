@@ -6,10 +6,11 @@ import (
 	"vfiouser/client"
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio/spec"
+	"vfiouser/test/holdings"
 )
 
 func TestMSIX(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	irqs := g.msix(4)
@@ -72,7 +73,7 @@ func TestMSIX(t *testing.T) {
 func (g *guest) statusBit() bool { return g.configSpace(6, 1)[0]&8 != 0 }
 
 func TestPin(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	irqs := g.interrupts(client.IRQINTx, 1)
@@ -123,7 +124,7 @@ func TestPin(t *testing.T) {
 }
 
 func TestFromPinToMSIX(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	rings := g.drive(1)
@@ -149,7 +150,7 @@ func TestFromPinToMSIX(t *testing.T) {
 }
 
 func TestVectorWithoutEventfd(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	irqs := g.interrupts(client.IRQMSIX, 1) // of four
@@ -161,7 +162,7 @@ func TestVectorWithoutEventfd(t *testing.T) {
 }
 
 func TestConfiguration(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	generation := func() uint64 { return g.get(spec.ConfigGeneration) }
@@ -215,7 +216,7 @@ func TestConfiguration(t *testing.T) {
 }
 
 func TestNoConfiguration(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	eng := newLab(t, virtio.Config{}).engine
 	f, err := virtio.New(virtio.Config{Type: 4, Queues: 1}, newEcho(1))
 	if err != nil {
@@ -236,7 +237,7 @@ func TestNoConfiguration(t *testing.T) {
 
 // A driver that resets the device at once, before that has begun, finds nothing pending.
 func TestResetTakesBackWhatIsPending(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	g.negotiate(plainFeatures)

@@ -14,6 +14,7 @@ import (
 	"vfiouser/devices/virtio/spec"
 	"vfiouser/devices/virtio/virtqueue"
 	"vfiouser/engine"
+	"vfiouser/test/holdings"
 )
 
 // flr asks for a function level reset, as a guest does.
@@ -32,7 +33,7 @@ func (g *guest) flr() {
 }
 
 func TestResetsOfTheFunction(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	for name, reset := range map[string]func(){
@@ -72,7 +73,7 @@ func TestResetsOfTheFunction(t *testing.T) {
 }
 
 func TestClientsThatVanish(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	for name, leave := range map[string]func(g *guest){
 		"idle":        func(*guest) {},
@@ -127,7 +128,7 @@ func TestClientsThatVanish(t *testing.T) {
 // TestSlowDeviceAndTheNextClient has a client go while a handler is at work: the next one
 // is taken at once, and its queues run when the handler has ended.
 func TestSlowDeviceAndTheNextClient(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	entered := make(chan struct{})
@@ -152,7 +153,7 @@ func TestSlowDeviceAndTheNextClient(t *testing.T) {
 // TestSlowStopAndTheNextClient has the device take its time to stop: it does not start for
 // the next client before.
 func TestSlowStopAndTheNextClient(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	g.drive(0, 1)[1].exchange("x")
@@ -179,7 +180,7 @@ func TestSlowStopAndTheNextClient(t *testing.T) {
 }
 
 func TestClosedFunction(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	g.drive(0, 1)[1].exchange("x")
@@ -197,7 +198,7 @@ func TestClosedFunction(t *testing.T) {
 }
 
 func TestMemoryComesAndGoes(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attachBare(t)
 	mapping := g.mem.At(guestBase)
@@ -238,7 +239,7 @@ func TestMemoryComesAndGoes(t *testing.T) {
 }
 
 func TestMemoryByMessage(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attachBare(t)
 	mapping := g.mem.At(guestBase)
@@ -313,7 +314,7 @@ func TestMemoryByMessage(t *testing.T) {
 
 // TestTruncatedMemory has a client whose memory gets shorter while queues use it.
 func TestTruncatedMemory(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	eng, err := engine.New(engine.Config{Workers: 1})
 	if err != nil {
 		t.Fatal(err)

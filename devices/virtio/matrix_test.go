@@ -10,12 +10,13 @@ import (
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio/spec"
 	virtiodriver "vfiouser/drivers/virtio"
+	"vfiouser/test/holdings"
 )
 
 // TestFeaturesWithTheDriver has the project's own driver use rings of every layout, with
 // each way to notify, in memory of either kind.
 func TestFeaturesWithTheDriver(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	features := []uint64{
 		spec.FeatureRingPacked, spec.FeatureIndirectDesc, spec.FeatureEventIdx, spec.FeatureInOrder,
 		spec.FeatureNotificationData, spec.FeatureNotifConfigData,

@@ -8,10 +8,11 @@ import (
 	"vfiouser/client"
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio/spec"
+	"vfiouser/test/holdings"
 )
 
 func TestNotifications(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	r := g.drive(1, 2)[0]
@@ -58,7 +59,7 @@ func TestIOEventfds(t *testing.T) {
 		want      int // areas
 	}{{virtio.Auto, 3, 3}, {virtio.Auto, 40, 40}, {virtio.Trap, 3, 0}} {
 		t.Run(c.doorbells.String(), func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			l := newLab(t, virtio.Config{Doorbells: c.doorbells, Queues: c.queues})
 			g := l.attach(t)
 			rings := g.drive(0, c.queues-1)
@@ -100,7 +101,7 @@ func TestIOEventfds(t *testing.T) {
 }
 
 func TestMappedNotifications(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{Doorbells: virtio.Mmap})
 	g := l.attach(t)
 	region, err := g.dev.Region(g.ctx, client.RegionBAR0)

@@ -7,10 +7,11 @@ import (
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio/spec"
 	"vfiouser/devices/virtio/virtqueue"
+	"vfiouser/test/holdings"
 )
 
 func TestQueueReset(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	for _, i := range []int{0, 1} { // by a goroutine, by a worker
@@ -62,7 +63,7 @@ func TestQueueReset(t *testing.T) {
 }
 
 func TestQueueResetInEveryState(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	ask := func() (reset, enabled uint64) {
@@ -113,7 +114,7 @@ func TestQueueResetInEveryState(t *testing.T) {
 
 // TestResetsTakeTheirTime has a queue that cannot be stopped at once.
 func TestResetsTakeTheirTime(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -200,7 +201,7 @@ func TestResetsTakeTheirTime(t *testing.T) {
 // TestOrderOfRegistersAndCommands has a driver enable a queue and send a command about it
 // at once, as Linux does when it resizes a ring.
 func TestOrderOfRegistersAndCommands(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	running := virtio.Handler(func(_ context.Context, c *virtqueue.Chain) uint32 {

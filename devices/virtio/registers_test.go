@@ -8,10 +8,11 @@ import (
 	"vfiouser/client"
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio/spec"
+	"vfiouser/test/holdings"
 )
 
 func TestConfigurationSpace(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	g := newLab(t, virtio.Config{Type: 1, Class: 0x020000, Queues: 5}).attach(t)
 	space := g.configSpace(0, 256)
 	le := binary.LittleEndian
@@ -113,7 +114,7 @@ func (g *guest) check(accesses []access) {
 }
 
 func TestRegistersAfterReset(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{Queues: 3})
 	g := l.attach(t)
 	fresh := []access{
@@ -156,7 +157,7 @@ func TestRegistersAfterReset(t *testing.T) {
 }
 
 func TestRegisters(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{Queues: 3})
 	g := l.attach(t)
 	const vectors = 4
@@ -258,7 +259,7 @@ func TestRegisters(t *testing.T) {
 }
 
 func TestFieldsOfNegotiatedFeatures(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	g := newLab(t, virtio.Config{Queues: 3}).attach(t)
 	g.negotiate(plainFeatures | spec.FeatureNotifConfigData | spec.FeatureRingPacked)
 	g.check([]access{

@@ -6,6 +6,7 @@ import (
 
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio/spec"
+	"vfiouser/test/holdings"
 )
 
 const (
@@ -18,7 +19,7 @@ const (
 )
 
 func TestStatus(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{Features: allFeatures &^ (1 << 5)})
 	g := l.attach(t)
 	type step struct {
@@ -76,7 +77,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestFeaturesCanBeTriedAgain(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{Features: spec.FeatureEventIdx})
 	g := l.attach(t)
 	g.reset()
@@ -101,7 +102,7 @@ func TestFeaturesCanBeTriedAgain(t *testing.T) {
 }
 
 func TestQueuesBeforeAndAfterDriverOK(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	g.negotiate(spec.FeatureVersion1)
@@ -128,7 +129,7 @@ func TestQueuesBeforeAndAfterDriverOK(t *testing.T) {
 }
 
 func TestStartThatFails(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	l.echo.failStart.Store(&errRefused)
@@ -149,7 +150,7 @@ func TestStartThatFails(t *testing.T) {
 }
 
 func TestNeedsReset(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	l.function.NeedsReset(errors.New("nobody is there"))
 	l.function.ConfigChanged()

@@ -7,6 +7,7 @@ import (
 	"vfiouser/client"
 	"vfiouser/devices/virtio"
 	"vfiouser/devices/virtio/spec"
+	"vfiouser/test/holdings"
 )
 
 // aim points the window for access through the configuration space at a place.
@@ -33,7 +34,7 @@ func (g *guest) through(n int) uint64 {
 }
 
 func TestAccessThroughConfigurationSpace(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := newLab(t, virtio.Config{})
 	g := l.attach(t)
 	l.echo.WriteConfig(0, []byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10})

@@ -11,6 +11,7 @@ import (
 
 	device "vfiouser/devices/nvme"
 	"vfiouser/devices/nvme/spec"
+	"vfiouser/test/holdings"
 )
 
 func TestDoorbellModes(t *testing.T) {
@@ -36,7 +37,7 @@ func TestDoorbellModes(t *testing.T) {
 				name += ", memory by message"
 			}
 			t.Run(name, func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				d := newDisk(t, device.Config{Doorbells: test.device})
 				if byMessage {
 					if err := d.dev.MapDMA(testContext(t), d.mem.At(1<<20).ByMessage()); err != nil {
@@ -144,7 +145,7 @@ func TestQueues(t *testing.T) {
 			{QueueConfig{Depth: 1, Interrupts: true}, 100, 8},
 		} {
 			t.Run(fmt.Sprintf("%v %+v", mode, test.cfg), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				c := newDisk(t, device.Config{Doorbells: mode}).open(t)
 				q, err := c.NewQueue(testContext(t), test.cfg)
 				if err != nil {
@@ -163,7 +164,7 @@ func TestQueues(t *testing.T) {
 }
 
 func TestQueuesRunBesideEachOther(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	c := newDisk(t, device.Config{Queues: 4}).open(t)
 	var wg sync.WaitGroup
 	for range 4 {
@@ -199,7 +200,7 @@ func TestQueuesRunBesideEachOther(t *testing.T) {
 }
 
 func TestQueueLimits(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	c := newDisk(t, device.Config{Queues: 3, QueueEntries: 64, MaxTransfer: 64 << 10}).open(t, WithQueues(2))
 	ctx := testContext(t)
 	if c.Queues() != 2 || c.MaxTransfer() != 64<<10 {
@@ -232,7 +233,7 @@ func TestQueueLimits(t *testing.T) {
 }
 
 func TestAdminCommands(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	c := newDisk(t, device.Config{Serial: "SN-42", Model: "a model"}).open(t)
 	ctx := testContext(t)
 	if id := c.Identify(); id.Serial != "SN-42" || id.Model != "a model" {

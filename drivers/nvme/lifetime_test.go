@@ -10,10 +10,11 @@ import (
 	"vfiouser/client"
 	device "vfiouser/devices/nvme"
 	"vfiouser/devices/nvme/spec"
+	"vfiouser/test/holdings"
 )
 
 func TestOpenAgain(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	d := newDisk(t, device.Config{})
 	for i := range 3 {
 		c, err := Open(testContext(t), d.dev, d.mem)
@@ -62,7 +63,7 @@ func TestOpenAgain(t *testing.T) {
 }
 
 func TestTwoControllersShareMemory(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	a, b := newDisk(t, device.Config{}), newDisk(t, device.Config{})
 	b.mem = a.mem
 	ca, cb := a.open(t), b.open(t, WithIOVA(1<<40))
@@ -118,7 +119,7 @@ func TestSessionLoss(t *testing.T) {
 	} {
 		for _, mode := range []device.DoorbellMode{device.Trap, device.Shadow, device.Mmap} {
 			t.Run(fmt.Sprintf("%s, %v", name, mode), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				d := newDisk(t, device.Config{Doorbells: mode})
 				c := d.open(t)
 				var wg sync.WaitGroup
@@ -147,7 +148,7 @@ func TestSessionLoss(t *testing.T) {
 }
 
 func TestCloseWhileNamespacesAreUsed(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	d := newDisk(t, device.Config{})
 	c := d.open(t)
 	var started, wg sync.WaitGroup

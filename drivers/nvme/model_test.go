@@ -15,6 +15,7 @@ import (
 	"vfiouser/engine"
 	"vfiouser/irq"
 	"vfiouser/pci"
+	"vfiouser/test/holdings"
 )
 
 const modelBase = 1 << 32 // where its memory is mapped
@@ -155,7 +156,7 @@ func (m *model) execute(e *spec.SubmissionEntry, c *spec.CompletionEntry) {
 // attachModel returns a client attached to the model.
 func attachModel(t *testing.T, m *model) (*client.Device, *client.Memory) {
 	t.Helper()
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	mem, err := client.NewMemory(16 << 20)
 	if err != nil {
 		t.Fatal(err)

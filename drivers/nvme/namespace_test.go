@@ -14,6 +14,7 @@ import (
 	"vfiouser/client"
 	device "vfiouser/devices/nvme"
 	"vfiouser/devices/nvme/spec"
+	"vfiouser/test/holdings"
 )
 
 // pattern fills p with bytes that tell their place and the seed.
@@ -28,7 +29,7 @@ func pattern(p []byte, seed uint64) {
 func TestReadAtWriteAt(t *testing.T) {
 	for _, blockSize := range []int{512, 4096} {
 		t.Run(fmt.Sprint(blockSize), func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			n := newDisk(t, device.Config{Namespaces: []device.Namespace{{Backend: memoryBackend(t), BlockSize: blockSize}}}).open(t).Namespace(1)
 			if n.BlockSize() != blockSize || n.Size() != diskSize || n.Blocks() != uint64(diskSize/blockSize) || n.ID() != 1 {
 				t.Errorf("namespace %d of %d blocks of %d bytes", n.ID(), n.Blocks(), n.BlockSize())
@@ -70,7 +71,7 @@ func memoryBackend(t testing.TB) block.Backend {
 }
 
 func TestTransfersAtTheEnd(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	n := newDisk(t, device.Config{}).open(t).Namespace(1)
 	p := make([]byte, 1000)
 	if k, err := n.ReadAt(p, diskSize-300); k != 300 || err != io.EOF {
@@ -99,7 +100,7 @@ func TestTransfersAtTheEnd(t *testing.T) {
 }
 
 func TestManyGoroutinesShareANamespace(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	n := newDisk(t, device.Config{}).open(t).Namespace(1)
 	const share = 1 << 20
 	var wg sync.WaitGroup
@@ -122,7 +123,7 @@ func TestManyGoroutinesShareANamespace(t *testing.T) {
 }
 
 func TestUnalignedWritesToOneBlockDoNotLoseEachOther(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	n := newDisk(t, device.Config{}).open(t).Namespace(1)
 	var wg sync.WaitGroup
 	for i := range int64(64) {
@@ -145,7 +146,7 @@ func TestUnalignedWritesToOneBlockDoNotLoseEachOther(t *testing.T) {
 }
 
 func TestFlushZeroesDeallocate(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	ctx := testContext(t)
 	n := newDisk(t, device.Config{}).open(t).Namespace(1)
 	full := bytes.Repeat([]byte{0xff}, 64<<10)
@@ -192,7 +193,7 @@ func TestFlushZeroesDeallocate(t *testing.T) {
 }
 
 func TestNamespaces(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	var cfg device.Config
 	for i := range 3 {
 		b, err := block.Memory(int64(i+1) << 20)
@@ -235,7 +236,7 @@ func TestNamespaces(t *testing.T) {
 }
 
 func TestStatusReachesTheCaller(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	c := newDisk(t, device.Config{}).open(t)
 	n := c.Namespace(1)
 	n.identity.Size *= 2 // the driver believes in more blocks than there are
@@ -253,7 +254,7 @@ func TestStatusReachesTheCaller(t *testing.T) {
 func TestLittleMemoryMeansSmallBuffers(t *testing.T) {
 	for _, size := range []uint64{96 << 10, 256 << 10, 2 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			d := newDisk(t, device.Config{})
 			mem, err := client.NewMemory(size)
 			if err != nil {

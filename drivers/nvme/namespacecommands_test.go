@@ -8,12 +8,13 @@ import (
 
 	device "vfiouser/devices/nvme"
 	"vfiouser/devices/nvme/spec"
+	"vfiouser/test/holdings"
 )
 
 func TestCompareAndCopy(t *testing.T) {
 	for _, blockSize := range []int{512, 4096} {
 		t.Run(fmt.Sprint(blockSize), func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			ctx := testContext(t)
 			n := newDisk(t, device.Config{
 				Namespaces:  []device.Namespace{{Backend: memoryBackend(t), BlockSize: blockSize}},
@@ -76,7 +77,7 @@ func TestCompareAndCopy(t *testing.T) {
 }
 
 func TestVerifyAndWriteUncorrectable(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	ctx := testContext(t)
 	c := newDisk(t, device.Config{}).open(t)
 	n := c.Namespace(1)

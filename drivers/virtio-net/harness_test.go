@@ -4,12 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"vfiouser/client"
 	device "vfiouser/devices/virtio-net"
@@ -28,33 +25,6 @@ func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// checkLeaks fails the test if it leaves a goroutine or a descriptor behind. Call it first: it looks last.
-func checkLeaks(t *testing.T) {
-	t.Helper()
-	before := openFDs(t)
-	t.Cleanup(func() {
-		goleak.VerifyNone(t)
-		if after := openFDs(t); after != before {
-			t.Errorf("%d descriptors were open before the test, %d are now", before, after)
-		}
-	})
-}
-
-func openFDs(t *testing.T) int {
-	t.Helper()
-	// The runtime opens its own poller with the first file; have it open.
-	e, err := client.NewEventfd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.Close()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }
 
 // machine is this project's card behind an engine, and a client attached to it.

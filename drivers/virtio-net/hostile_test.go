@@ -16,6 +16,7 @@ import (
 	"vfiouser/devices/virtio/spec"
 	"vfiouser/devices/virtio/virtqueue"
 	"vfiouser/engine"
+	"vfiouser/test/holdings"
 )
 
 // liar is a network card that fills receive buffers as a test wants it, and answers commands so.
@@ -105,7 +106,7 @@ func TestCardThatLies(t *testing.T) {
 		"shorter than its header with the report": {netspec.FeatureCtrlVQ | netspec.FeatureHashReport, header(1, 19), ErrDevice},
 	} {
 		t.Run(name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			dev, mem := newLiar(t, &liar{receive: c.receive}, c.features)
 			n, err := Open(testContext(t), dev, mem, Options{Features: c.features | spec.FeatureVersion1, QueueSize: 8})
 			if err != nil {
@@ -127,7 +128,7 @@ func TestCardThatLies(t *testing.T) {
 }
 
 func TestCardThatDoesNotAnswerCommands(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	answer := make(chan uint8)
 	l := &liar{receive: header(1, 72), control: func(ctx context.Context, c *virtqueue.Chain) uint32 {
 		select {
@@ -169,7 +170,7 @@ func TestCardThatDoesNotAnswerCommands(t *testing.T) {
 func TestCardWithABadNumberOfPairs(t *testing.T) {
 	for _, pairs := range []uint16{0, netspec.MaxPairs + 1, 0xffff} {
 		t.Run(strconv.Itoa(int(pairs)), func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			l := &liar{config: netspec.Config{Pairs: pairs}, receive: header(1, 72)}
 			dev, mem := newLiar(t, l, netspec.FeatureCtrlVQ|netspec.FeatureMQ)
 			n, err := Open(testContext(t), dev, mem, Options{Pairs: 2, QueueSize: 8})
@@ -185,7 +186,7 @@ func TestCardWithABadNumberOfPairs(t *testing.T) {
 
 // A configuration that never stands still holds up whoever reads it, and no Close.
 func TestCardWhoseConfigurationNeverSettles(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := &liar{receive: header(1, 72)}
 	dev, mem := newLiar(t, l, netspec.FeatureStatus)
 	n, err := Open(testContext(t), dev, mem, Options{})

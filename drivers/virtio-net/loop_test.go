@@ -17,12 +17,13 @@ import (
 	"vfiouser/link/vnet"
 
 	transport "vfiouser/devices/virtio"
+	"vfiouser/test/holdings"
 )
 
 // TestLoop sends frames of random sizes through a card whose link gives them back, with every combination of the features of rings and
 // receive buffers.
 func TestLoop(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	frames := 1000
 	if testing.Short() {
 		frames = 200
@@ -71,7 +72,7 @@ func TestLargeFrames(t *testing.T) {
 		"merged, hash reported": {Features: netspec.FeatureMrgRxBuf | netspec.FeatureHashReport | netspec.FeatureCtrlVQ},
 	} {
 		t.Run(name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			m := newMachine(t, device.Config{})
 			o.Features |= spec.FeatureVersion1
 			n := m.open(t, o)
@@ -85,7 +86,7 @@ func TestLargeFrames(t *testing.T) {
 }
 
 func TestSeveralPairs(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{Pairs: 4})
 	for _, pairs := range []int{4, 2, 9} {
 		n := m.open(t, Options{Pairs: pairs, QueueSize: 64})
@@ -110,7 +111,7 @@ func TestSeveralPairs(t *testing.T) {
 func TestHalves(t *testing.T) {
 	for name, features := range map[string]uint64{"split": DefaultFeatures &^ spec.FeatureRingPacked, "packed": DefaultFeatures, "least": spec.FeatureVersion1} {
 		t.Run(name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			m := newMachine(t, device.Config{})
 			n := m.open(t, Options{Features: features, QueueSize: 64})
 			q := n.Queue(0)
@@ -144,7 +145,7 @@ func TestHalves(t *testing.T) {
 }
 
 func TestReadAndWriteFrames(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{})
 	n := m.open(t, Options{QueueSize: 64})
 	q, p := n.Queue(0), make([]byte, vnet.MaxFrame)
@@ -171,7 +172,7 @@ func TestReadAndWriteFrames(t *testing.T) {
 
 // TestForwarding sends what was received without a copy.
 func TestForwarding(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{})
 	q := m.open(t, Options{QueueSize: 64}).Queue(0)
 	p := make([]byte, 5000)
@@ -207,7 +208,7 @@ func TestForwarding(t *testing.T) {
 }
 
 func TestQueueReset(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{})
 	for _, packed := range []uint64{0, spec.FeatureRingPacked} {
 		n := m.open(t, Options{QueueSize: 64, Features: DefaultFeatures&^spec.FeatureRingPacked | packed})
@@ -240,7 +241,7 @@ func TestQueueReset(t *testing.T) {
 
 // TestMemoryChangesUnderTraffic maps and unmaps other memory, for which the device holds its queues.
 func TestMemoryChangesUnderTraffic(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{})
 	q := m.open(t, Options{QueueSize: 64}).Queue(0)
 	other, err := client.NewMemory(1 << 20)
@@ -275,7 +276,7 @@ func TestNotificationsOnlyWhenNeeded(t *testing.T) {
 		"split": spec.FeatureEventIdx, "packed": spec.FeatureEventIdx | spec.FeatureRingPacked, "flags": 0, "packed, flags": spec.FeatureRingPacked,
 	} {
 		t.Run(name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			eng, err := engine.New(engine.Config{SpinTime: testTimeout})
 			if err != nil {
 				t.Fatal(err)

@@ -13,10 +13,11 @@ import (
 	"vfiouser/link/linktest"
 
 	transport "vfiouser/devices/virtio"
+	"vfiouser/test/holdings"
 )
 
 func TestOpen(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	mac := [6]byte{2, 3, 4, 5, 6, 7}
 	m := newMachine(t, device.Config{MAC: mac[:], MTU: 4000, Pairs: 2, Speed: 10_000})
 	for range 3 {
@@ -48,7 +49,7 @@ func TestOpen(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{MTU: 9000, QueueSize: 128})
 	for name, c := range map[string]struct {
 		o    Options
@@ -92,7 +93,7 @@ func TestOptions(t *testing.T) {
 }
 
 func TestLink(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	l := &linktest.Link{}
 	m := newMachine(t, device.Config{Link: l})
 	n := m.open(t, Options{})
@@ -121,7 +122,7 @@ func TestLink(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{Pairs: 4})
 	ctx := testContext(t)
 	table := netspec.MACTable{Unicast: [][6]byte{{2, 0, 0, 0, 0, 9}}, Multicast: [][6]byte{{1, 0, 94, 0, 0, 1}}}
@@ -226,7 +227,7 @@ func TestSessionLoss(t *testing.T) {
 	} {
 		for _, mode := range []transport.Doorbells{transport.Trap, transport.Mmap} {
 			t.Run(name+", "+mode.String(), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				m := newMachine(t, device.Config{Doorbells: mode})
 				n := m.open(t, Options{})
 				var wg sync.WaitGroup

@@ -11,6 +11,7 @@ import (
 	"vfiouser/client"
 	device "vfiouser/devices/virtio"
 	"vfiouser/devices/virtio/spec"
+	"vfiouser/test/holdings"
 )
 
 func TestDevice(t *testing.T) {
@@ -23,7 +24,7 @@ func TestDevice(t *testing.T) {
 	} {
 		for _, features := range []uint64{0, spec.FeatureIndirectDesc | spec.FeatureEventIdx | spec.FeatureInOrder, spec.FeatureNotificationData} {
 			t.Run(fmt.Sprintf("%v, %v, %#x", mode.doorbells, mode.notify, features), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				m := newMachine(t, device.Config{Doorbells: mode.doorbells, Features: device.Features})
 				d := m.open(t, Options{Notify: mode.notify, Type: testType})
 				if d.Type() != testType || d.Offered()&spec.FeatureVersion1 == 0 || d.Notify() != mode.want {
@@ -50,7 +51,7 @@ func TestDevice(t *testing.T) {
 }
 
 func TestOpenAgain(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{Features: device.Features})
 	for range 3 {
 		d := m.open(t, Options{})
@@ -68,7 +69,7 @@ func TestOpenAgain(t *testing.T) {
 }
 
 func TestQueueReset(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{Features: device.Features})
 	d := m.open(t, Options{})
 	q := ready(t, d, spec.FeatureVersion1|spec.FeatureRingReset, QueueConfig{Size: 16, Segments: 2, Interrupts: true})
@@ -94,7 +95,7 @@ func TestQueueReset(t *testing.T) {
 }
 
 func TestConfiguration(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{Features: device.Features})
 	changed := make(chan struct{}, 1)
 	d := m.open(t, Options{ConfigChanged: func(*Device) { changed <- struct{}{} }})
@@ -124,7 +125,7 @@ func TestConfiguration(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{Features: device.Features, QueueSize: 32})
 	ctx := testContext(t)
 	if _, err := Open(ctx, m.dev, m.mem, Options{Type: 1}); !errors.Is(err, ErrUnsupported) {
@@ -177,7 +178,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestNeedsReset(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	m := newMachine(t, device.Config{Features: device.Features})
 	d := m.open(t, Options{ConfigChanged: func(*Device) {}})
 	q := ready(t, d, spec.FeatureVersion1, QueueConfig{Interrupts: true})
@@ -225,7 +226,7 @@ func TestSessionLoss(t *testing.T) {
 	} {
 		for _, mode := range []device.Doorbells{device.Trap, device.Mmap} {
 			t.Run(fmt.Sprintf("%s, %v", name, mode), func(t *testing.T) {
-				checkLeaks(t)
+				holdings.CheckLeaks(t)
 				m := newMachine(t, device.Config{Doorbells: mode, Features: device.Features})
 				d := m.open(t, Options{ConfigChanged: func(*Device) {}})
 				q := ready(t, d, spec.FeatureVersion1, QueueConfig{Interrupts: true})

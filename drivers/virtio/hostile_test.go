@@ -12,6 +12,7 @@ import (
 	"vfiouser/devices/virtio/spec"
 	"vfiouser/engine"
 	"vfiouser/pci"
+	"vfiouser/test/holdings"
 )
 
 const fakeBAR = 0x1000 // bytes
@@ -124,7 +125,7 @@ func TestFunctionThatIsNone(t *testing.T) {
 		"never reset":                {func(f *fake) { f.fixed[spec.DeviceStatus] = []byte{1} }, ErrTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			f := newFake()
 			c.spoil(f)
 			dev, mem := f.attach(t)
@@ -156,7 +157,7 @@ func TestRegistersThatLie(t *testing.T) {
 		"notification far out":      {func(f *fake) { f.fixed[spec.QueueNotifyOff] = []byte{0xff, 0xff} }, ErrDevice, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			f := newFake()
 			dev, mem := f.attach(t)
 			d, err := Open(testContext(t), dev, mem, Options{Timeout: 50 * time.Millisecond})
@@ -183,7 +184,7 @@ func TestRegistersThatLie(t *testing.T) {
 
 // TestConfigurationThatKeepsChanging: no copy is of one generation.
 func TestConfigurationThatKeepsChanging(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	f := newFake()
 	dev, mem := f.attach(t)
 	d, err := Open(testContext(t), dev, mem, Options{Timeout: 50 * time.Millisecond})

@@ -4,11 +4,13 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vfiouser/test/holdings"
 )
 
 // Nothing on the way of a message allocates.
 func TestZeroAllocations(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	server, client := socketPair(t)
 	addFD(t, r, server, Readable, &echoHandler{r: r, fd: server})

@@ -4,10 +4,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vfiouser/test/holdings"
 )
 
 func TestEventfd(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	e, err := NewEventfd()
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +39,7 @@ func TestEventfd(t *testing.T) {
 
 // Whoever has the descriptor can make it blocking.
 func TestDrainSharedNeverBlocks(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	e, err := NewEventfd()
 	if err != nil {
 		t.Fatal(err)

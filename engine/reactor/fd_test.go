@@ -7,10 +7,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vfiouser/test/holdings"
 )
 
 func TestAddRefuses(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	server, _ := socketPair(t)
 	file, err := os.CreateTemp(t.TempDir(), "")
@@ -89,7 +91,7 @@ func turns(tb testing.TB, r *Reactor) {
 }
 
 func TestModifyWatchesExactlyWhatItSays(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	for _, from := range []Events{0, Readable, Writable, Readable | Writable} {
 		for _, to := range []Events{0, Readable, Writable, Readable | Writable} {
@@ -124,7 +126,7 @@ func TestModifyWatchesExactlyWhatItSays(t *testing.T) {
 }
 
 func TestModifyRefuses(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	server, _ := socketPair(t)
 	on(t, r, func() {
@@ -150,7 +152,7 @@ func TestModifyRefuses(t *testing.T) {
 
 // A descriptor closed before Remove is a bug of the caller, and one that is told.
 func TestRemoveAfterCloseIsAnError(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	e, err := NewEventfd()
 	if err != nil {
@@ -168,7 +170,7 @@ func TestRemoveAfterCloseIsAnError(t *testing.T) {
 }
 
 func TestHangUpComesAsReadableAndWritable(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	for _, watched := range []Events{Readable, Writable, Readable | Writable} {
 		p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -195,7 +197,7 @@ func TestHangUpComesAsReadableAndWritable(t *testing.T) {
 // Two descriptors are ready in one batch, and the handler that is called first removes the other: that one must not
 // be called, although the kernel has reported it.
 func TestNoEventAfterRemoveWithinABatch(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	for range 20 {
 		a, a2 := socketPair(t)
@@ -243,7 +245,7 @@ func (h *remover) HandleEvents(Events) {
 // As above, but the number of the removed descriptor is taken by a new one at once: the late event may reach the new
 // handler, which finds nothing to read, and never the old one.
 func TestReusedNumberReachesOnlyTheNewHandler(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	spurious := 0
 	for range 20 {
@@ -323,7 +325,7 @@ func (h *reader) HandleEvents(Events) {
 
 // Registrations come and go under load while every byte sent is still read, and in order.
 func TestAddModifyRemoveUnderLoad(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	const sockets, rounds = 16, 200
 	done := make(chan struct{}, sockets)

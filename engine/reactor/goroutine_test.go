@@ -1,9 +1,13 @@
 package reactor
 
-import "testing"
+import (
+	"testing"
+
+	"vfiouser/test/holdings"
+)
 
 func TestOnLoop(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r, err := New(Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -1,34 +1,11 @@
 package reactor
 
 import (
-	"os"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
-
-// checkLeaks fails the test if it leaves a goroutine or a descriptor behind. It must come first in a test.
-func checkLeaks(tb testing.TB) {
-	tb.Helper()
-	before := openDescriptors(tb)
-	tb.Cleanup(func() {
-		goleak.VerifyNone(tb)
-		if after := openDescriptors(tb); after != before {
-			tb.Errorf("%d descriptors open, %d before the test", after, before)
-		}
-	})
-}
-
-func openDescriptors(tb testing.TB) int {
-	tb.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return len(entries)
-}
 
 // newReactor returns a reactor that is closed when the test ends.
 func newReactor(tb testing.TB, cfg Config) *Reactor {

@@ -5,11 +5,13 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2/pkg/netpoll"
+
+	"vfiouser/test/holdings"
 )
 
 // Waiting outside netpoll depends on a private field of its Poller.
 func TestEpollDescriptorIsKnown(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	if r.idler.epoll < 0 {
 		t.Fatal("netpoll.Poller has no field fd any more")
@@ -37,7 +39,7 @@ func TestEpollDescriptorIsKnown(t *testing.T) {
 
 // Without that descriptor the loop works all the same.
 func TestWaitingInNetpoll(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	on(t, r, func() { r.idler.epoll = -1 })
 	echoes(t, r)
@@ -49,7 +51,7 @@ func TestWaitingInNetpoll(t *testing.T) {
 }
 
 func TestSpinning(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{Spin: time.Millisecond})
 	echoes(t, r)
 	server, client := socketPair(t)
@@ -92,7 +94,7 @@ func echoes(t *testing.T, r *Reactor) {
 
 // A descriptor that is always ready again, and whose handler is quiet, is served many times in a row, but not for ever.
 func TestHotDescriptorLetsOthersThrough(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	hot, hotPeer := socketPair(t)
 	other, otherPeer := socketPair(t)
@@ -119,7 +121,7 @@ func TestHotDescriptorLetsOthersThrough(t *testing.T) {
 
 // Of events that come together the loud ones count, whatever their order.
 func TestQuietHoldsForOneEvent(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	loud, _ := socketPair(t)
 	quiet, _ := socketPair(t)

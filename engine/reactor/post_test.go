@@ -3,6 +3,8 @@ package reactor
 import (
 	"sync"
 	"testing"
+
+	"vfiouser/test/holdings"
 )
 
 func TestPostKeepsTheOrderOfEachGoroutine(t *testing.T) {
@@ -11,7 +13,7 @@ func TestPostKeepsTheOrderOfEachGoroutine(t *testing.T) {
 		held bool // the loop is kept busy while tasks are posted: the ring overflows
 	}{{"running", false}, {"overflowing", true}} {
 		t.Run(c.name, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			r := newReactor(t, Config{})
 			const goroutines, posts = 8, 10_000
 			next := make([]int, goroutines) // on the loop
@@ -49,7 +51,7 @@ func TestPostKeepsTheOrderOfEachGoroutine(t *testing.T) {
 
 // Posts to a loop that is awake do not write its eventfd; those to one that sleeps write it once.
 func TestPostWakesAtMostOnce(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	var before, after uint64
 	on(t, r, func() { before = r.Stats().Wakeups })
@@ -70,7 +72,7 @@ func TestPostWakesAtMostOnce(t *testing.T) {
 
 // A task that posts itself for ever must not keep descriptors from being served, nor the reverse.
 func TestTasksDoNotStarveDescriptors(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	server, client := socketPair(t)
 	stop := false
@@ -96,7 +98,7 @@ func TestTasksDoNotStarveDescriptors(t *testing.T) {
 }
 
 func TestDescriptorsDoNotStarveTasks(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	server, _ := socketPair(t)
 	events := 0
@@ -113,7 +115,7 @@ func TestDescriptorsDoNotStarveTasks(t *testing.T) {
 }
 
 func TestTaskPostedByAHandlerRunsAfterIt(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	server, client := socketPair(t)
 	order := make(chan string, 2)

@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vfiouser/test/holdings"
 )
 
 func TestCloseIsIdempotentAndReleasesEverything(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r, err := New(Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +66,7 @@ func TestCloseIsIdempotentAndReleasesEverything(t *testing.T) {
 
 // Whatever Post accepted runs, exactly once, also when Close comes in between.
 func TestCloseLosesNoAcceptedTask(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	for range 20 {
 		r, err := New(Config{})
 		if err != nil {
@@ -97,7 +99,7 @@ func TestCloseLosesNoAcceptedTask(t *testing.T) {
 }
 
 func TestPanicsAreContained(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	type report struct {
 		v any
 		h Handler
@@ -170,7 +172,7 @@ func (h *panicHandler) HandleEvents(Events) {
 }
 
 func TestPanicIsLoggedWithItsStack(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	var log bytes.Buffer
 	r, err := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
@@ -191,7 +193,7 @@ func taskThatPanics() { panic("oops") }
 
 // A handler that ends the goroutine leaves a reactor that is closed, not one that hangs.
 func TestGoexitClosesTheReactor(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{Logger: slog.New(slog.DiscardHandler)})
 	ran := make(chan struct{})
 	release := hold(t, r)
@@ -206,7 +208,7 @@ func TestGoexitClosesTheReactor(t *testing.T) {
 }
 
 func TestStatsCount(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	server, client := socketPair(t)
 	got := make(chan struct{}, 1)

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vfiouser/test/holdings"
 )
 
 func eventfds(tb testing.TB, n int) []int {
@@ -44,17 +46,17 @@ func TestMessageCarriesDescriptors(t *testing.T) {
 		{"no room", 1, 0, 0, ErrTruncated},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
-			checkLeaks(t)
+			holdings.CheckLeaks(t)
 			a, b := socketPair(t)
 			mustSend(t, a, []byte("message"), eventfds(t, c.sent)...)
-			before := openDescriptors(t)
+			before := holdings.Descriptors(t)
 			var buf [64]byte
 			fds := make([]int, c.room)
 			n, nfds, err := RecvMsg(b, fds, buf[:])
 			if n != 7 || nfds != c.want || !errors.Is(err, c.err) || string(buf[:n]) != "message" {
 				t.Fatalf("RecvMsg = %d, %d, %v", n, nfds, err)
 			}
-			if got := openDescriptors(t) - before; got != c.want {
+			if got := holdings.Descriptors(t) - before; got != c.want {
 				t.Errorf("%d descriptors arrived, want %d", got, c.want)
 			}
 			for _, fd := range fds[:nfds] {
@@ -63,7 +65,7 @@ func TestMessageCarriesDescriptors(t *testing.T) {
 				}
 			}
 			CloseFDs(fds[:nfds])
-			if got := openDescriptors(t) - before; got != 0 {
+			if got := holdings.Descriptors(t) - before; got != 0 {
 				t.Errorf("%d descriptors left after CloseFDs", got)
 			}
 		})
@@ -72,7 +74,7 @@ func TestMessageCarriesDescriptors(t *testing.T) {
 
 // Descriptors arrive with the message that they were sent with, whatever else waits in the stream.
 func TestReadEndsAtTheMessageWithDescriptors(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	a, b := socketPair(t)
 	fds := eventfds(t, 2)
 	mustSend(t, a, []byte("one"))
@@ -100,7 +102,7 @@ func TestReadEndsAtTheMessageWithDescriptors(t *testing.T) {
 }
 
 func TestBuffersAreGatheredAndScattered(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	a, b := socketPair(t)
 	n, err := SendMsg(a, nil, nil, []byte("head"), nil, []byte("er"), []byte("payload"))
 	if n != 13 || err != nil {
@@ -122,7 +124,7 @@ func TestBuffersAreGatheredAndScattered(t *testing.T) {
 }
 
 func TestSocketErrors(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	buf := make([]byte, 16)
 	recv := func(fd int) error {
 		_, _, err := RecvMsg(fd, nil, buf)
@@ -175,7 +177,7 @@ func TestSocketErrors(t *testing.T) {
 
 // A large message goes out in parts; what is sent arrives whole.
 func TestPartialSend(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	a, b := socketPair(t)
 	out := make([]byte, 4<<20)
 	for i := range out {

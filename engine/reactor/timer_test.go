@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vfiouser/test/holdings"
 )
 
 func TestTimersRunInTheOrderOfTheirTime(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	var order []int
 	done := make(chan struct{})
@@ -34,7 +36,7 @@ func TestTimersRunInTheOrderOfTheirTime(t *testing.T) {
 }
 
 func TestTimerStopAndReset(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	fired := make(chan string, 10)
 	on(t, r, func() {
@@ -61,7 +63,7 @@ func TestTimerStopAndReset(t *testing.T) {
 }
 
 func TestTimerReArmsItself(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	done := make(chan struct{})
 	on(t, r, func() {
@@ -89,12 +91,12 @@ func TestTimerReArmsItself(t *testing.T) {
 
 // Thousands of timers share one descriptor, and those stopped do not fire.
 func TestManyTimers(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	const n = 2000
 	fired := 0
 	done := make(chan struct{})
-	before := openDescriptors(t)
+	before := holdings.Descriptors(t)
 	on(t, r, func() {
 		timers := make([]*Timer, n)
 		for i := range timers {
@@ -113,14 +115,14 @@ func TestManyTimers(t *testing.T) {
 		}
 	})
 	wait(t, done, "the timers")
-	if after := openDescriptors(t); after != before {
+	if after := holdings.Descriptors(t); after != before {
 		t.Errorf("%d descriptors for timers", after-before)
 	}
 }
 
 // A timer armed for later than another costs no system call, nor does one that is armed and stopped within a turn.
 func TestTimerDescriptorIsSetOnlyWhenItMustExpireEarlier(t *testing.T) {
-	checkLeaks(t)
+	holdings.CheckLeaks(t)
 	r := newReactor(t, Config{})
 	armed := func() (d time.Duration) {
 		turns(t, r) // the descriptor is set at the end of a turn

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -38,7 +38,7 @@ type bench struct {
 // newBench starts a Proxy; leaks are found when the test ends.
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	before := openFDs(t)
+	before := holdings.Descriptors(t)
 	dir := t.TempDir()
 	x := &bench{t: t, a: filepath.Join(dir, "a"), b: filepath.Join(dir, "b"), finished: make(chan error, 1)}
 	x.listen()
@@ -52,7 +52,7 @@ func newBench(t *testing.T) *bench {
 	t.Cleanup(func() {
 		x.stop()
 		x.server.Close()
-		if after := openFDs(t); after != before {
+		if after := holdings.Descriptors(t); after != before {
 			t.Errorf("%d descriptors are open, %d were", after, before)
 		}
 	})
@@ -192,15 +192,6 @@ func (e end) hearsEnd() {
 		e.t.Errorf("%d bytes, %v: want the end", n, err)
 	}
 	closeAll(fds)
-}
-
-func openFDs(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }
 
 func memfd(t *testing.T, size int64) int {

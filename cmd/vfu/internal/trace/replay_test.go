@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vfiouser/codec"
+	"vfiouser/test/holdings"
 )
 
 // settle is how long a replay waits in tests for what does not come.
@@ -52,7 +53,7 @@ func briefly(t *testing.T, recording []Event, serve ...func(end)) error {
 
 func replayedFor(t *testing.T, settle time.Duration, recording []Event, serve ...func(end)) (Played, error) {
 	t.Helper()
-	before := openFDs(t)
+	before := holdings.Descriptors(t)
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
 	if err != nil {
@@ -78,7 +79,7 @@ func replayedFor(t *testing.T, settle time.Duration, recording []Event, serve ..
 	played, err := Replay(ctx, record(t, recording), path, settle)
 	<-done
 	l.Close()
-	if after := openFDs(t); after != before {
+	if after := holdings.Descriptors(t); after != before {
 		t.Errorf("%d descriptors are open, %d were", after, before)
 	}
 	return played, err
