@@ -335,15 +335,14 @@ func TestTruncatedMemory(t *testing.T) {
 		if err := g.dev.MapDMA(g.ctx, client.Mapping{IOVA: guestBase, Size: guestSize, FD: fd}); err != nil {
 			t.Fatal(err)
 		}
-		r := g.drive(queue)[0]
+		g.drive(queue)
 		l.function.Settle()
 		if err := unix.Ftruncate(fd, 0); err != nil {
 			t.Fatal(err)
 		}
-		g.set(spec.QueueSelect, uint64(queue))
+		// The session may have ended by now: a worker that has not gone to sleep looks by itself.
 		_ = g.dev.WriteRegion(g.ctx, client.RegionBAR0, uint64(g.caps[spec.CapNotify].Offset)+uint64(queue*4), []byte{byte(queue), 0})
 		<-g.dev.Done()
-		_ = r
 		g.leave()
 		for _, h := range healthy {
 			h.exchange("others go on")
