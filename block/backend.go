@@ -98,7 +98,7 @@ type Request struct {
 	// Owner is the caller's; backends leave it alone.
 	Owner any
 
-	next *Request // the pool's queue, while in flight
+	next *Request // the crew's queue, while in flight
 	done int64    // bytes transferred so far, while in flight
 	born uint32   // when it was submitted, on the clock of an NBD backend
 }

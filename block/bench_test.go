@@ -109,7 +109,7 @@ func BenchmarkFile(b *testing.B) {
 	} {
 		writer := be.writer
 		if tt.many {
-			be.writer = be.pool
+			be.writer = be.crew
 		}
 		for _, depth := range []int{1, 32} {
 			b.Run(fmt.Sprintf("%s/4k/depth%d", tt.name, depth), func(b *testing.B) {

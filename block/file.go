@@ -40,8 +40,8 @@ type file struct {
 	openedFile
 	info     Info
 	kernel   kernel
-	pool     *pool
-	writer   *pool // for plain writes
+	crew     *crew
+	writer   *crew // for plain writes
 	claim    claim
 	once     sync.Once
 	closeErr error
@@ -58,7 +58,7 @@ type file struct {
 // or a QEMU, has the file open for writing it fails with ErrInUse (file systems
 // without locks excepted). Errors are *OpenError.
 //
-// Requests run in a bounded pool of goroutines; reads that the page cache can
+// Requests run in a bounded crew of goroutines; reads that the page cache can
 // serve end within Submit.
 func File(path string, opt FileOptions) (Backend, error) {
 	opened, err := openFile(path, opt.ReadOnly)
@@ -82,12 +82,12 @@ func File(path string, opt FileOptions) (Backend, error) {
 			return nil, err
 		}
 	}
-	f.pool = newPool(opt.Workers, 0, f.run)
-	f.writer = f.pool
+	f.crew = newCrew(opt.Workers, 0, f.run)
+	f.writer = f.crew
 	if !opened.device {
 		// The kernel lets one writer at a time into a regular file. More of
 		// them only wait for each other (3.5 µs against 4.5 µs for 4 KiB).
-		f.writer = newPool(1, writeLinger, f.run)
+		f.writer = newCrew(1, writeLinger, f.run)
 	}
 	return f, nil
 }
@@ -114,12 +114,12 @@ func (f *file) Submit(r *Request) (bool, error) {
 		return true, nil
 	}
 	r.done = 0
-	pool, small := f.pool, r.Op == Flush || r.Length <= maxInline
+	crew, small := f.crew, r.Op == Flush || r.Length <= maxInline
 	switch {
 	case f.resident && small:
-		if w := pool.borrow(); w != nil {
+		if w := crew.borrow(); w != nil {
 			err := f.run(w, r)
-			pool.giveBack(w)
+			crew.giveBack(w)
 			return true, err
 		}
 	case r.Op == Read || r.Op == Write && !r.FUA:
@@ -127,27 +127,27 @@ func (f *file) Submit(r *Request) (bool, error) {
 			return true, nil
 		}
 		if r.Op == Write {
-			pool = f.writer
+			crew = f.writer
 		}
 	}
-	if err := pool.submit(r); err != nil {
+	if err := crew.submit(r); err != nil {
 		return true, err
 	}
 	return false, nil
 }
 
 // tryInline transfers what can be had without waiting, and reports whether
-// that was all. What is left, and every error, is for the pool.
+// that was all. What is left, and every error, is for the crew.
 func (f *file) tryInline(r *Request) bool {
 	if f.noInline[r.Op].Load() {
 		return false
 	}
-	w := f.pool.borrow()
+	w := f.crew.borrow()
 	if w == nil {
 		return false
 	}
 	n, errno := f.vector(w, r, unix.RWF_NOWAIT)
-	f.pool.giveBack(w)
+	f.crew.giveBack(w)
 	if errno == syscall.EOPNOTSUPP {
 		f.noInline[r.Op].Store(true)
 	}
@@ -155,7 +155,7 @@ func (f *file) tryInline(r *Request) bool {
 	return r.done == r.Length
 }
 
-// run does one request in a goroutine of the pool.
+// run does one request in a goroutine of the crew.
 func (f *file) run(w *worker, r *Request) error {
 	switch r.Op {
 	case Flush:
@@ -173,7 +173,7 @@ func (f *file) run(w *worker, r *Request) error {
 func (f *file) Close() error {
 	f.once.Do(func() {
 		f.writer.close()
-		f.pool.close()
+		f.crew.close()
 		if err := unix.Close(f.fd); err != nil {
 			f.closeErr = fmt.Errorf("block: closing file:%s: %w", f.path, err)
 		}

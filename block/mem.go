@@ -25,7 +25,7 @@ const (
 // written.
 type memory struct {
 	data   []byte // begins on a huge page
-	pool   *pool  // zeroes large ranges
+	crew   *crew  // zeroes large ranges
 	closed atomic.Bool
 	once   sync.Once
 }
@@ -45,7 +45,7 @@ func Memory(size int64) (Backend, error) {
 	_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
 	_ = unix.Madvise(data, unix.MADV_DONTDUMP)
 	m := &memory{data: data}
-	m.pool = newPool(1, 0, func(_ *worker, r *Request) error {
+	m.crew = newCrew(1, 0, func(_ *worker, r *Request) error {
 		m.zero(r.Offset, r.Length)
 		return nil
 	})
@@ -80,7 +80,7 @@ func (m *memory) Submit(r *Request) (bool, error) {
 		}
 	case WriteZeroes, Discard:
 		if r.Length > maxInlineZero && r.Completer != nil {
-			if err := m.pool.submit(r); err != nil {
+			if err := m.crew.submit(r); err != nil {
 				return true, err
 			}
 			return false, nil
@@ -126,7 +126,7 @@ func clearUsed(b []byte) {
 func (m *memory) Close() error {
 	m.once.Do(func() {
 		m.closed.Store(true)
-		m.pool.close()
+		m.crew.close()
 		_ = unix.Madvise(m.data, unix.MADV_DONTNEED)
 	})
 	return nil

@@ -36,7 +36,7 @@ type Volatile struct {
 	info   Info
 	direct bool // the inner backend touches no buffers within Submit
 	opt    VolatileOptions
-	pool   *pool
+	crew   *crew
 	once   sync.Once
 	closed error
 
@@ -73,7 +73,7 @@ func NewVolatile(b Backend, opt VolatileOptions) (*Volatile, error) {
 		rng: rand.New(rand.NewPCG(opt.Seed, 0)), pages: map[int64]*page{}, ended: make(chan error, 1)}
 	v.info.Async = true
 	v.info.VolatileCache = !v.info.ReadOnly
-	v.pool = newPool(1, writeLinger, func(_ *worker, r *Request) error { return v.run(r) })
+	v.crew = newCrew(1, writeLinger, func(_ *worker, r *Request) error { return v.run(r) })
 	return v, nil
 }
 
@@ -131,7 +131,7 @@ func (v *Volatile) Submit(r *Request) (bool, error) {
 	if r.Completer == nil {
 		return true, ErrRequest
 	}
-	if err := v.pool.submit(r); err != nil {
+	if err := v.crew.submit(r); err != nil {
 		return true, err
 	}
 	return false, nil
@@ -182,7 +182,7 @@ func (v *Volatile) Yield() error {
 // closes that.
 func (v *Volatile) Close() error {
 	v.once.Do(func() {
-		v.pool.close()
+		v.crew.close()
 		v.mu.Lock()
 		err := v.writeOut(0, v.Size(), false)
 		v.mu.Unlock()

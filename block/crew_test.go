@@ -22,7 +22,7 @@ func (c *collector) CompleteBlock(r *Request, err error) {
 	c.wait.Done()
 }
 
-func (c *collector) submit(t *testing.T, p *pool, rs []Request) {
+func (c *collector) submit(t *testing.T, p *crew, rs []Request) {
 	t.Helper()
 	for i := range rs {
 		rs[i].Completer = c
@@ -31,12 +31,12 @@ func (c *collector) submit(t *testing.T, p *pool, rs []Request) {
 	}
 }
 
-func TestPoolIsBounded(t *testing.T) {
+func TestCrewIsBounded(t *testing.T) {
 	const workers, n = 4, 100
 	var running, most atomic.Int64
 	gate := make(chan struct{})
 	entered := make(chan struct{}, n)
-	p := newPool(workers, 0, func(*worker, *Request) error {
+	p := newCrew(workers, 0, func(*worker, *Request) error {
 		now := running.Add(1)
 		for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
 		}
@@ -58,9 +58,9 @@ func TestPoolIsBounded(t *testing.T) {
 	}
 }
 
-func TestPoolIsFair(t *testing.T) {
+func TestCrewIsFair(t *testing.T) {
 	gate := make(chan struct{})
-	p := newPool(1, 0, func(*worker, *Request) error { <-gate; return nil })
+	p := newCrew(1, 0, func(*worker, *Request) error { <-gate; return nil })
 	rs := make([]Request, 50)
 	var c collector
 	c.submit(t, p, rs)
@@ -76,7 +76,7 @@ func TestPoolIsFair(t *testing.T) {
 
 // Requests that come back at once, from within CompleteBlock.
 type again struct {
-	p    *pool
+	p    *crew
 	left atomic.Int64
 	done chan struct{}
 }
@@ -89,10 +89,10 @@ func (a *again) CompleteBlock(r *Request, _ error) {
 	}
 }
 
-func TestPoolTakesRequestsFromCompletions(t *testing.T) {
+func TestCrewTakesRequestsFromCompletions(t *testing.T) {
 	for _, linger := range []time.Duration{0, 50 * time.Microsecond} {
 		for _, workers := range []int{1, 3} {
-			p := newPool(workers, linger, func(*worker, *Request) error { return nil })
+			p := newCrew(workers, linger, func(*worker, *Request) error { return nil })
 			a := &again{p: p, done: make(chan struct{})}
 			a.left.Store(10_000)
 			rs := make([]Request, 8)
@@ -108,9 +108,9 @@ func TestPoolTakesRequestsFromCompletions(t *testing.T) {
 	}
 }
 
-func TestPoolCloseWaits(t *testing.T) {
+func TestCrewCloseWaits(t *testing.T) {
 	gate, entered := make(chan struct{}), make(chan struct{})
-	p := newPool(2, 0, func(*worker, *Request) error { entered <- struct{}{}; <-gate; return nil })
+	p := newCrew(2, 0, func(*worker, *Request) error { entered <- struct{}{}; <-gate; return nil })
 	rs := make([]Request, 10)
 	var c collector
 	c.submit(t, p, rs)
@@ -155,9 +155,9 @@ func TestPoolCloseWaits(t *testing.T) {
 	}
 }
 
-func TestPoolBorrow(t *testing.T) {
+func TestCrewBorrow(t *testing.T) {
 	ran := make(chan struct{}, 1)
-	p := newPool(1, 0, func(*worker, *Request) error { ran <- struct{}{}; return nil })
+	p := newCrew(1, 0, func(*worker, *Request) error { ran <- struct{}{}; return nil })
 	w := p.borrow()
 	if w == nil || p.borrow() != nil {
 		t.Fatal("one worker was to be had, no more and no less")
@@ -173,12 +173,12 @@ func TestPoolBorrow(t *testing.T) {
 	c.wait.Wait()
 	p.close()
 	if p.borrow() != nil {
-		t.Error("a closed pool lends")
+		t.Error("a closed crew lends")
 	}
 }
 
-func TestPoolRestsWithoutGoroutines(t *testing.T) {
-	p := newPool(8, 10*time.Microsecond, func(*worker, *Request) error { return nil })
+func TestCrewRestsWithoutGoroutines(t *testing.T) {
+	p := newCrew(8, 10*time.Microsecond, func(*worker, *Request) error { return nil })
 	for range 20 {
 		var c collector
 		c.submit(t, p, make([]Request, 20))
