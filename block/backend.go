@@ -123,8 +123,8 @@ type Info struct {
 
 // Backend is the storage. All methods may be called from any goroutine.
 type Backend interface {
-	// Size returns the size in bytes, a multiple of SectorSize, fixed for
-	// the backend's life.
+	// Size returns the size in bytes, a multiple of SectorSize. It changes
+	// only by Resize, see Resizer.
 	Size() int64
 	// Info describes the backend; it does not change.
 	Info() Info

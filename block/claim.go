@@ -22,15 +22,19 @@ type Claimer interface {
 
 // claim is whether a file is claimed.
 type claim struct {
-	mu   sync.Mutex
-	held atomic.Bool
+	mu     sync.Mutex // claiming, yielding, closing, and changing the size
+	held   atomic.Bool
+	closed bool
 }
 
 // Claim takes the lock on the file.
 func (f *file) Claim() error {
 	f.claim.mu.Lock()
 	defer f.claim.mu.Unlock()
-	if f.claim.held.Load() {
+	switch {
+	case f.claim.closed:
+		return ErrClosed
+	case f.claim.held.Load():
 		return nil
 	}
 	if err := f.lock(f.info.ReadOnly); err != nil {
@@ -44,7 +48,7 @@ func (f *file) Claim() error {
 func (f *file) Yield() error {
 	f.claim.mu.Lock()
 	defer f.claim.mu.Unlock()
-	if !f.claim.held.Load() {
+	if f.claim.closed || !f.claim.held.Load() {
 		return nil
 	}
 	if !f.info.ReadOnly {

@@ -38,7 +38,9 @@ type FileOptions struct {
 // caller's buffers.
 type file struct {
 	openedFile
+	size     atomic.Int64
 	info     Info
+	volume   *volume // nil: not of a pool
 	kernel   kernel
 	crew     *crew
 	writer   *crew // for plain writes
@@ -54,7 +56,7 @@ type file struct {
 }
 
 // File returns a backend on an existing regular file or a block device. The
-// size is the file's and stays fixed. It is a Claimer and holds a lock: where another backend,
+// size is the file's. It is a Resizer and a Claimer, and holds a lock: where another backend,
 // or a QEMU, has the file open for writing it fails with ErrInUse (file systems
 // without locks excepted). Errors are *OpenError.
 //
@@ -69,6 +71,7 @@ func File(path string, opt FileOptions) (Backend, error) {
 		opt.Workers = defaultWorkers
 	}
 	f := &file{openedFile: opened, kernel: systemKernel()}
+	f.size.Store(opened.found)
 	f.info = Info{
 		Kind:          "file",
 		Async:         true,
@@ -92,12 +95,12 @@ func File(path string, opt FileOptions) (Backend, error) {
 	return f, nil
 }
 
-func (f *file) Size() int64 { return f.size }
+func (f *file) Size() int64 { return f.size.Load() }
 
 func (f *file) Info() Info { return f.info }
 
 func (f *file) Submit(r *Request) (bool, error) {
-	if err := r.check(f.size, f.info.ReadOnly); err != nil {
+	if err := r.check(f.size.Load(), f.info.ReadOnly); err != nil {
 		return true, err
 	}
 	switch {
@@ -174,6 +177,12 @@ func (f *file) Close() error {
 	f.once.Do(func() {
 		f.writer.close()
 		f.crew.close()
+		f.claim.mu.Lock()
+		defer f.claim.mu.Unlock()
+		f.claim.closed = true
+		if f.volume != nil {
+			f.volume.close()
+		}
 		if err := unix.Close(f.fd); err != nil {
 			f.closeErr = fmt.Errorf("block: closing file:%s: %w", f.path, err)
 		}

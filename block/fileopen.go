@@ -10,11 +10,14 @@ import (
 // ErrInUse is found by errors.Is where somebody else uses a file or device.
 var ErrInUse = errors.New("in use")
 
+var errNoPath = because(ErrSpec, "no path; write file:PATH, for example file:/srv/disk.img")
+
 // openedFile is what File has found out about its file.
 type openedFile struct {
 	path string
 	fd   int
-	size int64 // bytes
+	// found is the size that it had when it was opened, in bytes.
+	found int64
 	// device: a block device, not a regular file.
 	device bool
 	// resident: the file is memory and nothing that is done to it waits for a
@@ -26,7 +29,7 @@ type openedFile struct {
 // what would be right.
 func openFile(path string, readOnly bool) (openedFile, error) {
 	if path == "" {
-		return openedFile{}, because(ErrSpec, "no path; write file:PATH, for example file:/srv/disk.img")
+		return openedFile{}, errNoPath
 	}
 	// Opening some special files has effects of its own, so look first.
 	var st unix.Stat_t
@@ -64,11 +67,11 @@ func (o *openedFile) inspect() error {
 	if err := checkKind(&st); err != nil {
 		return err
 	}
-	o.size = st.Size
+	o.found = st.Size
 	o.device = st.Mode&unix.S_IFMT == unix.S_IFBLK
 	if o.device {
 		var err error
-		if o.size, err = blockDeviceSize(o.fd); err != nil {
+		if o.found, err = blockDeviceSize(o.fd); err != nil {
 			return because(err, "cannot find the device's size: %v", err)
 		}
 	} else {
@@ -78,11 +81,11 @@ func (o *openedFile) inspect() error {
 		}
 	}
 	switch {
-	case o.size == 0:
+	case o.found == 0:
 		return because(ErrSpec, "the file is empty; give it a size first, for example: truncate -s 1G FILE")
-	case o.size%SectorSize != 0:
+	case o.found%SectorSize != 0:
 		return because(ErrSpec, "its size, %d bytes, is not a multiple of %d; %d would be: truncate -s %[3]d FILE",
-			o.size, SectorSize, (o.size/SectorSize+1)*SectorSize)
+			o.found, SectorSize, (o.found/SectorSize+1)*SectorSize)
 	}
 	return nil
 }
@@ -145,7 +148,7 @@ func (o *openedFile) lock(readOnly bool) error {
 // canPunch tells whether a file can give storage back, by punching a hole
 // behind its end, where nothing is.
 func (o *openedFile) canPunch() bool {
-	err := unix.Fallocate(o.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, o.size, SectorSize)
+	err := unix.Fallocate(o.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, o.found, SectorSize)
 	// A block device says EINVAL to that range, whatever else it can do.
 	return err == nil || err == syscall.EINVAL
 }

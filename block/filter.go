@@ -133,21 +133,14 @@ func (f *Filter) Hits() uint64 { return f.hits.Load() }
 // Set changes what happens to requests from now on; "off" lets them pass. Those that wait
 // already go on when they would have. After an error, an *OpenError, all is as it was.
 func (f *Filter) Set(settings string) error {
-	p, err := parseSettings(settings)
-	var r rule
-	if err == nil {
-		r, err = f.kind.parse(f, p)
-	}
-	if err == nil && len(p.rest) > 0 {
-		err = because(ErrSpec, "what is %q? Write %s", p.rest[0], f.kind.usage)
-	}
+	r, seed, err := f.kind.read(f, settings)
 	if err != nil {
-		return &OpenError{Spec: f.kind.name + ":" + settings, Err: err}
+		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p.seed != 0 {
-		f.rng = rand.New(rand.NewPCG(p.seed, 0))
+	if seed != 0 {
+		f.rng = rand.New(rand.NewPCG(seed, 0))
 	}
 	f.rule, f.settings = r, settings
 	return nil

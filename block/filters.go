@@ -39,6 +39,21 @@ func findFilter(name string) *filterKind {
 	return nil
 }
 
+// read makes the rule of a filter's settings. Errors are *OpenError.
+func (k *filterKind) read(f *Filter, settings string) (r rule, seed uint64, err error) {
+	p, err := parseSettings(settings)
+	if err == nil {
+		r, err = k.parse(f, p)
+	}
+	if err == nil && len(p.rest) > 0 {
+		err = because(ErrSpec, "what is %q? Write %s", p.rest[0], k.usage)
+	}
+	if err != nil {
+		return nil, 0, &OpenError{Spec: k.name + ":" + settings, Err: err}
+	}
+	return r, p.seed, nil
+}
+
 func filterNames() string {
 	var names []string
 	for _, k := range filterKinds() {

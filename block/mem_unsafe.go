@@ -6,11 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapAnonymous reserves size bytes of private anonymous memory that begin on
-// a huge page, and returns what releases them again.
-func mapAnonymous(size int64) (data []byte, unmap func(), err error) {
+// reserveMemory reserves addresses for size bytes of private anonymous memory that begin on a
+// huge page, and returns what releases them again. None of it can be touched yet.
+func reserveMemory(size uint64) (data []byte, unmap func(), err error) {
 	whole := uintptr(size) + hugePage
-	base, err := unix.MmapPtr(-1, 0, nil, whole, unix.PROT_READ|unix.PROT_WRITE,
+	base, err := unix.MmapPtr(-1, 0, nil, whole, unix.PROT_NONE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, nil, err

@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // null accepts everything and moves nothing.
 type null struct {
-	size   int64
+	size   atomic.Int64
 	closed atomic.Bool
 }
 
@@ -15,10 +15,12 @@ func Null(size int64) (Backend, error) {
 	if err := checkSize(size); err != nil {
 		return nil, &OpenError{Spec: "null", Err: err}
 	}
-	return &null{size: size}, nil
+	n := new(null)
+	n.size.Store(size)
+	return n, nil
 }
 
-func (n *null) Size() int64 { return n.size }
+func (n *null) Size() int64 { return n.size.Load() }
 
 func (n *null) Info() Info { return Info{Kind: "null", CanDiscard: true} }
 
@@ -26,7 +28,7 @@ func (n *null) Submit(r *Request) (bool, error) {
 	if n.closed.Load() {
 		return true, ErrClosed
 	}
-	return true, r.check(n.size, false)
+	return true, r.check(n.size.Load(), false)
 }
 
 func (n *null) Close() error {

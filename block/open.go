@@ -54,10 +54,29 @@ func Open(spec string) (Backend, error) { return open(spec, FileOptions{}) }
 // Claimer has to be claimed before it is of use.
 func OpenUnclaimed(spec string) (Backend, error) { return open(spec, FileOptions{Unclaimed: true}) }
 
+// Check tells what is wrong with a text that is meant for Open. It looks at the text only: what
+// that names need not be there. Errors are *OpenError, with ErrSpec.
+func Check(spec string) error {
+	_, err := readSpec(spec)
+	return err
+}
+
 func open(spec string, opt FileOptions) (Backend, error) {
+	open, err := readSpec(spec)
+	if err != nil {
+		return nil, err
+	}
+	return open(opt)
+}
+
+// opener makes the backend that a text is about.
+type opener func(FileOptions) (Backend, error)
+
+// readSpec understands a text. Errors are *OpenError.
+func readSpec(spec string) (opener, error) {
 	if filter, rest, found := strings.Cut(spec, ","); found {
 		if name, _, _ := strings.Cut(filter, ":"); findFilter(name) != nil || name == "volatile" {
-			return openFilter(filter, rest, opt)
+			return readFiltered(filter, rest)
 		}
 	}
 	kind, arg, found := strings.Cut(spec, ":")
@@ -72,18 +91,23 @@ func open(spec string, opt FileOptions) (Backend, error) {
 			return nil, &OpenError{Spec: spec, Err: err}
 		}
 		if kind == "mem" {
-			return Memory(size)
+			return func(FileOptions) (Backend, error) { return Memory(size) }, nil
 		}
-		return Null(size)
+		return func(FileOptions) (Backend, error) { return Null(size) }, nil
 	case "file":
-		return File(arg, opt)
-	case "nbd":
-		if strings.HasPrefix(arg, "//") {
-			arg = spec
+		if arg == "" {
+			return nil, &OpenError{Spec: spec, Err: errNoPath}
 		}
-		return NBD(arg, NBDOptions{})
-	case "nbd+unix", "nbd+tcp", "nbds", "nbds+unix", "nbds+tcp":
-		return NBD(spec, NBDOptions{})
+		return func(opt FileOptions) (Backend, error) { return File(arg, opt) }, nil
+	case "nbd", "nbd+unix", "nbd+tcp", "nbds", "nbds+unix", "nbds+tcp":
+		uri := spec
+		if kind == "nbd" && !strings.HasPrefix(arg, "//") {
+			uri = arg
+		}
+		if _, err := parseNBD(uri, &NBDOptions{}); err != nil {
+			return nil, &OpenError{Spec: uri, Err: err}
+		}
+		return func(FileOptions) (Backend, error) { return NBD(uri, NBDOptions{}) }, nil
 	}
 	if kind == "volatile" {
 		return nil, &OpenError{Spec: spec, Err: because(ErrSpec, "a filter without a backend; write for example volatile,file:disk.img")}
@@ -95,23 +119,38 @@ func open(spec string, opt FileOptions) (Backend, error) {
 		Err: because(ErrSpec, "unknown kind of backend %q; known are mem:SIZE, file:PATH, nbd:URI and null:SIZE", kind)}
 }
 
-// openFilter opens what is behind a filter and puts the filter in front of it.
-func openFilter(filter, rest string, opt FileOptions) (Backend, error) {
-	b, err := open(rest, opt)
-	if err != nil {
-		return nil, err
-	}
-	var f Backend
-	if name, settings, _ := strings.Cut(filter, ":"); name == "volatile" {
-		f, err = openVolatile(b, settings)
+// readFiltered understands a filter and what is behind it.
+func readFiltered(filter, rest string) (opener, error) {
+	var wrap func(Backend) (Backend, error)
+	name, settings, _ := strings.Cut(filter, ":")
+	if name == "volatile" {
+		opt, err := readVolatile(settings)
+		if err != nil {
+			return nil, err
+		}
+		wrap = func(b Backend) (Backend, error) { return NewVolatile(b, opt) }
 	} else {
-		f, err = Wrap(b, filter, FilterOptions{})
+		if _, _, err := findFilter(name).read(new(Filter), settings); err != nil {
+			return nil, err
+		}
+		wrap = func(b Backend) (Backend, error) { return Wrap(b, filter, FilterOptions{}) }
 	}
+	open, err := readSpec(rest)
 	if err != nil {
-		_ = b.Close()
 		return nil, err
 	}
-	return f, nil
+	return func(opt FileOptions) (Backend, error) {
+		b, err := open(opt)
+		if err != nil {
+			return nil, err
+		}
+		f, err := wrap(b)
+		if err != nil {
+			_ = b.Close()
+			return nil, err
+		}
+		return f, nil
+	}, nil
 }
 
 // parseSize reads a number of bytes with an optional binary suffix.

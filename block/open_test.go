@@ -213,3 +213,50 @@ func TestFileHasOneWriter(t *testing.T) {
 		})
 	}
 }
+
+// Check says what Open says of a text, and does not look at what it names.
+func TestCheck(t *testing.T) {
+	for _, tt := range []struct {
+		spec string
+		says string // "": nothing is wrong
+	}{
+		{"mem:1G", ""},
+		{"null:512", ""},
+		{"file:/nowhere/at/all", ""},
+		{"nbd://nowhere.invalid/disk", ""},
+		{"nbd:nbd+unix:///?socket=/nowhere", ""},
+		{"stats,delay:2ms,volatile:keep=30%,file:/nowhere", ""},
+		{"foo:1G", "unknown kind of backend"},
+		{"1G", "no kind of backend"},
+		{"mem:1X", "bad size"},
+		{"mem:1000", "not a multiple of 512"},
+		{"file:", "no path"},
+		{"nbd:nowhere", "unknown scheme"},
+		{"nbds://nowhere", "TLS is not known"},
+		{"nbd+unix:///disk", "no socket"},
+		{"delay:2ms", "a filter without a backend"},
+		{"volatile", "no kind of backend"},
+		{"volatile:keep=30%", "a filter without a backend"},
+		{"delay:soon,mem:1G", "no time"},
+		{"stats:often,mem:1G", `what is "often"`},
+		{"volatile:keep=300%,mem:1G", "0% to 100%"},
+		{"volatile:size=512,mem:1G", "it is 1M or more"},
+		{"stats,volatile,mem:1X", "bad size"},
+	} {
+		err := Check(tt.spec)
+		var open *OpenError
+		switch {
+		case tt.says == "" && err != nil:
+			t.Errorf("%s: %v", tt.spec, err)
+		case tt.says != "" && (!errors.As(err, &open) || !errors.Is(err, ErrSpec) || !strings.Contains(err.Error(), tt.says)):
+			t.Errorf("%s: %v, want an *OpenError with ErrSpec that says %q", tt.spec, err, tt.says)
+		case tt.says != "":
+			if b, failed := Open(tt.spec); failed == nil || failed.Error() != err.Error() {
+				t.Errorf("%s: Open says %v, Check %v", tt.spec, failed, err)
+				if failed == nil {
+					b.Close()
+				}
+			}
+		}
+	}
+}

@@ -40,7 +40,8 @@ type Volatile struct {
 	once   sync.Once
 	closed error
 
-	mu    sync.Mutex // held while a request, or a power cut, is done
+	mu    sync.Mutex // held while a request, a power cut or a change of the size is done
+	shut  bool
 	rng   *rand.Rand
 	pages map[int64]*page // by offset
 	free  []*page
@@ -60,11 +61,11 @@ type page struct {
 // written is durable after a flush, or with FUA, or when the cache is full. Errors are
 // *OpenError; the backend is then still the caller's.
 func NewVolatile(b Backend, opt VolatileOptions) (*Volatile, error) {
+	if err := opt.check(); err != nil {
+		return nil, &OpenError{Spec: "volatile", Err: err}
+	}
 	if opt.Size == 0 {
 		opt.Size = volatileSize
-	}
-	if opt.Size < volatileZeroes || !(opt.Keep >= 0 && opt.Keep <= 1) {
-		return nil, &OpenError{Spec: "volatile", Err: because(ErrSpec, "a cache of %d bytes that keeps %v; it is 1M or more, and 0%% to 100%%", opt.Size, opt.Keep)}
 	}
 	if opt.Seed == 0 {
 		opt.Seed = rand.Uint64()
@@ -77,9 +78,15 @@ func NewVolatile(b Backend, opt VolatileOptions) (*Volatile, error) {
 	return v, nil
 }
 
-// openVolatile reads the settings of a cache: keep=PERCENT%, size=SIZE and seed=N.
-func openVolatile(b Backend, text string) (Backend, error) {
-	var opt VolatileOptions
+func (opt VolatileOptions) check() error {
+	if opt.Size != 0 && opt.Size < volatileZeroes || !(opt.Keep >= 0 && opt.Keep <= 1) {
+		return because(ErrSpec, "a cache of %d bytes that keeps %v; it is 1M or more, and 0%% to 100%%", opt.Size, opt.Keep)
+	}
+	return nil
+}
+
+// readVolatile reads the settings of a cache: keep=PERCENT%, size=SIZE and seed=N.
+func readVolatile(text string) (opt VolatileOptions, err error) {
 	for part := range strings.SplitSeq(text, ":") {
 		key, value, _ := strings.Cut(part, "=")
 		var err error
@@ -96,15 +103,14 @@ func openVolatile(b Backend, text string) (Backend, error) {
 			err = ErrSpec
 		}
 		if err != nil {
-			return nil, &OpenError{Spec: "volatile:" + text,
+			return opt, &OpenError{Spec: "volatile:" + text,
 				Err: because(ErrSpec, "what is %q? Write volatile[:keep=PERCENT%%][:size=SIZE][:seed=N]", part)}
 		}
 	}
-	v, err := NewVolatile(b, opt)
-	if err != nil {
-		return nil, err
+	if err := opt.check(); err != nil {
+		return opt, &OpenError{Spec: "volatile:" + text, Err: err}
 	}
-	return v, nil
+	return opt, nil
 }
 
 // Volatiles are the write caches in front of a backend, the outermost first.
@@ -184,6 +190,7 @@ func (v *Volatile) Close() error {
 	v.once.Do(func() {
 		v.crew.close()
 		v.mu.Lock()
+		v.shut = true
 		err := v.writeOut(0, v.Size(), false)
 		v.mu.Unlock()
 		if v.closed = v.inner.Close(); v.closed == nil {

@@ -28,6 +28,10 @@ func (v *Volatile) do(r Request) error {
 func (v *Volatile) run(r *Request) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	// It may have become smaller since Submit.
+	if err := r.check(v.Size(), v.info.ReadOnly); err != nil {
+		return err
+	}
 	from, to := r.Offset, r.Offset+r.Length
 	switch r.Op {
 	case Flush:

@@ -58,7 +58,7 @@ func (c *controller) options() []option {
 		option{name: "namespace", key: "namespace.backend", value: "KIND:ARG", usage: "add a namespace: mem:SIZE, file:PATH, an nbd URI or null:SIZE, with filters in front",
 			set: func(s string) error {
 				c.namespaces = append(c.namespaces, namespace{backend: s, blockSize: 512})
-				return nil
+				return block.Check(s)
 			}},
 		option{name: "block-size", key: "namespace.block-size", form: integer, value: "BYTES",
 			usage: "logical block size of the namespace before it: 512 (default) or 4096",
