@@ -103,6 +103,29 @@ func (f *fixture) take(t *testing.T) {
 	f.pin = pin
 }
 
+// Seen is done when no section is left that does not see what is mapped.
+func TestSeenWaitsForOlderSections(t *testing.T) {
+	tab := newTable(t, Config{})
+	old, young := newReader(t, tab), newReader(t, tab)
+	old.Enter()
+	must(t, tab.Map(Mapping{IOVA: page, Size: page, Prot: rw, FD: -1}))
+	young.Enter()
+	defer young.Exit()
+	done := 0
+	tab.Seen(func() { done++ })
+	if done != 0 {
+		t.Error("done with a section that does not see the region")
+	}
+	old.Exit()
+	if done != 1 {
+		t.Errorf("done %d times after the last of them", done)
+	}
+	tab.Seen(func() { done++ })
+	if done != 2 {
+		t.Error("a section that sees the region is waited for")
+	}
+}
+
 // UnmapAll is done when the table holds nothing, also of what was unmapped before.
 func TestUnmapAllWaitsForEarlierUnmaps(t *testing.T) {
 	tab := newTable(t, Config{})

@@ -67,7 +67,8 @@ func NewTable(cfg Config) *Table {
 
 // Map adds a region (VFIO_USER_DMA_MAP). It owns m.FD from the call on and closes
 // it on every path: the mapping keeps the file. Errors are ErrExists, ErrInvalid,
-// ErrTooMany, ErrClosed, or what the kernel said; all carry an errno.
+// ErrTooMany, ErrClosed, or what the kernel said; all carry an errno. Sections that have
+// begun do not see the region, see Seen.
 func (t *Table) Map(m Mapping) error {
 	err := t.add(m)
 	switch {
@@ -165,6 +166,13 @@ func (t *Table) unmapAll(done func(), closing bool) {
 	t.retire(w)
 }
 
+// Seen calls done once, as Unmap does, when every section that began before has ended: from
+// then on all readers see what is mapped now. Someone who was told of a region earlier could
+// give its addresses to a reader that does not know them yet.
+func (t *Table) Seen(done func()) {
+	t.retire(&retirement{t: t, gen: t.snap.Load().gen, done: done})
+}
+
 // Lookup describes the region that holds all of [iova, iova+n) and allows p; its
 // Local is nil if it is reached by message only. It needs no Reader, and so gives no
 // right to touch Local.
@@ -195,7 +203,7 @@ type Stats struct {
 	Regions int    // mapped now
 	Mmaps   int    // mmaps behind them, and behind what is not yet released
 	Bytes   uint64 // address space of those mmaps
-	Retired int    // unmaps that still wait for a reader or a pin
+	Retired int    // unmaps and others that still wait for a reader or a pin
 	Readers int
 }
 

@@ -40,7 +40,7 @@ type command struct {
 func commandTable() [codec.NumCommands]command {
 	return [codec.NumCommands]command{
 		codec.CmdVersion:          {serve: (*Session).serveVersion, early: true},
-		codec.CmdDMAMap:           {serve: (*Session).serveDMAMap},
+		codec.CmdDMAMap:           {start: (*Session).startDMAMap},
 		codec.CmdDMAUnmap:         {start: (*Session).startDMAUnmap},
 		codec.CmdGetInfo:          {serve: (*Session).serveGetInfo},
 		codec.CmdGetRegionInfo:    {serve: (*Session).serveGetRegionInfo},

@@ -10,8 +10,9 @@ import (
 	"vfiouser/dma"
 )
 
-// serveDMAMap is VFIO_USER_DMA_MAP.
-func (s *Session) serveDMAMap(m *message) error {
+// startDMAMap is VFIO_USER_DMA_MAP. The client may use the region when it has the reply, so
+// that waits for workers which do not see it yet.
+func (s *Session) startDMAMap(m *message) error {
 	var req codec.DMAMap
 	if err := req.Decode(m.payload); err != nil {
 		return err
@@ -29,21 +30,27 @@ func (s *Session) serveDMAMap(m *message) error {
 			err := s.memory.Map(region)
 			s.Post(func() { s.mapped(err) })
 		})
-		return errPending
+		return nil
 	}
 	if err := s.memory.Map(region); err != nil {
 		return err
 	}
-	s.ep.device.UpdateStatus(s, UpdateMemory)
+	s.backlog.begin(m.Header)
+	s.mapped(nil)
 	return nil
 }
 
-// mapped replies to a DMA_MAP that took its time.
+// mapped replies to a DMA_MAP when everybody sees the region, or with the reason why there is
+// none.
 func (s *Session) mapped(err error) {
-	if err == nil && s.state != stateDropped {
-		s.ep.device.UpdateStatus(s, UpdateMemory)
+	if err != nil || s.state == stateDropped {
+		s.backlog.finish(err, nil)
+		return
 	}
-	s.backlog.finish(err, nil)
+	s.ep.device.UpdateStatus(s, UpdateMemory)
+	s.await(func(done func(error)) {
+		s.memory.Seen(func() { done(nil) })
+	}, func(error) { s.backlog.finish(nil, nil) })
 }
 
 // startDMAUnmap is VFIO_USER_DMA_UNMAP. Its reply says that nothing refers to the
@@ -68,20 +75,25 @@ func (s *Session) startDMAUnmap(m *message) error {
 		go s.unmap(req, func(err error) { s.Post(func() { s.unmapped(req, err) }) })
 		return nil
 	}
-	// Whoever comes second finishes: done, which may run anywhere, or this goroutine,
-	// which can reply at once.
+	s.await(func(done func(error)) { s.unmap(req, done) }, func(err error) { s.unmapped(req, err) })
+	return nil
+}
+
+// await runs end on the reactor when begin has called done, which may be anywhere: at once if
+// that was before begin returned.
+func (s *Session) await(begin func(done func(error)), end func(error)) {
+	// Whoever comes second ends.
 	var first atomic.Bool
 	var result error
-	s.unmap(req, func(err error) {
+	begin(func(err error) {
 		result = err
 		if first.Swap(true) {
-			s.Post(func() { s.unmapped(req, err) })
+			s.Post(func() { end(err) })
 		}
 	})
 	if first.Swap(true) {
-		s.unmapped(req, result)
+		end(result)
 	}
-	return nil
 }
 
 // unmap takes regions out of the table; done is called once, anywhere, when nothing

@@ -456,6 +456,30 @@ func TestUnmapWaitsForPins(t *testing.T) {
 	}
 }
 
+// The reply to DMA_MAP comes when no worker is left that does not see the region: a driver may
+// give it addresses there at once, in a queue that the worker is just looking at.
+func TestMapWaitsForReaders(t *testing.T) {
+	b := newBed(t, Config{})
+	conn := b.attach()
+	table := b.device.session().Memory()
+	reader := table.NewReader()
+	defer reader.Close()
+	reader.Enter()
+	conn.write(conn.frame(codec.CmdDMAMap, 0, dmaMap(3, 0, 0x100000, 0x10000)), memfd(t, 0x10000))
+	eventually(t, "region in the table", func() bool { return len(table.Regions()) == 1 })
+	if err := b.engine.reactor.Do(func() {
+		if !b.ep.session.backlog.pending {
+			t.Error("the map does not wait for the reader")
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	reader.Exit()
+	if h, _, _ := conn.read(); h.Command != codec.CmdDMAMap || h.Err() != nil {
+		t.Fatalf("reply %+v", h)
+	}
+}
+
 func TestGuestMemoryByMessage(t *testing.T) {
 	b := newBed(t, Config{})
 	conn := b.attach()

@@ -50,7 +50,16 @@ func (g *guest) sendHalf(frame []byte) {
 	p := g.pairs[0]
 	copy(p.txBuf.Bytes[g.header:], frame[:etherSize])
 	must(g.t, p.tx.Add(1, []driver.Segment{{Addr: g.d.Addr(p.txBuf), Len: uint32(g.header + etherSize)}, {Addr: goneIOVA, Len: 500}}, nil))
-	must(g.t, p.tx.Kick())
+	g.kickGone(p.tx)
+}
+
+// kickGone is Kick for what costs the guest its session, which a worker that is awake may have
+// seen before.
+func (g *guest) kickGone(q *driver.Queue) {
+	g.t.Helper()
+	if err := q.Kick(); g.dev.Err() == nil {
+		must(g.t, err)
+	}
 }
 
 // lost waits until the guest's session has ended.
@@ -107,7 +116,7 @@ func TestTruncatedMemoryCostsItsOwnerOnly(t *testing.T) {
 			} else {
 				memory.truncate()
 				must(t, bad.pairs[0].tx.AddReadable(1, goneIOVA, 100))
-				must(t, bad.pairs[0].tx.Kick())
+				bad.kickGone(bad.pairs[0].tx)
 			}
 			bad.lost()
 			for i := range 16 {
