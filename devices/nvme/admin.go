@@ -42,6 +42,7 @@ func adminCommands() [256]adminCommand {
 		spec.AdminSetFeatures:    (*host).setFeatures,
 		spec.AdminGetFeatures:    (*host).getFeatures,
 		spec.AdminAsyncEvent:     (*host).asyncEvent,
+		spec.AdminKeepAlive:      (*host).keepAliveCommand,
 		spec.AdminDoorbellBuffer: (*host).doorbellBufferConfig,
 	}
 }

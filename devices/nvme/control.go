@@ -65,7 +65,6 @@ func newHost(c *Controller, s session, pick func() worker) *host {
 	h.couriers.init(h)
 	h.reader = s.Memory().NewReader()
 	h.data = courier{h: h, ended: make(chan error, 1)}
-	h.features.reset(c)
 	return h
 }
 
@@ -106,6 +105,7 @@ func (h *host) urgent() bool {
 func (h *host) run() {
 	defer close(h.done)
 	debug.SetPanicOnFault(true)
+	h.resetFeatures()
 	for {
 		r := h.take()
 		h.handle(&r)
@@ -187,7 +187,7 @@ func (h *host) reset() {
 	h.shadow = shadow{}
 	h.aer.reset()
 	h.events.Store(0)
-	h.features.reset(h.c)
+	h.resetFeatures()
 	h.interrupts.reset()
 	h.c.regs.mu.Lock()
 	h.c.regs.csts, h.c.regs.intms = 0, 0
@@ -228,6 +228,7 @@ func (h *host) leave() {
 		h.c.smart.unsafeShutdowns.Add(1)
 	}
 	h.ready.Store(false)
+	h.features.keepAlive.stop()
 	h.dropQueues()
 	h.unwatchDoorbells()
 	for _, g := range h.groups {

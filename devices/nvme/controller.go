@@ -32,7 +32,9 @@ type Controller struct {
 	// writeThrough: the host has disabled the volatile write cache.
 	writeThrough atomic.Bool
 	commands     [256]adminCommand
-	host         *host // reactor only; nil without a client
+	features     *[256]feature
+	saved        featureValues // of the control goroutine of the attached client
+	host         *host         // reactor only; nil without a client
 
 	mu     sync.Mutex
 	closed bool
@@ -67,7 +69,7 @@ func New(cfg Config) (*Controller, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	c := &Controller{cfg: cfg, commands: adminCommands()}
+	c := &Controller{cfg: cfg, commands: adminCommands(), features: featureTable(), saved: featureValues{}}
 	for i, n := range cfg.Namespaces {
 		ns, err := newNamespace(uint32(i+1), cfg.Serial, n)
 		if err != nil {

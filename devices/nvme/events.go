@@ -19,6 +19,9 @@ const (
 	eventTemperature                  // a threshold was crossed
 )
 
+// offeredEvents are the events that the host can ask for: critical warnings, and OAES.
+const offeredEvents = spec.AsyncConfigHealth
+
 var eventResults = [...]spec.AsyncResult{
 	eventInvalidDoorbell: spec.NewAsyncResult(spec.AsyncError, spec.AsyncInvalidDoorbell, spec.LogErrors),
 	eventInvalidTail:     spec.NewAsyncResult(spec.AsyncError, spec.AsyncInvalidTail, spec.LogErrors),

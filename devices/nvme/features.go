@@ -1,291 +1,262 @@
 package nvme
 
 import (
-	"encoding/binary"
-	"time"
+	"maps"
 
 	"vfiouser/devices/nvme/spec"
 )
 
-// features are the values of the features (Base 1.4, 5.21). A controller reset brings
-// the defaults back; nothing is saveable.
-type features struct {
-	value    [256]uint32   // of those that are a number
-	vectors  []uint32      // interrupt vector configuration
-	recovery []uint32      // error recovery, a value for each namespace
-	over     uint16        // temperature threshold, K
-	under    uint16        // the same below which it is too cold
-	clock    time.Duration // of the host, less ours since the start of the process
-	clockSet bool
-}
-
-// feature is what the controller knows of a feature. set gets the new value in CDW11.
+// feature is what the controller knows of a feature (Base 2.0, 5.27.1). Its value is a
+// number, of CDW11, and data, if it has a data structure.
 type feature struct {
-	caps uint32
-	get  func(h *host, e *spec.SubmissionEntry, def bool) (spec.Status, uint32)
-	set  func(h *host, e *spec.SubmissionEntry) (spec.Status, uint32)
+	caps  uint32 // spec.FeatureSaveable, …
+	scope uint32 // spec.ScopeController, …
+	// persistent: a reset and a power cycle do not change the value, although it cannot be saved.
+	persistent bool
+	mask       uint32 // bits of CDW11 that are the number; the other ones are ignored
+	number     uint32 // by default
+	size       int    // of the data structure in bytes
+
+	// offered says whether this controller has the feature; nil: all have.
+	offered func(h *host) bool
+	// part tells apart the values of a feature that has several, other than one for each
+	// namespace. all lists the ones that a Set Features means.
+	part func(h *host, e *spec.SubmissionEntry) (uint32, spec.Status)
+	all  func(h *host, e *spec.SubmissionEntry) ([]uint32, spec.Status)
+	// parts lists all that there are, if there are several.
+	parts func(h *host) []uint32
+	// length is how much of the data structure a command transfers; nil: all of it.
+	length func(e *spec.SubmissionEntry) int
+	// fallback is the value by default, where number and zeroes are not.
+	fallback func(h *host, part uint32) featureValue
+	// check refuses values that are not possible. It is asked of hostile states too.
+	check func(h *host, part uint32, v featureValue) spec.Status
+	// apply does what has to be done before the value is taken, and may fail; it may
+	// change the value.
+	apply func(h *host, part uint32, v *featureValue) spec.Status
+	// changed follows a change of the current value, by whatever.
+	changed func(h *host)
+	// current is the value of a Get Features where it is not what was set.
+	current func(h *host, v featureValue) featureValue
 }
 
-var featureTable = [256]feature{
-	spec.FeatArbitration:         {spec.FeatureChangeable, getNumber, setNumber(0xffffff07)},
-	spec.FeatPowerManagement:     {spec.FeatureChangeable, getNumber, setPower},
-	spec.FeatTemperature:         {spec.FeatureChangeable, getTemperature, setTemperature},
-	spec.FeatErrorRecovery:       {spec.FeatureChangeable | spec.FeatureNamespace, getRecovery, setRecovery},
-	spec.FeatVolatileWriteCache:  {spec.FeatureChangeable, getWriteCache, setWriteCache},
-	spec.FeatNumberOfQueues:      {spec.FeatureChangeable, getQueues, setQueues},
-	spec.FeatInterruptCoalescing: {spec.FeatureChangeable, getNumber, setNumber(0xffff)},
-	spec.FeatInterruptVector:     {spec.FeatureChangeable, getVector, setVector},
-	spec.FeatWriteAtomicity:      {spec.FeatureChangeable, getNumber, setNumber(1)},
-	spec.FeatAsyncEvents:         {spec.FeatureChangeable, getNumber, setAsyncEvents},
-	spec.FeatTimestamp:           {spec.FeatureChangeable, getTimestamp, setTimestamp},
-}
+const (
+	saveable   = spec.FeatureSaveable | spec.FeatureChangeable
+	changeable = spec.FeatureChangeable
+)
 
-const badField = spec.InvalidField | spec.StatusDNR
-
-func (f *features) reset(c *Controller) {
-	*f = features{
-		vectors:  make([]uint32, c.vectors()),
-		recovery: make([]uint32, len(c.namespaces)),
-		over:     warningTemp,
+// featureTable refers to functions that look into it, so it is made by one.
+func featureTable() *[256]feature {
+	return &[256]feature{
+		spec.FeatArbitration:         {caps: saveable, scope: spec.ScopeController, mask: 0xffffff07, number: unlimitedBurst},
+		spec.FeatPowerManagement:     {caps: saveable, scope: spec.ScopeController, mask: 0xff, check: checkPower, changed: (*host).powerChanged, current: currentPower},
+		spec.FeatLBARange:            lbaRangeFeature,
+		spec.FeatTemperature:         temperatureFeature,
+		spec.FeatErrorRecovery:       {caps: saveable | spec.FeatureNamespace, scope: spec.ScopeNamespace, mask: 0x1ffff, check: checkRecovery},
+		spec.FeatVolatileWriteCache:  {caps: saveable, scope: spec.ScopeController, mask: 1, number: 1, offered: offersWriteCache, apply: applyWriteCache, changed: (*host).writeCacheChanged},
+		spec.FeatNumberOfQueues:      {caps: changeable, scope: spec.ScopeController, mask: 0xffffffff, fallback: allQueues, check: checkQueues, apply: grantQueues},
+		spec.FeatInterruptCoalescing: {caps: saveable, scope: spec.ScopeController, mask: 0xffff},
+		spec.FeatInterruptVector:     vectorFeature,
+		spec.FeatWriteAtomicity:      {caps: saveable, scope: spec.ScopeController, mask: 1},
+		spec.FeatAsyncEvents:         {caps: saveable, scope: spec.ScopeController, mask: offeredEvents, changed: (*host).checkTemperature},
+		spec.FeatAutonomousPower:     {caps: saveable, scope: spec.ScopeController, mask: 1, size: spec.AutonomousPowerSize, check: checkAutonomousPower, changed: (*host).powerChanged},
+		spec.FeatTimestamp:           {caps: changeable, scope: spec.ScopeController, size: spec.TimestampSize, apply: applyTimestamp, current: currentTimestamp},
+		spec.FeatKeepAlive:           {caps: changeable, scope: spec.ScopeController, mask: 0xffffffff, check: checkKeepAlive, apply: applyKeepAlive, changed: (*host).restartKeepAlive},
+		spec.FeatHostThermal:         {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xffffffff, check: checkHostThermal, changed: (*host).throttle},
+		spec.FeatNonOperationalPower: {caps: saveable, scope: spec.ScopeController, mask: 1},
+		spec.FeatHostBehavior:        {caps: changeable, scope: spec.ScopeController, size: spec.HostBehaviorSize, check: checkHostBehavior},
+		spec.FeatProgressMarker:      {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xff},
+		spec.FeatHostIdentifier:      hostIdentifierFeature,
 	}
-	f.value[spec.FeatVolatileWriteCache] = 1
-	f.value[spec.FeatArbitration] = 7 // no limit of a burst
-	for i := range f.vectors {
-		f.vectors[i] = uint32(i)
-	}
-	c.writeThrough.Store(false)
 }
 
-// getFeatures is Get Features (Base 1.4, 5.13).
+const (
+	badField = spec.InvalidField | spec.StatusDNR
+
+	unlimitedBurst = 7 // of the arbitration burst: no limit
+)
+
+// features are the values that a client has given the features, and what follows of them.
+type features struct {
+	values    featureValues
+	clock     clock
+	power     power
+	keepAlive keepAlive
+}
+
+// resetFeatures brings the saved values back, or the defaults where there are none
+// (Base 2.0, 4.4).
+func (h *host) resetFeatures() {
+	h.features.keepAlive.stop()
+	h.features = features{values: maps.Clone(h.c.saved), clock: newClock(), keepAlive: h.features.keepAlive}
+	h.featuresChanged()
+}
+
+// featuresChanged makes effective whatever the values are.
+func (h *host) featuresChanged() {
+	for i := range h.c.features {
+		if f := &h.c.features[i]; f.changed != nil {
+			f.changed(h)
+		}
+	}
+}
+
+// number is the current number of a feature that has one value.
+func (h *host) number(id uint8) uint32 { return h.value(id, 0).Number }
+
+// value is a current value.
+func (h *host) value(id uint8, part uint32) featureValue {
+	return h.valueOf(h.features.values, featureKey{id, part})
+}
+
+// getFeatures is Get Features (Base 2.0, 5.15).
 func (h *host) getFeatures(e *spec.SubmissionEntry) (spec.Status, uint32) {
-	f := &featureTable[uint8(e.CDW10)]
+	id := uint8(e.CDW10)
+	f := &h.c.features[id]
 	selected := e.CDW10 >> 8 & 7
 	switch {
-	case f.get == nil, selected > spec.SelectCapabilities:
+	case !h.offers(id), selected > spec.SelectCapabilities:
 		return badField, 0
 	case selected == spec.SelectCapabilities:
 		return spec.Success, f.caps
 	}
-	// Nothing is saveable, so what is saved is the default.
-	return f.get(h, e, selected != spec.SelectCurrent)
-}
-
-// setFeatures is Set Features (Base 1.4, 5.21).
-func (h *host) setFeatures(e *spec.SubmissionEntry) (spec.Status, uint32) {
-	f := &featureTable[uint8(e.CDW10)]
+	key := featureKey{ID: id}
 	switch {
-	case f.set == nil:
-		return badField, 0
-	case e.CDW10&spec.SetFeaturesSave != 0:
-		return spec.FeatureNotSaveable | spec.StatusDNR, 0
-	case f.caps&spec.FeatureNamespace == 0 && e.NSID != 0 && e.NSID != spec.BroadcastNSID:
-		if h.c.namespace(e.NSID) == nil {
-			return spec.InvalidNamespaceOrFormat | spec.StatusDNR, 0
+	case f.caps&spec.FeatureNamespace != 0:
+		ns := h.c.namespace(e.NSID)
+		if ns == nil {
+			return h.c.absent(e.NSID), 0
 		}
-		return spec.FeatureNotNamespace | spec.StatusDNR, 0
-	}
-	return f.set(h, e)
-}
-
-func getNumber(h *host, e *spec.SubmissionEntry, def bool) (spec.Status, uint32) {
-	f := &h.features
-	if def {
-		f = new(features)
-		f.reset(h.c)
-	}
-	return spec.Success, f.value[uint8(e.CDW10)]
-}
-
-// setNumber stores the bits of mask.
-func setNumber(mask uint32) func(*host, *spec.SubmissionEntry) (spec.Status, uint32) {
-	return func(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
-		h.features.value[uint8(e.CDW10)] = e.CDW11 & mask
-		return spec.Success, 0
-	}
-}
-
-func setPower(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
-	if e.CDW11&0x1f != 0 { // there is power state 0 only (NPSS)
-		return badField, 0
-	}
-	return setNumber(0xff)(h, e)
-}
-
-func getWriteCache(h *host, e *spec.SubmissionEntry, def bool) (spec.Status, uint32) {
-	if !h.c.volatileCache() {
-		return badField, 0
-	}
-	return getNumber(h, e, def)
-}
-
-func setWriteCache(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
-	if !h.c.volatileCache() {
-		return badField, 0
-	}
-	on := e.CDW11&1 != 0
-	h.c.writeThrough.Store(!on)
-	if !on {
-		// What was written before is not to stay volatile either.
-		if st := h.c.flushAll(&h.data); !st.OK() {
+		key.Part = ns.id
+	case f.part != nil:
+		var st spec.Status
+		if key.Part, st = f.part(h, e); !st.OK() {
 			return st, 0
 		}
 	}
-	return setNumber(1)(h, e)
-}
-
-// getQueues and setQueues grant all queues that there are, whatever is asked for.
-func getQueues(h *host, _ *spec.SubmissionEntry, _ bool) (spec.Status, uint32) {
-	n := uint32(h.c.cfg.Queues - 1)
-	return spec.Success, n | n<<16
-}
-
-func setQueues(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
+	var v featureValue
 	switch {
-	case h.queues.Load() > 0:
-		return spec.CommandSequenceError | spec.StatusDNR, 0
-	case e.CDW11&0xffff == 0xffff, e.CDW11>>16 == 0xffff:
-		return badField, 0
-	}
-	return getQueues(h, e, false)
-}
-
-const coalescingDisable = 1 << 16
-
-func getVector(h *host, e *spec.SubmissionEntry, def bool) (spec.Status, uint32) {
-	v := e.CDW11 & 0xffff
-	switch {
-	case int(v) >= len(h.features.vectors):
-		return badField, 0
-	case def:
-		return spec.Success, v
-	}
-	return spec.Success, h.features.vectors[v]
-}
-
-func setVector(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
-	v := e.CDW11 & 0xffff
-	if int(v) >= len(h.features.vectors) {
-		return badField, 0
-	}
-	h.features.vectors[v] = e.CDW11 & (coalescingDisable | 0xffff)
-	return spec.Success, 0
-}
-
-func getRecovery(h *host, e *spec.SubmissionEntry, def bool) (spec.Status, uint32) {
-	ns := h.c.namespace(e.NSID)
-	switch {
-	case ns == nil:
-		return spec.InvalidNamespaceOrFormat | spec.StatusDNR, 0
-	case def:
-		return spec.Success, 0
-	}
-	return spec.Success, h.features.recovery[ns.id-1]
-}
-
-func setRecovery(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
-	const deallocatedErrors = 1 << 16 // DULBE, which NSFEAT does not offer
-	ns := h.c.namespace(e.NSID)
-	switch {
-	case ns == nil && e.NSID != spec.BroadcastNSID:
-		return spec.InvalidNamespaceOrFormat | spec.StatusDNR, 0
-	case e.CDW11&deallocatedErrors != 0:
-		return badField, 0
-	}
-	for i := range h.features.recovery {
-		if ns == nil || uint32(i+1) == ns.id {
-			h.features.recovery[i] = e.CDW11 & 0xffff
+	case selected == spec.SelectCurrent:
+		v = h.valueOf(h.features.values, key)
+		if f.current != nil {
+			v = f.current(h, v)
 		}
-	}
-	return spec.Success, 0
-}
-
-func setAsyncEvents(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
-	h.features.value[spec.FeatAsyncEvents] = e.CDW11
-	h.checkTemperature()
-	return spec.Success, 0
-}
-
-// Temperature thresholds (5.21.1.4). There is one sensor, the composite one.
-const (
-	thresholdOver  = 0
-	thresholdUnder = 1
-	allSensors     = 0xf
-)
-
-func getTemperature(h *host, e *spec.SubmissionEntry, def bool) (spec.Status, uint32) {
-	sensor, kind := e.CDW11>>16&0xf, e.CDW11>>20&3
-	over, under := h.features.over, h.features.under
-	if def {
-		over, under = warningTemp, 0
-	}
-	switch {
-	case sensor != 0:
-		return badField, 0
-	case kind == thresholdOver:
-		return spec.Success, uint32(over)
-	case kind == thresholdUnder:
-		return spec.Success, uint32(under)
-	}
-	return badField, 0
-}
-
-func setTemperature(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
-	sensor, kind := e.CDW11>>16&0xf, e.CDW11>>20&3
-	switch {
-	case sensor != 0 && sensor != allSensors:
-		return badField, 0
-	case kind == thresholdOver:
-		h.features.over = uint16(e.CDW11)
-	case kind == thresholdUnder:
-		h.features.under = uint16(e.CDW11)
+	case selected == spec.SelectSaved && f.caps&spec.FeatureSaveable != 0:
+		v = h.valueOf(h.c.saved, key)
 	default:
+		v = h.defaultOf(key)
+	}
+	if f.size == 0 {
+		return spec.Success, v.Number
+	}
+	return h.data.toHost(e, v.Data[:f.transferred(e)]), v.Number & f.mask
+}
+
+// setFeatures is Set Features (Base 2.0, 5.27).
+func (h *host) setFeatures(e *spec.SubmissionEntry) (spec.Status, uint32) {
+	id := uint8(e.CDW10)
+	f := &h.c.features[id]
+	save := e.CDW10&spec.SetFeaturesSave != 0
+	switch {
+	case !h.offers(id):
 		return badField, 0
+	case save && f.caps&spec.FeatureSaveable == 0:
+		return spec.FeatureNotSaveable | spec.StatusDNR, 0
 	}
-	h.checkTemperature()
-	return spec.Success, 0
-}
-
-const warnTemperature = 1 << 1 // of the critical warnings
-
-func (h *host) criticalWarning() uint8 {
-	if temperature >= h.features.over || temperature <= h.features.under {
-		return warnTemperature
-	}
-	return 0
-}
-
-// checkTemperature raises an event if the host wants to know.
-func (h *host) checkTemperature() {
-	if h.criticalWarning()&uint8(h.features.value[spec.FeatAsyncEvents]) != 0 {
-		h.events.Or(1 << eventTemperature)
-	}
-}
-
-// The timestamp is in milliseconds since 1970, 48 bits; without a host's it counts from
-// the controller's start (5.21.1.14).
-const (
-	timestampSize   = 8
-	timestampOrigin = 1 << 57 // the host has set it
-	maxTimestamp    = 1<<48 - 1
-)
-
-func getTimestamp(h *host, e *spec.SubmissionEntry, _ bool) (spec.Status, uint32) {
-	v := h.timestamp()
-	if h.features.clockSet {
-		v |= timestampOrigin
-	}
-	var b [timestampSize]byte
-	binary.LittleEndian.PutUint64(b[:], v)
-	return h.data.toHost(e, b[:]), 0
-}
-
-func setTimestamp(h *host, e *spec.SubmissionEntry) (spec.Status, uint32) {
-	var b [timestampSize]byte
-	if st := h.data.fromHost(e, b[:]); !st.OK() {
+	parts, st := h.partsToSet(f, e)
+	if !st.OK() {
 		return st, 0
 	}
-	ms := binary.LittleEndian.Uint64(b[:]) & maxTimestamp
-	h.features.clock = time.Duration(ms)*time.Millisecond - time.Since(h.c.smart.start)
-	h.features.clockSet = true
+	if f.caps&spec.FeatureChangeable == 0 {
+		return spec.FeatureNotChangeable | spec.StatusDNR, 0
+	}
+	v := featureValue{Number: e.CDW11 & f.mask}
+	if f.size > 0 {
+		v.Data = make([]byte, f.size)
+		if st := h.data.fromHost(e, v.Data[:f.transferred(e)]); !st.OK() {
+			return st, 0
+		}
+	}
+	for _, part := range parts {
+		if f.check != nil {
+			if st := f.check(h, part, v); !st.OK() {
+				return st, 0
+			}
+		}
+	}
+	for _, part := range parts {
+		if f.apply != nil {
+			if st := f.apply(h, part, &v); !st.OK() {
+				return st, 0
+			}
+		}
+		h.features.values[featureKey{id, part}] = v
+		if save || f.persistent {
+			h.c.saved[featureKey{id, part}] = v
+		}
+	}
+	if f.changed != nil {
+		f.changed(h)
+	}
+	if id == spec.FeatNumberOfQueues {
+		return spec.Success, v.Number // what was granted
+	}
 	return spec.Success, 0
+}
+
+// partsToSet finds which values of a feature a Set Features means.
+func (h *host) partsToSet(f *feature, e *spec.SubmissionEntry) ([]uint32, spec.Status) {
+	ns := h.c.namespace(e.NSID)
+	perNamespace := f.caps&spec.FeatureNamespace != 0
+	switch {
+	case perNamespace && e.NSID == spec.BroadcastNSID:
+		return h.c.activeIDs(), spec.Success
+	case perNamespace && ns == nil:
+		return nil, h.c.absent(e.NSID)
+	case perNamespace:
+		return []uint32{ns.id}, spec.Success
+	case e.NSID != 0 && e.NSID != spec.BroadcastNSID && !h.c.validNSID(e.NSID):
+		return nil, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+	case e.NSID != 0 && e.NSID != spec.BroadcastNSID:
+		return nil, spec.FeatureNotNamespace | spec.StatusDNR
+	case f.all != nil:
+		return f.all(h, e)
+	case f.part != nil:
+		part, st := f.part(h, e)
+		return []uint32{part}, st
+	}
+	return []uint32{0}, spec.Success
+}
+
+// offers says whether the controller has a feature.
+func (h *host) offers(id uint8) bool {
+	f := &h.c.features[id]
+	return f.caps != 0 && (f.offered == nil || f.offered(h))
+}
+
+// transferred is how many bytes of the data structure a command transfers.
+func (f *feature) transferred(e *spec.SubmissionEntry) int {
+	if f.length == nil {
+		return f.size
+	}
+	return f.length(e)
+}
+
+// validNSID says whether a namespace of this number could be there (NN).
+func (c *Controller) validNSID(id uint32) bool { return id-1 < uint32(len(c.namespaces)) }
+
+// absent is the status of a command for one namespace, which is not there (Base 2.0, 3.2.1).
+func (c *Controller) absent(id uint32) spec.Status {
+	if c.validNSID(id) {
+		return badField
+	}
+	return spec.InvalidNamespaceOrFormat | spec.StatusDNR
+}
+
+// activeIDs lists the namespaces that are there.
+func (c *Controller) activeIDs() (ids []uint32) {
+	for _, ns := range c.namespaces {
+		ids = append(ids, ns.id)
+	}
+	return ids
 }

@@ -273,6 +273,7 @@ func (g *group) Arm() (pending bool) {
 	if g.failed {
 		return false
 	}
+	g.h.c.smart.sleeps()
 	g.enter()
 	defer g.reader.Exit()
 	// The pin is lowered when the doorbell comes, so with shadow doorbells it has to.

@@ -2,6 +2,7 @@ package nvme
 
 import (
 	"math/bits"
+	"time"
 
 	"vfiouser/devices/nvme/spec"
 )
@@ -73,6 +74,12 @@ func (h *host) identifyController() *spec.IdentifyController {
 		ControllerID:      1,
 		Version:           spec.Version1_4,
 		ControllerType:    1,
+		CTRATT:            spec.CTRATTExtendedHostID | spec.CTRATTNonOperationalPS,
+		APSTA:             1,
+		KAS:               uint16(keepAliveUnit / (100 * time.Millisecond)),
+		HCTMA:             1,
+		MinThermal:        minThermal,
+		MaxThermal:        maxThermal,
 		ACL:               3,
 		AERL:              maxAsyncEvents - 1,
 		FRMW:              1 | 1<<1, // one slot, which is read-only
@@ -90,7 +97,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData,
 		SubNQN: nqn(c.cfg.Serial),
 	}
-	id.PowerStates[0].MaxPower = 2500 // 25 W
+	id.NPSS = uint8(copy(id.PowerStates[:], powerStates) - 1)
 	if h.offersShadow() {
 		id.OACS |= spec.OACSDoorbellBuffer
 	}

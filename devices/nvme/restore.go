@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"vfiouser/devices/nvme/spec"
 	"vfiouser/dma"
@@ -33,8 +32,6 @@ func (h *host) check(st *driveState) error {
 		return stateError("the namespaces differ: %+v here, %+v there", mine.Namespaces, theirs.Namespaces)
 	case len(st.Doorbells) != 2*(c.cfg.Queues+1):
 		return stateError("%d doorbells", len(st.Doorbells))
-	case len(st.Features.Vectors) != c.vectors() || len(st.Features.Recovery) != len(c.namespaces):
-		return stateError("features of %d vectors and %d namespaces", len(st.Features.Vectors), len(st.Features.Recovery))
 	case st.Features.Timestamp > maxTimestamp:
 		return stateError("timestamp %d", st.Features.Timestamp)
 	case len(st.Events.Waiting) > maxAsyncEvents:
@@ -50,9 +47,9 @@ func (h *host) check(st *driveState) error {
 	if err := names.checkNames(); err != nil {
 		return stateError("%v", err)
 	}
-	for id := range st.Features.Values {
-		if featureTable[id].set == nil {
-			return stateError("unknown feature %#x", id)
+	for _, list := range [][]valueState{st.Features.Values, st.Features.Saved} {
+		if _, err := h.loadValues(list); err != nil {
+			return err
 		}
 	}
 	return h.checkQueues(st)
@@ -62,7 +59,7 @@ func (h *host) check(st *driveState) error {
 func (h *host) checkQueues(st *driveState) error {
 	ready := spec.CSTS(st.Registers.CSTS).RDY()
 	switch {
-	case ready != (st.Admin != nil):
+	case ready != (st.Admin != nil) && !(ready && spec.CSTS(st.Registers.CSTS).CFS()):
 		return stateError("ready %v, admin queues %v", ready, st.Admin != nil)
 	case st.Admin == nil && (len(st.CQs) > 0 || len(st.SQs) > 0 || st.Shadow != nil || len(st.Events.Waiting) > 0):
 		return stateError("queues without an admin queue")
@@ -169,14 +166,11 @@ func (r *registers) load(st *registerState) {
 
 func (h *host) applyFeatures(st *featureState) {
 	f := &h.features
-	f.value = [256]uint32{}
-	for id, v := range st.Values {
-		f.value[id] = v
-	}
-	f.vectors, f.recovery, f.over, f.under = st.Vectors, st.Recovery, st.Over, st.Under
-	f.clock = time.Duration(st.Timestamp)*time.Millisecond - time.Since(h.c.smart.start)
-	f.clockSet = st.Set
-	h.c.writeThrough.Store(h.c.volatileCache() && f.value[spec.FeatVolatileWriteCache]&1 == 0)
+	// They were checked.
+	f.values, _ = h.loadValues(st.Values)
+	h.c.saved, _ = h.loadValues(st.Saved)
+	f.clock = clockAt(st.Timestamp, st.Set)
+	h.featuresChanged()
 }
 
 func (c *Controller) applyHealth(st *healthState) {

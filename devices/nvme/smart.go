@@ -8,13 +8,6 @@ import (
 	"vfiouser/devices/nvme/spec"
 )
 
-// Temperatures in kelvin: what the drive claims to have, and its limits.
-const (
-	temperature = 273 + 37
-	warningTemp = 273 + 70
-	criticalTmp = 273 + 80
-)
-
 // ioStats counts the data transfers of one goroutine: commands and bytes.
 type ioStats struct {
 	reads, writes, bytesRead, bytesWritten uint64
@@ -39,7 +32,18 @@ type smartLog struct {
 	bytesWritten    atomic.Uint64
 	unsafeShutdowns atomic.Uint64
 	mediaErrors     atomic.Uint64
+	throttling      throttling
+	idle            atomic.Int64 // when a worker slept last, ns since start
 }
+
+// commands counts what moved data.
+func (l *smartLog) commands() uint64 { return l.reads.Load() + l.writes.Load() }
+
+// sleeps takes note that a worker has nothing to do.
+func (l *smartLog) sleeps() { l.idle.Store(int64(time.Since(l.start))) }
+
+// idleSince is when a worker slept last.
+func (l *smartLog) idleSince() time.Time { return l.start.Add(time.Duration(l.idle.Load())) }
 
 // add takes what a goroutine has counted since it added last.
 func (l *smartLog) add(s *ioStats) {
@@ -60,7 +64,7 @@ func dataUnits(bytes uint64) uint64 { return (bytes + 511999) / 512000 }
 // smartPage is the SMART log.
 func (h *host) smartPage() *spec.Smart {
 	l := &h.c.smart
-	return &spec.Smart{
+	s := &spec.Smart{
 		CriticalWarning: h.criticalWarning(),
 		Temperature:     temperature,
 		AvailableSpare:  100,
@@ -75,4 +79,7 @@ func (h *host) smartPage() *spec.Smart {
 		MediaErrors:     l.mediaErrors.Load(),
 		ErrorEntries:    h.c.errors.total(),
 	}
+	copy(s.Sensors[:], sensors[:])
+	l.throttling.log(s, time.Now())
+	return s
 }

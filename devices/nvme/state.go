@@ -1,8 +1,6 @@
 package nvme
 
 import (
-	"time"
-
 	"vfiouser/devices/nvme/spec"
 )
 
@@ -52,12 +50,10 @@ type registerState struct {
 }
 
 type featureState struct {
-	Values      map[uint8]uint32 // those that are not 0
-	Vectors     []uint32
-	Recovery    []uint32
-	Over, Under uint16
-	Timestamp   uint64 // ms, as the host would read it
-	Set         bool   // by the host
+	Values    []valueState // those that are not the defaults
+	Saved     []valueState
+	Timestamp uint64 // ms, as the host would read it
+	Set       bool   // by the host
 }
 
 type eventState struct {
@@ -159,21 +155,7 @@ func (r *registers) state() registerState {
 
 func (h *host) featureState() featureState {
 	f := &h.features
-	st := featureState{
-		Values: make(map[uint8]uint32), Vectors: f.vectors, Recovery: f.recovery,
-		Over: f.over, Under: f.under, Timestamp: h.timestamp(), Set: f.clockSet,
-	}
-	for i, v := range f.value {
-		if v != 0 {
-			st.Values[uint8(i)] = v
-		}
-	}
-	return st
-}
-
-// timestamp is the value of the feature in milliseconds.
-func (h *host) timestamp() uint64 {
-	return uint64((time.Since(h.c.smart.start) + h.features.clock).Milliseconds()) & maxTimestamp
+	return featureState{f.values.state(), h.c.saved.state(), f.clock.now(), f.clock.set}
 }
 
 func (c *Controller) health() healthState {

@@ -4,6 +4,7 @@ package spec
 const (
 	FeatArbitration         = 0x01
 	FeatPowerManagement     = 0x02
+	FeatLBARange            = 0x03
 	FeatTemperature         = 0x04
 	FeatErrorRecovery       = 0x05
 	FeatVolatileWriteCache  = 0x06
@@ -12,8 +13,17 @@ const (
 	FeatInterruptVector     = 0x09
 	FeatWriteAtomicity      = 0x0a
 	FeatAsyncEvents         = 0x0b
+	FeatAutonomousPower     = 0x0c
 	FeatTimestamp           = 0x0e
+	FeatKeepAlive           = 0x0f
+	FeatHostThermal         = 0x10
+	FeatNonOperationalPower = 0x11
 	FeatHostBehavior        = 0x16
+	FeatSanitize            = 0x17
+	FeatEnduranceEvents     = 0x18
+	FeatProgressMarker      = 0x80
+	FeatHostIdentifier      = 0x81
+	FeatWriteProtect        = 0x84
 )
 
 // Values of the Select field of Get Features.
@@ -30,6 +40,14 @@ const (
 	FeatureSaveable   = 1 << 0
 	FeatureNamespace  = 1 << 1
 	FeatureChangeable = 1 << 2
+)
+
+// Scopes of a feature, in the log page of the features supported (bits 31:20 of an entry).
+const (
+	ScopeNamespace      = 1 << 20
+	ScopeController     = 1 << 21
+	ScopeEnduranceGroup = 1 << 23
+	ScopeSubsystem      = 1 << 25
 )
 
 // Set Features CDW10 bit that asks for the value to be saved.
@@ -59,13 +77,23 @@ const (
 	AsyncSpare       = 2
 
 	// Type AsyncNotice.
-	AsyncNamespaceChanged = 0
+	AsyncNamespaceChanged   = 0
+	AsyncFirmwareActivation = 1
+	AsyncTelemetryChanged   = 2
+	AsyncEnduranceGroup     = 6
+
+	// Type AsyncIOEvent, of the NVM command set.
+	AsyncReservation       = 0
+	AsyncSanitizeCompleted = 1
 )
 
 // Bits of the asynchronous event configuration (feature 0x0b) and of OAES.
 const (
 	AsyncConfigHealth    = 0x1f   // critical warnings, bit for bit as in the SMART log
 	AsyncConfigNamespace = 1 << 8 // namespace attribute notices
+	AsyncConfigFirmware  = 1 << 9 // firmware activation notices
+	AsyncConfigTelemetry = 1 << 10
+	AsyncConfigEndurance = 1 << 14
 )
 
 // AsyncResult is dword 0 of the completion of an Asynchronous Event Request.

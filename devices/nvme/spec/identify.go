@@ -29,6 +29,14 @@ const (
 	OACSDoorbellBuffer = 1 << 8
 )
 
+// Bits of CTRATT.
+const (
+	CTRATTExtendedHostID     = 1 << 0 // host identifiers of 128 bits
+	CTRATTNonOperationalPS   = 1 << 1 // non-operational power state permissive mode
+	CTRATTEnduranceGroups    = 1 << 4
+	CTRATTExtendedLBAFormats = 1 << 15
+)
+
 // Bits of ONCS.
 const (
 	ONCSCompare            = 1 << 0
@@ -97,6 +105,9 @@ type IdentifyController struct {
 	CriticalTemp      uint16 // K
 	TotalCapacity     [2]uint64
 	KAS               uint16 // units of 100 ms
+	HCTMA             uint16
+	MinThermal        uint16 // K, MNTMT
+	MaxThermal        uint16 // K, MXTMT
 	SQES              uint8
 	CQES              uint8
 	MaxCommands       uint16
@@ -115,13 +126,6 @@ type IdentifyController struct {
 	MaxNamespaces     uint32
 	SubNQN            string // 256 bytes, NUL padded
 	PowerStates       [32]PowerState
-}
-
-// PowerState is a power state descriptor.
-type PowerState struct {
-	MaxPower     uint16 // centiwatts
-	EntryLatency uint32 // µs
-	ExitLatency  uint32 // µs
 }
 
 // Put writes all 4,096 bytes.
@@ -159,6 +163,9 @@ func (c *IdentifyController) Put(b []byte) {
 	le.PutUint64(b[280:], c.TotalCapacity[0])
 	le.PutUint64(b[288:], c.TotalCapacity[1])
 	le.PutUint16(b[320:], c.KAS)
+	le.PutUint16(b[322:], c.HCTMA)
+	le.PutUint16(b[324:], c.MinThermal)
+	le.PutUint16(b[326:], c.MaxThermal)
 	b[512] = c.SQES
 	b[513] = c.CQES
 	le.PutUint16(b[514:], c.MaxCommands)
@@ -177,10 +184,7 @@ func (c *IdentifyController) Put(b []byte) {
 	le.PutUint32(b[540:], c.MaxNamespaces)
 	copy(b[768:1024], c.SubNQN)
 	for i := range c.PowerStates {
-		p, d := &c.PowerStates[i], b[2048+32*i:]
-		le.PutUint16(d[0:], p.MaxPower)
-		le.PutUint32(d[4:], p.EntryLatency)
-		le.PutUint32(d[8:], p.ExitLatency)
+		c.PowerStates[i].Put(b[2048+PowerStateSize*i:])
 	}
 }
 
@@ -218,6 +222,9 @@ func (c *IdentifyController) Get(b []byte) {
 		CriticalTemp:      le.Uint16(b[268:]),
 		TotalCapacity:     [2]uint64{le.Uint64(b[280:]), le.Uint64(b[288:])},
 		KAS:               le.Uint16(b[320:]),
+		HCTMA:             le.Uint16(b[322:]),
+		MinThermal:        le.Uint16(b[324:]),
+		MaxThermal:        le.Uint16(b[326:]),
 		SQES:              b[512],
 		CQES:              b[513],
 		MaxCommands:       le.Uint16(b[514:]),
@@ -237,8 +244,7 @@ func (c *IdentifyController) Get(b []byte) {
 		SubNQN:            text(b[768:1024]),
 	}
 	for i := range c.PowerStates {
-		d := b[2048+32*i:]
-		c.PowerStates[i] = PowerState{le.Uint16(d[0:]), le.Uint32(d[4:]), le.Uint32(d[8:])}
+		c.PowerStates[i].Get(b[2048+PowerStateSize*i:])
 	}
 }
 

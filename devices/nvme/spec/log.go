@@ -99,6 +99,10 @@ type Smart struct {
 	WarningMinutes   uint32
 	CriticalMinutes  uint32
 	Sensors          [8]uint16 // K, 0: not there
+
+	// Host controlled thermal management, by TMT1 and TMT2.
+	ThermalTransitions [2]uint32
+	ThermalSeconds     [2]uint32
 }
 
 // Put writes the 512 bytes of the log.
@@ -119,6 +123,10 @@ func (s *Smart) Put(b []byte) {
 	le.PutUint32(b[196:], s.CriticalMinutes)
 	for i, v := range s.Sensors {
 		le.PutUint16(b[200+2*i:], v)
+	}
+	for i := range s.ThermalTransitions {
+		le.PutUint32(b[216+4*i:], s.ThermalTransitions[i])
+		le.PutUint32(b[224+4*i:], s.ThermalSeconds[i])
 	}
 }
 
@@ -141,6 +149,10 @@ func (s *Smart) Get(b []byte) {
 	}
 	for i := range s.Sensors {
 		s.Sensors[i] = le.Uint16(b[200+2*i:])
+	}
+	for i := range s.ThermalTransitions {
+		s.ThermalTransitions[i] = le.Uint32(b[216+4*i:])
+		s.ThermalSeconds[i] = le.Uint32(b[224+4*i:])
 	}
 }
 

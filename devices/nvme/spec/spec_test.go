@@ -102,11 +102,12 @@ func TestStructuresSurviveTheWire(t *testing.T) {
 		VendorID: 1, Serial: "S1", Model: "a model", Firmware: "1.0", MDTS: 7, Version: Version1_4, OACS: OACSDoorbellBuffer,
 		SQES: 0x66, CQES: 0x44, Namespaces: 3, ONCS: ONCSWriteZeroes, VWC: 7, SubNQN: "nqn.2014-08.org.nvmexpress:uuid:x", OUI: [3]byte{1, 2, 3},
 	}
-	ctrl.PowerStates[0] = PowerState{2500, 16, 4}
+	ctrl.PowerStates[0] = PowerState{2500, true, true, 16, 4, 1, 2, 3, 4, 5, 2, 6, 1, 7}
 	ns := &IdentifyNamespace{Size: 1 << 40, Capacity: 5, DLFEAT: 9, NGUID: [16]byte{1}, EUI64: [8]byte{2}, NOWS: 3, NSATTR: NSAttrProtected}
 	ns.Formats[0] = LBAFormat{8, 12, 1}
 	smart := &Smart{CriticalWarning: 1, Temperature: 310, UnitsRead: 7, ErrorEntries: 9, CriticalMinutes: 3}
 	smart.Sensors[7] = 300
+	smart.ThermalTransitions, smart.ThermalSeconds = [2]uint32{1, 2}, [2]uint32{3, 4}
 	effects := &EffectsLog{}
 	effects.Admin[AdminIdentify], effects.IO[NVMWrite] = 1, 3
 	for _, c := range []struct {
@@ -123,6 +124,8 @@ func TestStructuresSurviveTheWire(t *testing.T) {
 		{&FirmwareLog{ActiveSlot: 1, NextSlot: 2, Revisions: [7]string{"1.0", "", "x"}}, FirmwareSize, &FirmwareLog{}},
 		{effects, EffectsSize, &EffectsLog{}},
 		{&DSMRange{1, 2, 3}, DSMRangeSize, &DSMRange{}},
+		{&LBARange{1, 1, 5, 9, [16]byte{7}}, LBARangeSize, &LBARange{}},
+		{&HostBehavior{true, false, true, 0x300}, HostBehaviorSize, &HostBehavior{}},
 	} {
 		b := bytes.Repeat([]byte{0xff}, c.size)
 		c.in.Put(b)

@@ -48,7 +48,9 @@ const (
 	MetadataSGLLengthInvalid      Status = 0x10
 	SGLDescriptorTypeInvalid      Status = 0x11
 	InvalidPRPOffset              Status = 0x13
+	KeepAliveExpired              Status = 0x14
 	OperationDenied               Status = 0x15
+	KeepAliveInvalid              Status = 0x19
 	NamespaceWriteProtected       Status = 0x20
 	TransientTransport            Status = 0x22
 	LBAOutOfRange                 Status = 0x80
@@ -70,6 +72,7 @@ const (
 	FeatureNotSaveable        Status = SCTCommand<<8 | 0x0d
 	FeatureNotChangeable      Status = SCTCommand<<8 | 0x0e
 	FeatureNotNamespace       Status = SCTCommand<<8 | 0x0f
+	OverlappingRange          Status = SCTCommand<<8 | 0x14
 	InvalidControllerID       Status = SCTCommand<<8 | 0x1f
 	ConflictingAttributes     Status = SCTCommand<<8 | 0x80
 	InvalidProtectionInfo     Status = SCTCommand<<8 | 0x81
@@ -146,6 +149,8 @@ var statusNames = map[Status]string{
 	MetadataSGLLengthInvalid:      "metadata SGL length invalid",
 	SGLDescriptorTypeInvalid:      "SGL descriptor type invalid",
 	InvalidPRPOffset:              "invalid PRP offset",
+	KeepAliveExpired:              "keep alive timer expired",
+	KeepAliveInvalid:              "keep alive timeout invalid",
 	OperationDenied:               "operation denied",
 	NamespaceWriteProtected:       "namespace is write protected",
 	TransientTransport:            "transient transport error",
@@ -164,6 +169,7 @@ var statusNames = map[Status]string{
 	FeatureNotSaveable:            "feature identifier not saveable",
 	FeatureNotChangeable:          "feature not changeable",
 	FeatureNotNamespace:           "feature not namespace specific",
+	OverlappingRange:              "overlapping range",
 	InvalidControllerID:           "invalid controller identifier",
 	ConflictingAttributes:         "conflicting attributes",
 	InvalidProtectionInfo:         "invalid protection information",

@@ -1,0 +1,42 @@
+package nvme
+
+import (
+	"encoding/binary"
+	"time"
+
+	"vfiouser/devices/nvme/spec"
+)
+
+// clock is the host's, in milliseconds since 1970, 48 bits; without a host's it counts from
+// the reset (Base 2.0, 5.27.1.11).
+type clock struct {
+	origin time.Time // when it was 0, by ours
+	set    bool      // by the host
+}
+
+const (
+	timestampOrigin = 1 << 49 // the host has set it: 001b in bits 3:1 of byte 6
+	maxTimestamp    = 1<<48 - 1
+)
+
+func newClock() clock { return clock{origin: time.Now()} }
+
+func (c clock) now() uint64 { return uint64(time.Since(c.origin).Milliseconds()) & maxTimestamp }
+
+// clockAt is a clock that shows ms now.
+func clockAt(ms uint64, set bool) clock {
+	return clock{time.Now().Add(-time.Duration(ms) * time.Millisecond), set}
+}
+
+func currentTimestamp(h *host, v featureValue) featureValue {
+	ms := h.features.clock.now()
+	if h.features.clock.set {
+		ms |= timestampOrigin
+	}
+	return featureValue{Data: binary.LittleEndian.AppendUint64(nil, ms)}
+}
+
+func applyTimestamp(h *host, _ uint32, v *featureValue) spec.Status {
+	h.features.clock = clockAt(binary.LittleEndian.Uint64(v.Data)&maxTimestamp, true)
+	return spec.Success
+}
