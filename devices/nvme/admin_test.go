@@ -32,7 +32,7 @@ func TestIdentifyController(t *testing.T) {
 		if id.Version != spec.Version1_4 || g.read32(spec.RegVS) != id.Version || id.ControllerType != 1 {
 			t.Errorf("version %#x, type %d", id.Version, id.ControllerType)
 		}
-		if id.MDTS != 8 || id.SQES != 0x66 || id.CQES != 0x44 || id.Namespaces != 2 || id.AERL != 3 {
+		if id.MDTS != 8 || id.SQES != 0x66 || id.CQES != 0x44 || id.Namespaces != MaxNamespaces || id.AERL != 3 {
 			t.Errorf("limits: MDTS %d SQES %#x CQES %#x NN %d AERL %d", id.MDTS, id.SQES, id.CQES, id.Namespaces, id.AERL)
 		}
 		if got, want := id.OACS&spec.OACSDoorbellBuffer != 0, mode == Shadow; got != want {

@@ -143,7 +143,7 @@ func benchIOPS(b *testing.B, kind string, op uint8, depth int) {
 func warm(b *testing.B, g *guest) {
 	r := block.Request{Op: block.Write, Length: 1 << 20, Buffers: [][]byte{make([]byte, 1<<20)}}
 	for ; r.Offset < benchSize; r.Offset += r.Length {
-		if _, err := g.c.namespaces[0].backend.Submit(&r); err != nil {
+		if _, err := g.c.namespace(1).backend.Submit(&r); err != nil {
 			b.Fatal(err)
 		}
 	}

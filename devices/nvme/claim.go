@@ -10,7 +10,7 @@ import (
 // controller is enabled, when a state has arrived, and when a controller goes on that had
 // saved its state. It costs little where everything is claimed.
 func (c *Controller) claimStorage() error {
-	for _, ns := range c.namespaces {
+	for _, ns := range c.subsystem.list() {
 		if b, ok := ns.backend.(block.Claimer); ok {
 			if err := b.Claim(); err != nil {
 				return err
@@ -35,7 +35,7 @@ func (h *host) giveBack() {
 // yieldStorage lets the server have it to which the state goes. The data path is held.
 func (c *Controller) yieldStorage() error {
 	var errs []error
-	for _, ns := range c.namespaces {
+	for _, ns := range c.subsystem.list() {
 		if b, ok := ns.backend.(block.Claimer); ok {
 			errs = append(errs, b.Yield())
 		}

@@ -17,6 +17,7 @@ type command struct {
 	request block.Request
 	result  spec.Status
 	pins    []dma.Pin // of the memory in request.Buffers, if the backend is asynchronous
+	counted bool      // by the gate of the namespace
 	next    *command  // in the list that holds it: done, waiting for room, or to be run
 }
 
@@ -28,8 +29,17 @@ func (c *command) CompleteBlock(r *block.Request, err error) {
 // finish hands the command back to whoever posts the completions of its queue.
 func (c *command) finish(st spec.Status) {
 	c.result = st
-	c.unpin()
+	c.giveUp()
 	c.queue.cq.done.push(c)
+}
+
+// giveUp lets go of what a command in flight holds.
+func (c *command) giveUp() {
+	c.unpin()
+	if c.counted {
+		c.counted = false
+		c.ns.gate.end()
+	}
 }
 
 func (c *command) unpin() {

@@ -37,6 +37,9 @@ func (c *courier) compare(cmd *command) spec.Status {
 	if st := c.fromHost(&cmd.entry, want); !st.OK() {
 		return st
 	}
+	if st := c.pass(cmd); !st.OK() {
+		return st
+	}
 	c.h.c.smart.add(&ioStats{reads: 1, bytesRead: uint64(len(want))})
 	return c.inspect(cmd, lba, n, func(at int64, have []byte) spec.Status {
 		wanted := want[at:][:len(have)]
@@ -56,6 +59,9 @@ func (c *courier) compare(cmd *command) spec.Status {
 func (c *courier) verify(cmd *command) spec.Status {
 	c.h.couriers.bulk.Lock()
 	defer c.h.couriers.bulk.Unlock()
+	if st := c.pass(cmd); !st.OK() {
+		return st
+	}
 	n := uint64(cmd.entry.Blocks())
 	c.h.c.smart.bytesRead.Add(uint64(cmd.ns.bytes(n)))
 	return c.inspect(cmd, cmd.entry.LBA(), n, func(int64, []byte) spec.Status { return spec.Success })

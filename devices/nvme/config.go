@@ -50,14 +50,16 @@ func ParseDoorbellMode(s string) (DoorbellMode, error) {
 
 // Limits of a Config.
 const (
-	MaxQueues     = 64
-	MaxNamespaces = 1024
-	maxEntries    = 4096 // of any queue
+	MaxQueues  = 64
+	maxEntries = 4096 // of any queue
 )
 
 // Config describes a controller. The zero value has no namespace and the defaults
 // named below.
 type Config struct {
+	// Subsystem is what the controller belongs to. nil gives it one of its own, with
+	// Namespaces, Serial, Model and Firmware, which are empty otherwise.
+	Subsystem *Subsystem
 	// Namespaces are the namespaces 1 to N.
 	Namespaces []Namespace
 	// Queues is the number of I/O queue pairs, 1 to 64. 0 means 63: with the admin
@@ -71,12 +73,8 @@ type Config struct {
 	// IdlePoll is the longest pause between two looks at the doorbells of an idle
 	// controller in mode Mmap. 0 means engine.DefaultMaxSleep.
 	IdlePoll time.Duration
-	// Serial identifies the drive; the identifiers of its namespaces and its NQN
-	// follow from it, so a drive that is to keep its name across restarts needs one.
-	// Up to 20 printable ASCII characters; empty means a random one.
-	Serial string
-	// Model has up to 40, Firmware up to 8 characters. There are defaults.
-	Model, Firmware string
+	// Serial, Model and Firmware are those of SubsystemConfig.
+	Serial, Model, Firmware string
 	// MaxTransfer is the largest transfer of one command in bytes, a power of two
 	// from 4,096 to 2 MiB. 0 means 1 MiB.
 	MaxTransfer int
@@ -116,17 +114,10 @@ func (c *Config) complete() error {
 	orDefault(&c.Queues, defaultQueues)
 	orDefault(&c.QueueEntries, defaultEntries)
 	orDefault(&c.MaxTransfer, defaultMDTS)
-	orDefault(&c.Model, defaultModel)
-	orDefault(&c.Firmware, defaultFW)
 	orDefault(&c.VendorID, defaultVendor)
 	orDefault(&c.DeviceID, defaultDevice)
 	if c.Doorbells == Auto {
 		c.Doorbells = Shadow
-	}
-	if c.Serial == "" {
-		var id [10]byte
-		_, _ = rand.Read(id[:]) // never fails
-		c.Serial = hex.EncodeToString(id[:])
 	}
 	switch {
 	case c.Queues < 1 || c.Queues > MaxQueues:
@@ -139,22 +130,16 @@ func (c *Config) complete() error {
 		return configError("a pause of %v between two looks at the doorbells", c.IdlePoll)
 	case c.Doorbells > Mmap:
 		return configError("doorbell mode %v", c.Doorbells)
-	case len(c.Namespaces) > MaxNamespaces:
-		return configError("%d namespaces, at most %d", len(c.Namespaces), MaxNamespaces)
-	}
-	return c.checkNames()
-}
-
-func (c *Config) checkNames() error {
-	for _, t := range []struct {
-		name, text string
-		max        int
-	}{{"serial number", c.Serial, 20}, {"model", c.Model, 40}, {"firmware revision", c.Firmware, 8}} {
-		if err := checkText(t.name, t.text, t.max); err != nil {
-			return err
-		}
+	case c.Subsystem != nil && (c.Namespaces != nil || c.Serial != "" || c.Model != "" || c.Firmware != ""):
+		return configError("namespaces and names are the subsystem's")
 	}
 	return nil
+}
+
+func randomSerial() string {
+	var id [10]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
 }
 
 func orDefault[T comparable](v *T, def T) {

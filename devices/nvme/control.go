@@ -31,6 +31,7 @@ type host struct {
 	cqs        [MaxQueues + 1]atomic.Pointer[compQueue]
 	interrupts interrupts
 	couriers   couriers
+	changed    changedNamespaces
 	dropping   atomic.Bool // the queues are to be forgotten
 
 	admin    admin
@@ -65,6 +66,7 @@ func newHost(c *Controller, s session, pick func() worker) *host {
 	h.couriers.init(h)
 	h.reader = s.Memory().NewReader()
 	h.data = courier{h: h, ended: make(chan error, 1)}
+	c.subsystem.enter(h)
 	return h
 }
 
@@ -187,6 +189,7 @@ func (h *host) reset() {
 	h.shadow = shadow{}
 	h.aer.reset()
 	h.events.Store(0)
+	h.changed.clear()
 	h.resetFeatures()
 	h.interrupts.reset()
 	h.c.regs.mu.Lock()
@@ -237,6 +240,7 @@ func (h *host) leave() {
 	h.couriers.close()
 	h.giveBack()
 	h.reader.Close()
+	h.c.subsystem.leave(h)
 }
 
 // abandoned says whether nobody will see the completions of commands any more: what
@@ -249,15 +253,22 @@ func (h *host) fatal(err error) {
 	h.s.Fail(err)
 }
 
-// flushAll flushes every namespace.
+// flushAll flushes every namespace of the controller.
 func (c *Controller) flushAll(by *courier) spec.Status {
-	for _, ns := range c.namespaces {
-		if ns.info.ReadOnly {
-			continue
-		}
-		if st := by.submit(ns, block.Request{Op: block.Flush}); !st.OK() {
+	for _, ns := range c.active() {
+		if st := by.flush(ns); !st.OK() {
 			return st
 		}
 	}
 	return spec.Success
+}
+
+// flush flushes a namespace, unless it is another one by now.
+func (c *courier) flush(ns *namespace) spec.Status {
+	ns.gate.lock.RLock()
+	defer ns.gate.lock.RUnlock()
+	if ns.info.ReadOnly || ns.view.Load() == nil {
+		return spec.Success
+	}
+	return c.submit(ns, block.Request{Op: block.Flush})
 }

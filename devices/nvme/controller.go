@@ -18,17 +18,19 @@ import (
 // Controller is an NVMe controller; it implements engine.Device. What is here stays
 // from client to client, what belongs to one client is in its host.
 type Controller struct {
-	cfg        Config
-	cap        spec.Cap
-	namespaces []*namespace
-	space      *pci.Space     // the engine's, on the reactor
-	msix       *pci.MSIXTable // likewise
-	doorbells  doorbellPage
-	regs       registers
-	errors     errorLog
-	smart      smartLog
+	cfg       Config
+	subsystem *Subsystem
+	index     int // of the subsystem's controllers
+	// table has the namespaces that are attached, by number less one.
+	table     atomic.Pointer[[]*namespace]
+	cap       spec.Cap
+	space     *pci.Space     // the engine's, on the reactor
+	msix      *pci.MSIXTable // likewise
+	doorbells doorbellPage
+	regs      registers
+	errors    errorLog
+	smart     smartLog
 
-	uncorrectable uncorrectable
 	// writeThrough: the host has disabled the volatile write cache.
 	writeThrough atomic.Bool
 	commands     [256]adminCommand
@@ -65,31 +67,36 @@ var ErrClosed = errors.New("nvme: controller is closed")
 
 // New makes a controller. It owns the backends if there is no error. Register it
 // with an engine, and Close it after its endpoint.
-func New(cfg Config) (*Controller, error) {
+func New(cfg Config) (_ *Controller, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	c := &Controller{cfg: cfg, commands: adminCommands(), features: featureTable(), saved: featureValues{}}
-	for i, n := range cfg.Namespaces {
-		ns, err := newNamespace(uint32(i+1), cfg.Serial, n)
+	c := &Controller{cfg: cfg, subsystem: cfg.Subsystem, commands: adminCommands(), features: featureTable(), saved: featureValues{}}
+	if c.subsystem == nil {
+		c.subsystem, err = NewSubsystem(SubsystemConfig{
+			Serial: cfg.Serial, Model: cfg.Model, Firmware: cfg.Firmware, Namespaces: cfg.Namespaces,
+		})
 		if err != nil {
 			return nil, err
 		}
-		c.namespaces = append(c.namespaces, ns)
 	}
 	c.cap = spec.NewCap(uint16(cfg.QueueEntries-1), readyTimeout, 0, 0, 0, spec.CapCQR|spec.CapCSSNVM)
 	c.smart.start = time.Now()
 	if err := c.newSpace(); err != nil {
 		return nil, err
 	}
+	if err := c.subsystem.join(c); err != nil {
+		return nil, err
+	}
 	if err := c.doorbells.open(cfg.Doorbells == Mmap); err != nil {
+		c.subsystem.part(c)
 		return nil, err
 	}
 	return c, nil
 }
 
-// Close waits for the last client's I/O to end and closes the backends. Close the
-// endpoint before. It is idempotent.
+// Close waits for the last client's I/O to end, and closes the subsystem, with its
+// backends, if it is the controller's own. Close the endpoint before. It is idempotent.
 func (c *Controller) Close() error {
 	c.mu.Lock()
 	first := !c.closed
@@ -99,12 +106,12 @@ func (c *Controller) Close() error {
 	if !first {
 		return nil
 	}
-	var errs []error
-	for _, ns := range c.namespaces {
-		errs = append(errs, ns.backend.Close())
+	c.subsystem.part(c)
+	err := c.doorbells.close()
+	if c.cfg.Subsystem == nil {
+		err = errors.Join(c.subsystem.Close(), err)
 	}
-	errs = append(errs, c.doorbells.close())
-	return errors.Join(errs...)
+	return err
 }
 
 // NewDevice takes a client: its controller is a disabled one, with the state that

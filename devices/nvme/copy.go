@@ -40,6 +40,9 @@ func (c *courier) copy(cmd *command) spec.Status {
 	for i := range ranges {
 		ranges[i].Get(list[i*spec.CopyRangeSize:])
 	}
+	if st := c.pass(cmd); !st.OK() {
+		return st
+	}
 	total, st := c.checkCopy(cmd, ranges)
 	if !st.OK() {
 		return st
@@ -87,7 +90,7 @@ func (c *courier) checkCopy(cmd *command, ranges []spec.CopyRange) (total uint64
 		}
 	}
 	for _, r := range ranges {
-		if bad, found := c.h.c.uncorrectable.first(ns, r.LBA, uint64(r.Blocks)); found {
+		if bad, found := c.h.c.subsystem.uncorrectable.first(ns, r.LBA, uint64(r.Blocks)); found {
 			cmd.failedAt(bad)
 			return 0, spec.UnrecoveredRead | spec.StatusDNR
 		}

@@ -90,6 +90,7 @@ type courier struct {
 	bounce []byte
 	piece  []byte     // of blocks that do not go to the host, see inspect
 	ended  chan error // a request's result
+	passed *gate      // that the command being executed has passed
 }
 
 // CompleteBlock takes the result of the courier's own request.
@@ -114,10 +115,23 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 			c.h.fault(v, debug.Stack())
 			st = spec.InternalError
 		}
+		c.release()
 	}()
-	if c.h.abandoned() {
-		return spec.AbortSQDeletion
+	for {
+		if c.h.abandoned() {
+			return spec.AbortSQDeletion
+		}
+		if st = c.run(cmd); st != changed {
+			return st
+		}
+		if _, st = c.h.c.prepare(cmd); !st.OK() {
+			return st
+		}
 	}
+}
+
+// run carries out a command that was checked.
+func (c *courier) run(cmd *command) spec.Status {
 	switch cmd.entry.Opcode {
 	case spec.NVMRead, spec.NVMWrite:
 		return c.transfer(cmd)
@@ -131,10 +145,6 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 		return c.copy(cmd)
 	case spec.NVMWriteUncorrectable:
 		return c.writeUncorrectable(cmd)
-	case spec.NVMWriteZeroes:
-		r := cmd.request
-		r.Buffers = nil
-		return c.store(cmd.ns, r)
 	case spec.NVMFlush:
 		if cmd.entry.NSID == spec.BroadcastNSID {
 			return c.h.c.flushAll(c)
@@ -142,12 +152,18 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 	}
 	r := cmd.request
 	r.Buffers = nil
+	if st := c.pass(cmd); !st.OK() {
+		return st
+	}
+	if r.Op == block.WriteZeroes {
+		return c.store(cmd.ns, r)
+	}
 	return c.submit(cmd.ns, r)
 }
 
 // store is submit for a request that writes blocks, which are readable then.
 func (c *courier) store(ns *namespace, r block.Request) spec.Status {
-	u := &c.h.c.uncorrectable
+	u := &c.h.c.subsystem.uncorrectable
 	lba, n := uint64(r.Offset)>>ns.shift, uint64(r.Length)>>ns.shift
 	if !u.writable(ns, lba, n) {
 		return spec.WriteFault
@@ -176,11 +192,18 @@ func (c *courier) transfer(cmd *command) spec.Status {
 		if st := c.fromHost(&cmd.entry, data); !st.OK() {
 			return st
 		}
+		if st := c.pass(cmd); !st.OK() {
+			return st
+		}
 		return c.store(cmd.ns, r)
+	}
+	if st := c.pass(cmd); !st.OK() {
+		return st
 	}
 	if st := c.submit(cmd.ns, r); !st.OK() {
 		return st
 	}
+	c.release()
 	return c.toHost(&cmd.entry, data)
 }
 
@@ -191,6 +214,9 @@ func (c *courier) datasetManagement(cmd *command) spec.Status {
 	}
 	list := make([]byte, (int(cmd.entry.CDW10&0xff)+1)*spec.DSMRangeSize)
 	if st := c.fromHost(&cmd.entry, list); !st.OK() {
+		return st
+	}
+	if st := c.pass(cmd); !st.OK() {
 		return st
 	}
 	ranges := make([]spec.DSMRange, len(list)/spec.DSMRangeSize)

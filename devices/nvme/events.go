@@ -17,15 +17,25 @@ const (
 	eventInvalidDoorbell event = iota // a doorbell of a queue that does not exist
 	eventInvalidTail                  // an impossible value in a doorbell
 	eventTemperature                  // a threshold was crossed
+	eventNamespaces                   // a namespace has come, gone, or changed
 )
 
 // offeredEvents are the events that the host can ask for: critical warnings, and OAES.
-const offeredEvents = spec.AsyncConfigHealth
+const offeredEvents = spec.AsyncConfigHealth | offeredNotices
+
+const offeredNotices = spec.AsyncConfigNamespace
 
 var eventResults = [...]spec.AsyncResult{
 	eventInvalidDoorbell: spec.NewAsyncResult(spec.AsyncError, spec.AsyncInvalidDoorbell, spec.LogErrors),
 	eventInvalidTail:     spec.NewAsyncResult(spec.AsyncError, spec.AsyncInvalidTail, spec.LogErrors),
 	eventTemperature:     spec.NewAsyncResult(spec.AsyncHealth, spec.AsyncTemperature, spec.LogSmart),
+	eventNamespaces:      spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncNamespaceChanged, spec.LogChangedNS),
+}
+
+// eventEnabled has the bits of Asynchronous Event Configuration without which an event is
+// not reported (Base 2.0, 5.27.1.8); 0: it always is.
+var eventEnabled = [len(eventResults)]uint32{
+	eventNamespaces: spec.AsyncConfigNamespace,
 }
 
 // raise records that the host did something wrong with the doorbells of a queue. Any
@@ -72,6 +82,10 @@ func (h *host) deliverEvents() {
 	for todo := h.events.Load(); todo != 0 && len(h.aer.waiting) > 0; todo &= todo - 1 {
 		ev := bits.TrailingZeros32(todo)
 		r := eventResults[ev]
+		if on := eventEnabled[ev]; on != 0 && h.number(spec.FeatAsyncEvents)&on == 0 {
+			h.events.And(^uint32(1 << ev))
+			continue
+		}
 		if h.aer.masked&(1<<r.Type()) != 0 {
 			continue
 		}

@@ -243,7 +243,7 @@ func (f *feature) transferred(e *spec.SubmissionEntry) int {
 }
 
 // validNSID says whether a namespace of this number could be there (NN).
-func (c *Controller) validNSID(id uint32) bool { return id-1 < uint32(len(c.namespaces)) }
+func (c *Controller) validNSID(id uint32) bool { return id-1 < MaxNamespaces }
 
 // absent is the status of a command for one namespace, which is not there (Base 2.0, 3.2.1).
 func (c *Controller) absent(id uint32) spec.Status {
@@ -255,7 +255,7 @@ func (c *Controller) absent(id uint32) spec.Status {
 
 // activeIDs lists the namespaces that are there.
 func (c *Controller) activeIDs() (ids []uint32) {
-	for _, ns := range c.namespaces {
+	for _, ns := range c.active() {
 		ids = append(ids, ns.id)
 	}
 	return ids

@@ -2,6 +2,7 @@ package nvme
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"vfiouser/dma"
@@ -42,12 +43,16 @@ type group struct {
 	attached bool
 
 	stats ioStats // not yet in the SMART log
+
+	polling sync.Mutex // held during Poll, see Subsystem.passGroups
+	inRound bool       // by this group
 }
 
 func newGroup(h *host, w worker) *group {
 	g := &group{h: h, worker: w, reader: h.s.Memory().NewReader()}
 	g.done.wake = w.Wake
 	g.done.pushed = make(chan struct{}, 1)
+	h.c.subsystem.addGroup(g)
 	return g
 }
 
@@ -92,6 +97,7 @@ func (g *group) close() {
 		q.owner.Store(nil)
 	}
 	g.reader.Close()
+	g.h.c.subsystem.removeGroup(g)
 }
 
 // Poll does one round over all queues.
@@ -99,6 +105,20 @@ func (g *group) Poll() int {
 	if g.failed {
 		return 0
 	}
+	g.polling.Lock()
+	g.inRound = true
+	n := g.round()
+	g.endRound()
+	return n
+}
+
+func (g *group) endRound() {
+	g.inRound = false
+	g.polling.Unlock()
+}
+
+// round is Poll under the lock.
+func (g *group) round() int {
 	g.enter()
 	n := 0
 	if g.done.head.Load() != nil {
@@ -170,19 +190,17 @@ func (g *group) turn() {
 // serve fetches and executes commands of a queue.
 func (g *group) serve(q *subQueue, tail uint32) int {
 	n := g.servable(q, tail)
-	left := int64(maxBatchBytes)
+	enough := g.left - maxBatchBytes
 	cq := q.cq
 	for i := uint32(0); i < n; i++ {
 		from, to := q.entry(g.reader, q.head), cq.entry(g.reader, cq.tail)
-		if from == nil || to == nil || left <= 0 {
+		if from == nil || to == nil || g.left <= enough {
 			return int(i)
 		}
 		cmd := q.command()
 		cmd.entry.Get(from)
 		q.head = q.next(q.head)
 		st, done := g.execute(q, cmd)
-		left -= cmd.request.Length
-		g.left -= cmd.request.Length
 		if !done {
 			// Its completion may already have come, and may need the room; the loop
 			// posts one entry for each command at most, so there is always enough.
@@ -316,6 +334,9 @@ func (g *group) Disarm() {}
 
 // Fault ends the client: its memory has gone under a poll, or the poll has a defect.
 func (g *group) Fault(v any, stack []byte) {
+	if g.inRound {
+		g.endRound()
+	}
 	g.reader.Exit()
 	g.failed = true
 	g.h.fault(v, stack)

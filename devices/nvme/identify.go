@@ -40,14 +40,14 @@ func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) spec.St
 		h.identifyController().Put(b)
 	case spec.CNSActiveNamespaces:
 		var ids []uint32
-		for _, ns := range c.namespaces {
+		for _, ns := range c.active() {
 			if ns.id > nsid {
 				ids = append(ids, ns.id)
 			}
 		}
 		spec.PutNamespaceList(b, ids)
 	case spec.CNSDescriptors:
-		(&spec.NamespaceDescriptors{EUI64: ns.eui64, NGUID: ns.nguid, UUID: ns.uuid}).Put(b)
+		c.subsystem.identifiers(ns).Put(b)
 	case spec.CNSIndependentNamespace:
 		(&spec.IndependentNamespace{NSTAT: 1}).Put(b)
 	case spec.CNSCommandSetNamespace, spec.CNSCommandSetController:
@@ -64,14 +64,15 @@ func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) spec.St
 // identifyController is CNS 01h.
 func (h *host) identifyController() *spec.IdentifyController {
 	c := h.c
+	serial, model, firmware := c.subsystem.names()
 	id := &spec.IdentifyController{
 		VendorID:          c.cfg.VendorID,
 		SubsystemVendorID: c.cfg.VendorID,
-		Serial:            c.cfg.Serial,
-		Model:             c.cfg.Model,
-		Firmware:          c.cfg.Firmware,
+		Serial:            serial,
+		Model:             model,
+		Firmware:          firmware,
 		MDTS:              uint8(bits.TrailingZeros(uint(c.cfg.MaxTransfer)) - pageShift),
-		ControllerID:      1,
+		ControllerID:      c.id(),
 		Version:           spec.Version1_4,
 		ControllerType:    1,
 		CTRATT:            spec.CTRATTExtendedHostID | spec.CTRATTNonOperationalPS,
@@ -81,6 +82,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		MinThermal:        minThermal,
 		MaxThermal:        maxThermal,
 		ACL:               3,
+		OAES:              offeredNotices,
 		AERL:              maxAsyncEvents - 1,
 		FRMW:              1 | 1<<1, // one slot, which is read-only
 		LPA:               spec.LPAEffects | spec.LPAExtendedData,
@@ -89,17 +91,20 @@ func (h *host) identifyController() *spec.IdentifyController {
 		CriticalTemp:      criticalTmp,
 		SQES:              spec.SubmissionEntryExponent<<4 | spec.SubmissionEntryExponent,
 		CQES:              spec.CompletionEntryExponent<<4 | spec.CompletionEntryExponent,
-		Namespaces:        uint32(len(c.namespaces)),
+		Namespaces:        MaxNamespaces,
 		ONCS: spec.ONCSCompare | spec.ONCSWriteUncorrectable | spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures |
 			spec.ONCSTimestamp | spec.ONCSVerify | spec.ONCSCopy,
 		OCFS:   spec.OCFSFormat0,
 		VWC:    spec.VWCFlushBroadcast,
 		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData,
-		SubNQN: nqn(c.cfg.Serial),
+		SubNQN: nqn(serial),
 	}
 	id.NPSS = uint8(copy(id.PowerStates[:], powerStates) - 1)
 	if h.offersShadow() {
 		id.OACS |= spec.OACSDoorbellBuffer
+	}
+	if c.subsystem.several() {
+		id.CMIC = spec.CMICControllers
 	}
 	if c.volatileCache() {
 		id.VWC |= spec.VWCPresent
@@ -109,7 +114,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 
 // volatileCache says whether any namespace may lose what was not flushed.
 func (c *Controller) volatileCache() bool {
-	for _, ns := range c.namespaces {
+	for _, ns := range c.active() {
 		if ns.info.VolatileCache {
 			return true
 		}

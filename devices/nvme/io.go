@@ -78,6 +78,7 @@ func (g *group) execute(q *subQueue, cmd *command) (st spec.Status, done bool) {
 		return st, true
 	}
 	r := &cmd.request
+	g.left -= r.Length
 	switch p {
 	case planData:
 		prot := dma.ProtWrite
@@ -111,11 +112,13 @@ func (g *group) execute(q *subQueue, cmd *command) (st spec.Status, done bool) {
 	}
 	q.start()
 	g.inflight++
+	cmd.ns.gate.begin()
+	cmd.counted = true
 	ended, err := cmd.ns.backend.Submit(r)
 	if !ended {
 		return 0, false
 	}
-	cmd.unpin()
+	cmd.giveUp()
 	g.inflight--
 	q.end(cmd)
 	if err != nil {

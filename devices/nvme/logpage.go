@@ -12,10 +12,11 @@ type logPage struct {
 }
 
 var logPages = [256]logPage{
-	spec.LogErrors:   {func(h *host) []byte { return h.c.errors.page() }, spec.AsyncError},
-	spec.LogSmart:    {func(h *host) []byte { return page(spec.SmartSize, h.smartPage()) }, spec.AsyncHealth},
-	spec.LogFirmware: {func(h *host) []byte { return page(spec.FirmwareSize, h.firmwarePage()) }, -1},
-	spec.LogEffects:  {func(h *host) []byte { return page(spec.EffectsSize, h.effectsPage()) }, -1},
+	spec.LogErrors:    {func(h *host) []byte { return h.c.errors.page() }, spec.AsyncError},
+	spec.LogSmart:     {func(h *host) []byte { return page(spec.SmartSize, h.smartPage()) }, spec.AsyncHealth},
+	spec.LogFirmware:  {func(h *host) []byte { return page(spec.FirmwareSize, h.firmwarePage()) }, -1},
+	spec.LogChangedNS: {(*host).changedPage, spec.AsyncNotice},
+	spec.LogEffects:   {func(h *host) []byte { return page(spec.EffectsSize, h.effectsPage()) }, -1},
 }
 
 func page(size int, s interface{ Put([]byte) }) []byte {
@@ -54,13 +55,16 @@ func (h *host) getLogPage(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	}
 	if p.event >= 0 && e.CDW10&retainEvent == 0 {
 		h.aer.unmask(p.event)
+		if id == spec.LogChangedNS {
+			h.changed.clear()
+		}
 	}
 	return spec.Success, 0
 }
 
 func (h *host) firmwarePage() *spec.FirmwareLog {
 	f := &spec.FirmwareLog{ActiveSlot: 1}
-	f.Revisions[0] = h.c.cfg.Firmware
+	_, _, f.Revisions[0] = h.c.subsystem.names()
 	return f
 }
 

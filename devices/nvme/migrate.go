@@ -91,7 +91,7 @@ func (m *mover) save(w io.Writer) error {
 	if err == nil {
 		err = writeChunk(w, text)
 	}
-	for _, ns := range m.h.c.namespaces {
+	for _, ns := range m.h.c.active() {
 		if err == nil && ns.info.Private {
 			err = m.saveContents(w, ns)
 		}
@@ -128,7 +128,7 @@ func (m *mover) load(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	for _, ns := range m.h.c.namespaces {
+	for _, ns := range m.h.c.active() {
 		if ns.info.Private {
 			if err := m.loadContents(r, ns); err != nil {
 				return err

@@ -13,23 +13,36 @@ import (
 	"vfiouser/devices/nvme/spec"
 )
 
-// namespace is a backend as the host sees it. Only what Write Uncorrectable has marked
-// changes.
-type namespace struct {
+// allocation is what stays of a namespace while it is formatted and resized.
+type allocation struct {
 	id      uint32
 	backend block.Backend
-	info    block.Info
-	shift   uint8  // a logical block has 1 << shift bytes
-	blocks  uint64 // size in logical blocks
 	eui64   [8]byte
 	nguid   [16]byte
 	uuid    [16]byte
+	gate    gate
+	view    atomic.Pointer[namespace] // what holds, nil once the namespace is gone
 
-	bad      []extent      // blocks that cannot be read, ascending and apart: of uncorrectable
-	readable atomic.Uint64 // the first of them, or the size: what is before it needs no look
+	// Under Subsystem.mu.
+	attached   uint8 // controllers, a bit each
+	everywhere bool  // controllers that come later have it too
 }
 
-func newNamespace(id uint32, serial string, n Namespace) (*namespace, error) {
+// namespace is a view of a namespace: its format and its size, for which there is another
+// view when they change. Only what Write Uncorrectable has marked changes.
+type namespace struct {
+	*allocation
+	info   block.Info
+	shift  uint8  // a logical block has 1 << shift bytes
+	blocks uint64 // size in logical blocks
+
+	bad []extent // blocks that cannot be read, ascending and apart: of uncorrectable
+	// readable is how many blocks from 0 on need no closer look than their number.
+	readable atomic.Uint64
+}
+
+// newNamespace takes a backend in.
+func (s *Subsystem) newNamespace(id uint32, n Namespace) (*namespace, error) {
 	if n.Backend == nil {
 		return nil, configError("namespace %d has no backend", id)
 	}
@@ -39,24 +52,41 @@ func newNamespace(id uint32, serial string, n Namespace) (*namespace, error) {
 	if n.BlockSize != 512 && n.BlockSize != 4096 {
 		return nil, configError("namespace %d: blocks of %d bytes; 512 and 4096 are supported", id, n.BlockSize)
 	}
-	ns := &namespace{id: id, backend: n.Backend, info: n.Backend.Info(), shift: uint8(bits.TrailingZeros(uint(n.BlockSize)))}
-	ns.blocks = uint64(n.Backend.Size()) >> ns.shift
+	a := &allocation{id: id, backend: n.Backend}
+	a.gate.ended = make(chan struct{}, 1)
+	a.identifyBy(s.cfg.Serial)
+	ns := a.newView(uint8(bits.TrailingZeros(uint(n.BlockSize))))
 	if ns.blocks == 0 {
 		return nil, configError("namespace %d: %d bytes are less than a block of %d", id, n.Backend.Size(), n.BlockSize)
 	}
-	ns.cleanTo()
-	ns.identifyBy(serial)
+	a.view.Store(ns)
 	return ns, nil
 }
 
-// identifyBy makes the namespace's identifiers. Only the control goroutine reads them.
-func (ns *namespace) identifyBy(serial string) {
-	sum := identity(serial, ns.id)
-	copy(ns.eui64[:], sum[:8])
-	ns.eui64[0] = ns.eui64[0]&^1 | 2 // a locally administered, individual address
-	copy(ns.nguid[:], sum[8:24])
-	ns.nguid[8] = ns.nguid[8]&^1 | 2
-	ns.uuid = uuid(identity(serial, ns.id|1<<31))
+// newView is the namespace with blocks of 1 << shift bytes and the size that its backend
+// has now.
+func (a *allocation) newView(shift uint8) *namespace {
+	ns := &namespace{allocation: a, info: a.backend.Info(), shift: shift}
+	ns.blocks = uint64(a.backend.Size()) >> shift
+	ns.cleanTo()
+	return ns
+}
+
+// identifyBy makes the namespace's identifiers.
+func (a *allocation) identifyBy(serial string) {
+	sum := identity(serial, a.id)
+	copy(a.eui64[:], sum[:8])
+	a.eui64[0] = a.eui64[0]&^1 | 2 // a locally administered, individual address
+	copy(a.nguid[:], sum[8:24])
+	a.nguid[8] = a.nguid[8]&^1 | 2
+	a.uuid = uuid(identity(serial, a.id|1<<31))
+}
+
+// identifiers are those of a namespace.
+func (s *Subsystem) identifiers(ns *namespace) *spec.NamespaceDescriptors {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &spec.NamespaceDescriptors{EUI64: ns.eui64, NGUID: ns.nguid, UUID: ns.uuid}
 }
 
 // identity is what the identifiers of a drive are made of: the same serial number
@@ -79,21 +109,14 @@ func nqn(serial string) string {
 	return fmt.Sprintf("nqn.2014-08.org.nvmexpress:uuid:%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
 }
 
-// namespace finds an active namespace, nil if there is none of this number.
-func (c *Controller) namespace(id uint32) *namespace {
-	if i := id - 1; i < uint32(len(c.namespaces)) {
-		return c.namespaces[i]
-	}
-	return nil
-}
-
 // identifyNamespace is CNS 00h.
 func (c *Controller) identifyNamespace(n *namespace) *spec.IdentifyNamespace {
+	ids := c.subsystem.identifiers(n)
 	id := &spec.IdentifyNamespace{
 		Size: n.blocks, Capacity: n.blocks, Utilization: n.blocks,
 		NVMCapacity: [2]uint64{n.blocks << n.shift},
 		MSSRL:       uint16(c.maxCopy(n)), MCL: uint32(c.maxCopy(n)), MSRC: maxCopyRanges - 1,
-		NGUID: n.nguid, EUI64: n.eui64,
+		NGUID: ids.NGUID, EUI64: ids.EUI64,
 	}
 	if n.info.CanDiscard {
 		id.DLFEAT = spec.DLFEATReadZeroes | spec.DLFEATWZDealloc

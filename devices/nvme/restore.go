@@ -38,12 +38,14 @@ func (h *host) check(st *driveState) error {
 		return stateError("%d Asynchronous Event Requests", len(st.Events.Waiting))
 	case st.Events.Raised >= 1<<len(eventResults):
 		return stateError("unknown events %#x", st.Events.Raised)
+	case slices.ContainsFunc(st.Events.Changed, func(id uint32) bool { return id == 0 || id > MaxNamespaces }):
+		return stateError("changed namespaces %d", st.Events.Changed)
 	case len(st.Health.Entries) != errorEntries*spec.ErrorEntrySize:
 		return stateError("error log of %d bytes", len(st.Health.Entries))
-	case !c.uncorrectable.possible(c, st.Uncorrectable):
+	case !c.subsystem.uncorrectable.possible(c, st.Uncorrectable):
 		return stateError("impossible uncorrectable blocks")
 	}
-	names := Config{Serial: theirs.Serial, Model: theirs.Model, Firmware: theirs.Firmware}
+	names := SubsystemConfig{Serial: theirs.Serial, Model: theirs.Model, Firmware: theirs.Firmware}
 	if err := names.checkNames(); err != nil {
 		return stateError("%v", err)
 	}
@@ -132,8 +134,11 @@ func (h *host) apply(st *driveState) {
 	h.applyFeatures(&st.Features)
 	h.aer = asyncEvents{waiting: st.Events.Waiting, masked: st.Events.Masked}
 	h.events.Store(st.Events.Raised)
+	for _, id := range st.Events.Changed {
+		h.changed.add(id)
+	}
 	c.applyHealth(&st.Health)
-	c.uncorrectable.load(c, st.Uncorrectable)
+	c.subsystem.uncorrectable.load(c, st.Uncorrectable)
 	if st.Shadow != nil {
 		h.shadow = shadow{set: true, doorbell: st.Shadow.Doorbells, events: st.Shadow.Events}
 	}
@@ -151,9 +156,14 @@ func (h *host) apply(st *driveState) {
 
 // adopt takes over the name of the drive.
 func (c *Controller) adopt(d *driveIdentity) {
-	c.cfg.Serial, c.cfg.Model, c.cfg.Firmware = d.Serial, d.Model, d.Firmware
-	for _, ns := range c.namespaces {
-		ns.identifyBy(d.Serial)
+	s := c.subsystem
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cfg.Serial, s.cfg.Model, s.cfg.Firmware = d.Serial, d.Model, d.Firmware
+	for _, ns := range s.namespaces {
+		if ns != nil {
+			ns.identifyBy(d.Serial)
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ type driveIdentity struct {
 }
 
 type namespaceIdentity struct {
+	ID        uint32
 	BlockSize int
 	Blocks    uint64
 	ReadOnly  bool
@@ -60,6 +61,7 @@ type eventState struct {
 	Waiting []uint16 // command identifiers of Asynchronous Event Requests
 	Masked  uint32
 	Raised  uint32
+	Changed []uint32 `json:",omitempty"` // the changed namespace list
 }
 
 type healthState struct {
@@ -109,10 +111,10 @@ func (h *host) state() *driveState {
 		Drive:     c.identity(),
 		Registers: c.regs.state(),
 		Features:  h.featureState(),
-		Events:    eventState{h.aer.waiting, h.aer.masked, h.events.Load()},
+		Events:    eventState{h.aer.waiting, h.aer.masked, h.events.Load(), h.changed.list()},
 		Health:    c.health(),
 
-		Uncorrectable: c.uncorrectable.state(c),
+		Uncorrectable: c.subsystem.uncorrectable.state(c),
 	}
 	for off := 0; off < 2*(c.cfg.Queues+1)*doorbellStride; off += doorbellStride {
 		st.Doorbells = append(st.Doorbells, c.doorbells.load(off))
@@ -136,13 +138,14 @@ func (h *host) state() *driveState {
 
 // identity is what a stream of this controller begins with.
 func (c *Controller) identity() driveIdentity {
+	serial, model, firmware := c.subsystem.names()
 	d := driveIdentity{
 		Queues: c.cfg.Queues, QueueEntries: c.cfg.QueueEntries, MaxTransfer: c.cfg.MaxTransfer,
 		Shadow: c.cfg.Doorbells == Shadow,
-		Serial: c.cfg.Serial, Model: c.cfg.Model, Firmware: c.cfg.Firmware,
+		Serial: serial, Model: model, Firmware: firmware,
 	}
-	for _, ns := range c.namespaces {
-		d.Namespaces = append(d.Namespaces, namespaceIdentity{1 << ns.shift, ns.blocks, ns.info.ReadOnly, ns.info.Private})
+	for _, ns := range c.active() {
+		d.Namespaces = append(d.Namespaces, namespaceIdentity{ns.id, 1 << ns.shift, ns.blocks, ns.info.ReadOnly, ns.info.Private})
 	}
 	return d
 }

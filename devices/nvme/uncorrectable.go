@@ -70,6 +70,27 @@ func (u *uncorrectable) written(ns *namespace, lba, n uint64) {
 	u.replace(ns, first, last, rest...)
 }
 
+// forget takes all marks of a view that is of no use any more.
+func (u *uncorrectable) forget(ns *namespace) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.total -= len(ns.bad)
+	ns.bad = nil
+}
+
+// keep gives the marks of a view to the next one, which may be shorter.
+func (u *uncorrectable) keep(ns, next *namespace) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, e := range ns.bad {
+		if e.lba < next.blocks {
+			next.bad = append(next.bad, extent{e.lba, min(e.n, next.blocks-e.lba)})
+		}
+	}
+	u.total += len(next.bad)
+	next.cleanTo()
+}
+
 // first finds the first unreadable one of n blocks from lba.
 func (u *uncorrectable) first(ns *namespace, lba, n uint64) (bad uint64, found bool) {
 	if ns.clean(lba, n) {
@@ -112,6 +133,9 @@ func (ns *namespace) cleanTo() {
 	if len(ns.bad) > 0 {
 		limit = ns.bad[0].lba
 	}
+	if ns.gate.shut {
+		limit = 0
+	}
 	ns.readable.Store(limit)
 }
 
@@ -128,7 +152,7 @@ func (u *uncorrectable) state(c *Controller) (st [][]uint64) {
 	if u.total == 0 {
 		return nil
 	}
-	for _, ns := range c.namespaces {
+	for _, ns := range c.active() {
 		list := make([]uint64, 0, 2*len(ns.bad))
 		for _, e := range ns.bad {
 			list = append(list, e.lba, e.n)
@@ -140,7 +164,8 @@ func (u *uncorrectable) state(c *Controller) (st [][]uint64) {
 
 // possible says whether a state is one of this controller's.
 func (u *uncorrectable) possible(c *Controller, st [][]uint64) bool {
-	if len(st) != 0 && len(st) != len(c.namespaces) {
+	namespaces := c.active()
+	if len(st) != 0 && len(st) != len(namespaces) {
 		return false
 	}
 	total := 0
@@ -151,7 +176,7 @@ func (u *uncorrectable) possible(c *Controller, st [][]uint64) bool {
 		total += len(list) / 2
 		for next := uint64(0); len(list) > 0; list = list[2:] {
 			lba, n := list[0], list[1]
-			if n == 0 || lba < next || !c.namespaces[i].has(lba, n) {
+			if n == 0 || lba < next || !namespaces[i].has(lba, n) {
 				return false
 			}
 			next = lba + n + 1 // what is adjacent is one extent
@@ -164,8 +189,8 @@ func (u *uncorrectable) possible(c *Controller, st [][]uint64) bool {
 func (u *uncorrectable) load(c *Controller, st [][]uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.total = 0
-	for i, ns := range c.namespaces {
+	for i, ns := range c.active() {
+		u.total -= len(ns.bad)
 		ns.bad = nil
 		if i < len(st) {
 			for list := st[i]; len(list) > 0; list = list[2:] {
@@ -192,26 +217,26 @@ func (c *Controller) prepareMarked(cmd *command, ns *namespace) (plan, spec.Stat
 	case !zeroes && length > int64(c.cfg.MaxTransfer):
 		return 0, spec.InvalidField | spec.StatusDNR
 	}
-	bad, found := c.uncorrectable.first(ns, lba, n)
+	bad, found := c.subsystem.uncorrectable.first(ns, lba, n)
 	if found && read {
 		cmd.failedAt(bad)
 		return 0, spec.UnrecoveredRead | spec.StatusDNR
 	}
 	cmd.ns, r.Offset, r.Length = ns, ns.bytes(lba), length
 	switch {
-	case !found && zeroes:
-		return planSimple, spec.Success
-	case !found:
-		return planData, spec.Success
-	case zeroes:
+	case ns.readable.Load() == 0 && zeroes, found && zeroes:
 		return planSlow, spec.Success
+	case ns.readable.Load() == 0, found:
+		return planRewrite, spec.Success
+	case zeroes:
+		return planSimple, spec.Success
 	}
-	return planRewrite, spec.Success
+	return planData, spec.Success
 }
 
 // checkReadable fails a command that is about to read what cannot be read.
 func (c *Controller) checkReadable(cmd *command) spec.Status {
-	bad, found := c.uncorrectable.first(cmd.ns, cmd.entry.LBA(), uint64(cmd.entry.Blocks()))
+	bad, found := c.subsystem.uncorrectable.first(cmd.ns, cmd.entry.LBA(), uint64(cmd.entry.Blocks()))
 	if found {
 		cmd.failedAt(bad)
 		return spec.UnrecoveredRead | spec.StatusDNR
@@ -231,7 +256,10 @@ func (c *Controller) prepareWriteUncorrectable(cmd *command) (plan, spec.Status)
 }
 
 func (c *courier) writeUncorrectable(cmd *command) spec.Status {
-	if !c.h.c.uncorrectable.mark(cmd.ns, cmd.entry.LBA(), uint64(cmd.entry.Blocks())) {
+	if st := c.pass(cmd); !st.OK() {
+		return st
+	}
+	if !c.h.c.subsystem.uncorrectable.mark(cmd.ns, cmd.entry.LBA(), uint64(cmd.entry.Blocks())) {
 		return spec.WriteFault
 	}
 	return spec.Success

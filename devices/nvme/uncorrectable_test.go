@@ -60,7 +60,7 @@ func TestUncorrectableBlocksUntilTheyAreWritten(t *testing.T) {
 				}
 			}
 		}
-		if st := g.c.uncorrectable.state(g.c); st != nil {
+		if st := g.c.subsystem.uncorrectable.state(g.c); st != nil {
 			t.Errorf("left: %v", st)
 		}
 		if n := g.c.smart.mediaErrors.Load(); n != 0 {
@@ -126,7 +126,7 @@ func TestRewritingCounts(t *testing.T) {
 // Extents against a flag for each block.
 func TestExtentsFollowAModel(t *testing.T) {
 	const blocks = 64
-	ns := &namespace{blocks: blocks}
+	ns := &namespace{allocation: new(allocation), blocks: blocks}
 	ns.cleanTo()
 	var u uncorrectable
 	var model [blocks]bool
@@ -165,9 +165,9 @@ func TestExtentsFollowAModel(t *testing.T) {
 // writing into what is marked.
 func TestExtentsAreBounded(t *testing.T) {
 	g, q := started(t, rig{})
-	ns := g.c.namespaces[0]
+	ns := g.c.namespace(1)
 	for i := range uint64(maxExtents - 1) {
-		if !g.c.uncorrectable.mark(ns, 100+2*i, 1) {
+		if !g.c.subsystem.uncorrectable.mark(ns, 100+2*i, 1) {
 			t.Fatalf("full after %d", i)
 		}
 	}
@@ -224,7 +224,7 @@ func TestUncorrectableBlocksOutliveResetAndMove(t *testing.T) {
 
 func TestImpossibleExtentsAreRefused(t *testing.T) {
 	c := newController(t, &rig{backends: []block.Backend{memory(t, 1<<20), memory(t, 1<<20)}})
-	u := &c.uncorrectable
+	u := &c.subsystem.uncorrectable
 	many := make([]uint64, 0, 4*maxExtents)
 	for i := range uint64(2 * maxExtents) {
 		many = append(many, 2*i, 1)
@@ -305,7 +305,7 @@ func TestResetsInTheMiddleOfRareCommands(t *testing.T) {
 				t.Error(st)
 			}
 		}
-		if st := g.c.uncorrectable.state(g.c); st != nil {
+		if st := g.c.subsystem.uncorrectable.state(g.c); st != nil {
 			t.Errorf("left: %v", st)
 		}
 	})

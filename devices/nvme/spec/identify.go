@@ -72,6 +72,9 @@ const (
 	SGLSLongerThanData = 1 << 18 // an SGL may describe more than the data
 )
 
+// Bits of IdentifyController.CMIC.
+const CMICControllers = 1 << 1 // the subsystem may have several controllers
+
 // IdentifyController is what Identify with CNS 01h returns, as far as it has
 // a meaning for an I/O controller without firmware, sanitize or namespace
 // management (Base 2.0, figure 275; offsets stand in Put).
