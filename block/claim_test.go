@@ -81,12 +81,12 @@ func TestOpenUnclaimed(t *testing.T) {
 	if _, err := Open("file:" + path); !errors.Is(err, ErrInUse) {
 		t.Errorf("opened twice: %v, want ErrInUse", err)
 	}
-	second, err := OpenUnclaimed("file:" + path)
+	second, err := OpenWith("file:"+path, OpenOptions{Unclaimed: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer second.Close()
-	filtered, err := OpenUnclaimed("error:off,stats,file:" + path)
+	filtered, err := OpenWith("error:off,stats,file:"+path, OpenOptions{Unclaimed: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestOpenUnclaimed(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	memory, err := OpenUnclaimed("mem:1M")
+	memory, err := OpenWith("mem:1M", OpenOptions{Unclaimed: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package block
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"strings"
 )
@@ -48,11 +49,17 @@ func because(cause error, format string, args ...any) error {
 //
 // SIZE is a number of bytes with an optional K, M, G or T (powers of 1,024),
 // and a multiple of 512. Errors are *OpenError.
-func Open(spec string) (Backend, error) { return open(spec, FileOptions{}) }
+func Open(spec string) (Backend, error) { return OpenWith(spec, OpenOptions{}) }
 
-// OpenUnclaimed is Open for storage that another server still uses: a backend that is a
-// Claimer has to be claimed before it is of use.
-func OpenUnclaimed(spec string) (Backend, error) { return open(spec, FileOptions{Unclaimed: true}) }
+// OpenOptions are the choices OpenWith offers; the zero value is the default.
+type OpenOptions struct {
+	// Unclaimed is for storage that another server still uses: a backend that is a Claimer has
+	// to be claimed before it is of use.
+	Unclaimed bool
+	// Logger is for the filter "log" (nil: slog.Default()) and for an NBD server's lost
+	// connections (nil: nobody is told).
+	Logger *slog.Logger
+}
 
 // Check tells what is wrong with a text that is meant for Open. It looks at the text only: what
 // that names need not be there. Errors are *OpenError, with ErrSpec.
@@ -61,7 +68,8 @@ func Check(spec string) error {
 	return err
 }
 
-func open(spec string, opt FileOptions) (Backend, error) {
+// OpenWith is Open with options.
+func OpenWith(spec string, opt OpenOptions) (Backend, error) {
 	open, err := readSpec(spec)
 	if err != nil {
 		return nil, err
@@ -70,7 +78,7 @@ func open(spec string, opt FileOptions) (Backend, error) {
 }
 
 // opener makes the backend that a text is about.
-type opener func(FileOptions) (Backend, error)
+type opener func(OpenOptions) (Backend, error)
 
 // readSpec understands a text. Errors are *OpenError.
 func readSpec(spec string) (opener, error) {
@@ -91,14 +99,14 @@ func readSpec(spec string) (opener, error) {
 			return nil, &OpenError{Spec: spec, Err: err}
 		}
 		if kind == "mem" {
-			return func(FileOptions) (Backend, error) { return Memory(size) }, nil
+			return func(OpenOptions) (Backend, error) { return Memory(size) }, nil
 		}
-		return func(FileOptions) (Backend, error) { return Null(size) }, nil
+		return func(OpenOptions) (Backend, error) { return Null(size) }, nil
 	case "file":
 		if arg == "" {
 			return nil, &OpenError{Spec: spec, Err: errNoPath}
 		}
-		return func(opt FileOptions) (Backend, error) { return File(arg, opt) }, nil
+		return func(opt OpenOptions) (Backend, error) { return File(arg, FileOptions{Unclaimed: opt.Unclaimed}) }, nil
 	case "nbd", "nbd+unix", "nbd+tcp", "nbds", "nbds+unix", "nbds+tcp":
 		uri := spec
 		if kind == "nbd" && !strings.HasPrefix(arg, "//") {
@@ -107,7 +115,7 @@ func readSpec(spec string) (opener, error) {
 		if _, err := parseNBD(uri, &NBDOptions{}); err != nil {
 			return nil, &OpenError{Spec: uri, Err: err}
 		}
-		return func(FileOptions) (Backend, error) { return NBD(uri, NBDOptions{}) }, nil
+		return func(opt OpenOptions) (Backend, error) { return NBD(uri, NBDOptions{Logger: opt.Logger}) }, nil
 	}
 	if kind == "volatile" {
 		return nil, &OpenError{Spec: spec, Err: because(ErrSpec, "a filter without a backend; write for example volatile,file:disk.img")}
@@ -121,30 +129,32 @@ func readSpec(spec string) (opener, error) {
 
 // readFiltered understands a filter and what is behind it.
 func readFiltered(filter, rest string) (opener, error) {
-	var wrap func(Backend) (Backend, error)
+	var wrap func(Backend, OpenOptions) (Backend, error)
 	name, settings, _ := strings.Cut(filter, ":")
 	if name == "volatile" {
 		opt, err := readVolatile(settings)
 		if err != nil {
 			return nil, err
 		}
-		wrap = func(b Backend) (Backend, error) { return NewVolatile(b, opt) }
+		wrap = func(b Backend, _ OpenOptions) (Backend, error) { return NewVolatile(b, opt) }
 	} else {
 		if _, _, err := findFilter(name).read(new(Filter), settings); err != nil {
 			return nil, err
 		}
-		wrap = func(b Backend) (Backend, error) { return Wrap(b, filter, FilterOptions{}) }
+		wrap = func(b Backend, opt OpenOptions) (Backend, error) {
+			return Wrap(b, filter, FilterOptions{Logger: opt.Logger})
+		}
 	}
 	open, err := readSpec(rest)
 	if err != nil {
 		return nil, err
 	}
-	return func(opt FileOptions) (Backend, error) {
+	return func(opt OpenOptions) (Backend, error) {
 		b, err := open(opt)
 		if err != nil {
 			return nil, err
 		}
-		f, err := wrap(b)
+		f, err := wrap(b, opt)
 		if err != nil {
 			_ = b.Close()
 			return nil, err

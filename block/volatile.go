@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -42,6 +43,7 @@ type Volatile struct {
 
 	mu    sync.Mutex // held while a request, a power cut or a change of the size is done
 	shut  bool
+	off   bool // without power
 	rng   *rand.Rand
 	pages map[int64]*page // by offset
 	free  []*page
@@ -49,6 +51,10 @@ type Volatile struct {
 	part  [1][]byte
 	req   Request
 	ended chan error
+
+	cached atomic.Int64 // bytes, for Stats
+	dark   atomic.Bool  // as off, for Stats
+	cuts   atomic.Uint64
 }
 
 // page is some sectors of the cache.
@@ -141,27 +147,6 @@ func (v *Volatile) Submit(r *Request) (bool, error) {
 		return true, err
 	}
 	return false, nil
-}
-
-// CutPower forgets what was not flushed, but for pages that are kept at random, and returns how
-// many of 4,096 bytes it has forgotten. The device in front should be gone
-// then, or be reset: a guest that goes on sees old data. An error says that what was to
-// be kept could not be written, and is forgotten too.
-func (v *Volatile) CutPower() (forgotten int, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, off := range v.offsets(0, v.Size()) {
-		if v.rng.Float64() < v.opt.Keep {
-			if failed := v.writePage(off, false); failed == nil {
-				continue
-			} else if err == nil {
-				err = failed
-			}
-		}
-		forgotten++
-		v.drop(off)
-	}
-	return forgotten, err
 }
 
 // Claim claims the storage, if the inner backend is a Claimer.

@@ -205,3 +205,42 @@ func TestVolatileAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// Without power nothing works, and with it again the disk is as the power cut left it.
+func TestVolatileWithoutPower(t *testing.T) {
+	m, err := Memory(1 << 20)
+	must(t, err)
+	v := newVolatile(t, m, VolatileOptions{})
+	must(t, write(v, 0, []byte("durable")))
+	must(t, do(v, &Request{Op: Flush}))
+	must(t, write(v, 0, []byte("but not")))
+	must(t, write(v, 8192, []byte("this")))
+	if st := v.Stats(); st != (VolatileStats{Cached: 2 * volatilePage}) {
+		t.Errorf("before: %+v", st)
+	}
+	if n, err := v.PowerOff(); n != 2 || err != nil {
+		t.Errorf("%d pages forgotten: %v", n, err)
+	}
+	for _, op := range []Op{Read, Write, Flush, WriteZeroes, Discard} {
+		r := &Request{Op: op, Length: 512}
+		if op <= Write {
+			r.Buffers = [][]byte{make([]byte, 512)}
+		}
+		if err := do(v, r); !errors.Is(err, syscall.ENODEV) {
+			t.Errorf("%v without power: %v", op, err)
+		}
+	}
+	if n, err := v.PowerOff(); n != 0 || err != nil {
+		t.Errorf("a second time: %d pages forgotten: %v", n, err)
+	}
+	if st := v.Stats(); st != (VolatileStats{Off: true, Cuts: 2}) {
+		t.Errorf("without: %+v", st)
+	}
+	v.PowerOn()
+	got := make([]byte, 7)
+	must(t, read(v, 0, got))
+	if string(got) != "durable" {
+		t.Errorf("read %q", got)
+	}
+	must(t, write(v, 0, got))
+}

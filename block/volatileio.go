@@ -1,6 +1,9 @@
 package block
 
-import "math/bits"
+import (
+	"math/bits"
+	"syscall"
+)
 
 // CompleteBlock is for the inner backend.
 func (v *Volatile) CompleteBlock(_ *Request, err error) { v.ended <- err }
@@ -28,6 +31,10 @@ func (v *Volatile) do(r Request) error {
 func (v *Volatile) run(r *Request) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.off {
+		return &Error{r.Op, r.Offset, r.Length, syscall.ENODEV}
+	}
+	defer v.note()
 	// It may have become smaller since Submit.
 	if err := r.check(v.Size(), v.info.ReadOnly); err != nil {
 		return err

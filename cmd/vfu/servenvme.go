@@ -100,13 +100,10 @@ func (c *controller) check() error {
 }
 
 func (c *controller) open(*environment) (d served, err error) {
-	open := block.Open
-	if c.incoming {
-		open = block.OpenUnclaimed
-	}
+	opt := block.OpenOptions{Unclaimed: c.incoming}
 	config := c.config
 	for _, ns := range c.namespaces {
-		b, openErr := open(ns.backend)
+		b, openErr := block.OpenWith(ns.backend, opt)
 		if openErr != nil {
 			err = openErr
 			break
