@@ -49,7 +49,7 @@ func adminCommands() [256]adminCommand {
 
 // adminPossible says whether registers describe admin queues (Base 1.4, 3.1.5 to 3.1.10).
 func adminPossible(a adminConfig) bool {
-	return a.cc.MPS() == 0 && a.cc.CSS() == spec.CSSNVM && a.cc.AMS() == spec.AMSRoundRobin &&
+	return a.cc.MPS() == 0 && a.cc.CSS() == spec.CSSNVM && a.cc.AMS() <= spec.AMSWeighted &&
 		a.aqa.ASQS() > 0 && a.aqa.ACQS() > 0 && a.asq%pageSize == 0 && a.acq%pageSize == 0
 }
 

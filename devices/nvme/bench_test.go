@@ -37,11 +37,15 @@ func BenchmarkPoll(b *testing.B) {
 			w := &manualWorker{}
 			g := newGuest(b, rig{mode: Trap, backends: []block.Backend{benchBackends(b)[kind]}, workers: func() worker { return w }})
 			g.enable()
+			if kind == "mem" {
+				warm(b, g)
+			}
 			q := g.createQueue(1, 64)
 			data := g.alloc(32)
 			rnd := lcg(1)
 			src := w.list[0]
 			b.ReportAllocs()
+			b.ResetTimer()
 			for i := 0; i < b.N; i += 32 {
 				for k := range uint64(32) {
 					e := rw(spec.NVMRead, 1, rnd.next(benchSize/4096)*8, 8, data+k*pageSize, 0)

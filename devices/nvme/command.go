@@ -15,10 +15,17 @@ type command struct {
 	queue   *subQueue
 	ns      *namespace
 	request block.Request
+	plan    plan // of a command in a batch
 	result  spec.Status
 	pins    []dma.Pin // of the memory in request.Buffers, if the backend is asynchronous
 	counted bool      // by the gate of the namespace
 	next    *command  // in the list that holds it: done, waiting for room, or to be run
+}
+
+func newCommand() *command {
+	c := new(command)
+	c.request.Completer = c
+	return c
 }
 
 // CompleteBlock is called by a backend, from any goroutine.

@@ -34,12 +34,15 @@ type host struct {
 	changed    changedNamespaces
 	dropping   atomic.Bool // the queues are to be forgotten
 
+	arbitration atomic.Uint32 // the feature
+
 	admin    admin
 	features features
 	aer      asyncEvents
 	groups   []*group
 	watch    *doorbellWatch // mode Mmap
 	held     bool
+	weighted bool   // as CC.AMS says; changed while there are no queues
 	arrived  bool   // a state was loaded: its interrupts are still to be raised
 	shadow   shadow // changed while nobody runs the queues
 	reader   *dma.Reader
@@ -158,6 +161,7 @@ func (h *host) handle(r *request) {
 
 // enable follows CC.EN. What is not possible is a fatal status (Base 1.4, 3.1.5).
 func (h *host) enable(a adminConfig) {
+	h.weighted = a.cc.AMS() == spec.AMSWeighted
 	err := h.c.claimStorage()
 	if err != nil {
 		h.s.Logger().Error("the storage cannot be used", "err", err)

@@ -80,7 +80,7 @@ func New(cfg Config) (_ *Controller, err error) {
 			return nil, err
 		}
 	}
-	c.cap = spec.NewCap(uint16(cfg.QueueEntries-1), readyTimeout, 0, 0, 0, spec.CapCQR|spec.CapCSSNVM)
+	c.cap = spec.NewCap(uint16(cfg.QueueEntries-1), readyTimeout, 0, 0, 0, spec.CapCQR|spec.CapAMSWeighted|spec.CapCSSNVM)
 	c.smart.start = time.Now()
 	if err := c.newSpace(); err != nil {
 		return nil, err

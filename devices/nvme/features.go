@@ -48,7 +48,7 @@ const (
 // featureTable refers to functions that look into it, so it is made by one.
 func featureTable() *[256]feature {
 	return &[256]feature{
-		spec.FeatArbitration:         {caps: saveable, scope: spec.ScopeController, mask: 0xffffff07, number: unlimitedBurst},
+		spec.FeatArbitration:         {caps: saveable, scope: spec.ScopeController, mask: 0xffffff07, number: noBurstLimit, changed: (*host).arbitrate},
 		spec.FeatPowerManagement:     {caps: saveable, scope: spec.ScopeController, mask: 0xff, check: checkPower, changed: (*host).powerChanged, current: currentPower},
 		spec.FeatLBARange:            lbaRangeFeature,
 		spec.FeatTemperature:         temperatureFeature,
@@ -72,8 +72,6 @@ func featureTable() *[256]feature {
 
 const (
 	badField = spec.InvalidField | spec.StatusDNR
-
-	unlimitedBurst = 7 // of the arbitration burst: no limit
 )
 
 // features are the values that a client has given the features, and what follows of them.

@@ -9,18 +9,6 @@ import (
 	"vfiouser/engine"
 )
 
-const (
-	// maxBatch and maxBatchBytes bound what one queue gets done in one round, so
-	// that its neighbours and other devices have their turn.
-	maxBatch      = 32
-	maxBatchBytes = 1 << 20
-	// maxRoundBytes bounds a round over all queues, as a worker has other devices too.
-	maxRoundBytes = 4 << 20
-	// maxInflight bounds the commands that a backend has at one time: a reset waits for
-	// all of them.
-	maxInflight = 512
-)
-
 // group is the queues of one client that one worker polls: an engine.Source. The
 // worker owns everything in it while it is attached, else the control goroutine.
 type group struct {
@@ -35,7 +23,10 @@ type group struct {
 	cqs      []*compQueue
 	active   []*subQueue // those whose memory can be reached
 	first    int         // the one that is served first in the next round
-	left     int64       // bytes that may still be moved in this round
+	weighted bool        // arbitration is weighted round robin, else plain
+	levels   [priorities]level
+	left     int64 // bytes that may still be moved in this round
+	batch    batch
 	posted   []*compQueue
 	inflight uint32 // commands in flight of all queues
 	waiting  int    // completed commands that found no room
@@ -50,6 +41,7 @@ type group struct {
 
 func newGroup(h *host, w worker) *group {
 	g := &group{h: h, worker: w, reader: h.s.Memory().NewReader()}
+	g.batch.init()
 	g.done.wake = w.Wake
 	g.done.pushed = make(chan struct{}, 1)
 	h.c.subsystem.addGroup(g)
@@ -87,7 +79,7 @@ func (g *group) remove(q *compQueue) {
 	g.waiting -= q.waiting.len()
 	q.owner.Store(nil)
 	q.group = nil
-	g.active, g.first = nil, 0
+	g.forget()
 	g.gen = 0
 }
 
@@ -160,81 +152,6 @@ func (g *group) enter() {
 		g.translate()
 		g.gen = gen
 	}
-}
-
-// serveAll looks at all queues, beginning with the one whose turn it is.
-func (g *group) serveAll() (n int) {
-	g.left = maxRoundBytes
-	for range g.active {
-		q := g.active[g.first]
-		if tail := dma.Load32(q.door, 0); tail != q.head {
-			if g.left <= 0 {
-				return n
-			}
-			n += g.serve(q, tail)
-		}
-		g.turn()
-	}
-	if g.inflight >= maxInflight {
-		g.turn() // the same queue must not have every place that becomes free
-	}
-	return n
-}
-
-func (g *group) turn() {
-	if g.first++; g.first >= len(g.active) {
-		g.first = 0
-	}
-}
-
-// serve fetches and executes commands of a queue.
-func (g *group) serve(q *subQueue, tail uint32) int {
-	n := g.servable(q, tail)
-	enough := g.left - maxBatchBytes
-	cq := q.cq
-	for i := uint32(0); i < n; i++ {
-		from, to := q.entry(g.reader, q.head), cq.entry(g.reader, cq.tail)
-		if from == nil || to == nil || g.left <= enough {
-			return int(i)
-		}
-		cmd := q.command()
-		cmd.entry.Get(from)
-		q.head = q.next(q.head)
-		st, done := g.execute(q, cmd)
-		if !done {
-			// Its completion may already have come, and may need the room; the loop
-			// posts one entry for each command at most, so there is always enough.
-			continue
-		}
-		if !st.OK() {
-			g.h.logFailure(q.id, &cmd.entry, st)
-		}
-		if !cq.posted {
-			g.posted = append(g.posted, cq)
-		}
-		cq.post(to, q, cmd.entry.CID, st)
-	}
-	if q.event != nil && q.distance(q.eventAt, q.head) >= q.size/2 {
-		q.hush(q.head) // no trapped doorbell while we look at the queue anyway
-	}
-	return int(n)
-}
-
-// servable is the number of commands that can be fetched now.
-func (g *group) servable(q *subQueue, tail uint32) uint32 {
-	if tail >= q.size {
-		if tail != q.badTail {
-			q.badTail = tail
-			g.h.raise(eventInvalidTail, q.id)
-		}
-		return 0
-	}
-	q.badTail = tail
-	if q.cq.waiting.head != nil {
-		return 0 // what completed earlier comes first
-	}
-	n := min(q.distance(q.head, tail), maxBatch)
-	return min(n, q.cq.room(n), q.size-min(q.inflight, q.size), maxInflight-min(g.inflight, maxInflight))
 }
 
 // reap takes the commands that completed elsewhere.
@@ -339,6 +256,7 @@ func (g *group) Fault(v any, stack []byte) {
 	}
 	g.reader.Exit()
 	g.failed = true
+	g.batch.drop()
 	g.h.fault(v, stack)
 }
 
@@ -373,13 +291,14 @@ func (g *group) collect() {
 
 // translate finds the memory of all queues anew.
 func (g *group) translate() {
-	g.active, g.first = g.active[:0], 0
+	g.forget()
+	g.weighted = g.h.weighted
 	t := translator{r: g.reader, shadow: g.h.shadow, page: g.h.c.doorbells.page}
 	for _, cq := range g.cqs {
 		ok := t.translate(&cq.ring)
 		for _, q := range cq.sqs {
 			if t.translate(&q.ring) && ok {
-				g.active = append(g.active, q)
+				g.activate(q)
 			} else {
 				t.missing = true
 			}

@@ -250,12 +250,17 @@ func (g *guest) csts() spec.CSTS { return spec.CSTS(g.read32(spec.RegCSTS)) }
 // enable sets up the admin queue as a driver does.
 func (g *guest) enable() {
 	g.t.Helper()
+	g.enableAs(spec.NewCC(true, 0, 6, 4))
+}
+
+func (g *guest) enableAs(cc spec.CC) {
+	g.t.Helper()
 	q := g.newQueue(0, 32)
 	g.admin = q
 	g.write32(spec.RegAQA, uint32(spec.NewAQA(31, 31)))
 	g.write64(spec.RegASQ, q.sq)
 	g.write64(spec.RegACQ, q.cq)
-	g.write32(spec.RegCC, uint32(spec.NewCC(true, 0, 6, 4)))
+	g.write32(spec.RegCC, uint32(cc))
 	g.until("CSTS.RDY", func() bool { return g.csts().RDY() })
 }
 

@@ -71,6 +71,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		Serial:            serial,
 		Model:             model,
 		Firmware:          firmware,
+		RAB:               recommendedBurst,
 		MDTS:              uint8(bits.TrailingZeros(uint(c.cfg.MaxTransfer)) - pageShift),
 		ControllerID:      c.id(),
 		Version:           spec.Version1_4,

@@ -199,7 +199,7 @@ func TestFairShareOfARound(t *testing.T) {
 		q.put(rw(spec.NVMRead, 1, 0, 8, data, 0))
 	}
 	q.ringTail(0)
-	if n := w.poll(); n != maxBatch {
+	if n := w.poll(); n != maxBurst {
 		t.Errorf("%d commands in one round", n)
 	}
 	for w.poll() > 0 {

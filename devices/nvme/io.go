@@ -70,15 +70,14 @@ func (c *Controller) prepare(cmd *command) (plan, spec.Status) {
 	return planData, spec.Success
 }
 
-// execute carries out the command that q.command gave. done means that st is its
-// result; otherwise it is in flight and comes back through the done list.
-func (g *group) execute(q *subQueue, cmd *command) (st spec.Status, done bool) {
-	p, st := g.h.c.prepare(cmd)
-	if st != spec.Success {
-		return st, true
+// execute carries out command i of the batch, cmd. done means that st is its result;
+// otherwise it is in flight and comes back through the done list.
+func (g *group) execute(i int, cmd *command) (st spec.Status, done bool) {
+	if cmd.result != spec.Success {
+		return cmd.result, true
 	}
 	r := &cmd.request
-	g.left -= r.Length
+	p := cmd.plan
 	switch p {
 	case planData:
 		prot := dma.ProtWrite
@@ -98,8 +97,7 @@ func (g *group) execute(q *subQueue, cmd *command) (st spec.Status, done bool) {
 		p = planSlow
 	}
 	if p == planSlow {
-		q.start()
-		g.inflight++
+		g.leave(i)
 		g.h.couriers.run(cmd)
 		return 0, false
 	}
@@ -110,17 +108,14 @@ func (g *group) execute(q *subQueue, cmd *command) (st spec.Status, done bool) {
 		}
 		return spec.Success, true
 	}
-	q.start()
-	g.inflight++
 	cmd.ns.gate.begin()
 	cmd.counted = true
 	ended, err := cmd.ns.backend.Submit(r)
 	if !ended {
+		g.leave(i)
 		return 0, false
 	}
 	cmd.giveUp()
-	g.inflight--
-	q.end(cmd)
 	if err != nil {
 		return g.h.outcome(r.Op, err), true
 	}

@@ -31,12 +31,15 @@ type messenger struct {
 // reset waits for all of them.
 const maxFetched = 128
 
+// maxFeed is the number of entries that go with one message.
+const maxFeed = 32
+
 // feeder is the goroutine of one submission queue.
 type feeder struct {
 	m      *messenger
 	q      *subQueue
 	kicked chan struct{}
-	buf    [maxBatch * spec.SubmissionEntrySize]byte
+	buf    [maxFeed * spec.SubmissionEntrySize]byte
 	stats  ioStats
 }
 
@@ -151,7 +154,7 @@ func (f *feeder) step() bool {
 		return false
 	}
 	q.badTail = tail
-	n := min(q.distance(q.head, tail), q.size-q.head, maxBatch, f.room())
+	n := min(q.distance(q.head, tail), q.size-q.head, maxFeed, f.room())
 	if n == 0 {
 		return false // the poster kicks
 	}
@@ -178,8 +181,8 @@ func (f *feeder) room() uint32 {
 func (f *feeder) begin(entry []byte) {
 	q, h := f.q, f.m.h
 	q.mu.Lock()
-	cmd := q.command()
-	q.start()
+	cmd := q.take()
+	q.inflight++
 	q.head = q.next(q.head)
 	q.mu.Unlock()
 	f.m.inflight.Add(1)
@@ -236,7 +239,7 @@ func (p *poster) step() bool {
 	if !p.look() {
 		return false
 	}
-	n := min(q.size-1-q.used, q.size-q.tail, maxBatch)
+	n := min(q.size-1-q.used, q.size-q.tail, maxFeed)
 	if n == 0 || q.waiting.head == nil {
 		return p.await(pin)
 	}

@@ -32,9 +32,10 @@ type allocation struct {
 // view when they change. Only what Write Uncorrectable has marked changes.
 type namespace struct {
 	*allocation
-	info   block.Info
-	shift  uint8  // a logical block has 1 << shift bytes
-	blocks uint64 // size in logical blocks
+	info     block.Info
+	prefetch block.Prefetcher // of the backend; nil without
+	shift    uint8            // a logical block has 1 << shift bytes
+	blocks   uint64           // size in logical blocks
 
 	bad []extent // blocks that cannot be read, ascending and apart: of uncorrectable
 	// readable is how many blocks from 0 on need no closer look than their number.
@@ -67,6 +68,7 @@ func (s *Subsystem) newNamespace(id uint32, n Namespace) (*namespace, error) {
 // has now.
 func (a *allocation) newView(shift uint8) *namespace {
 	ns := &namespace{allocation: a, info: a.backend.Info(), shift: shift}
+	ns.prefetch, _ = a.backend.(block.Prefetcher)
 	ns.blocks = uint64(a.backend.Size()) >> shift
 	ns.cleanTo()
 	return ns

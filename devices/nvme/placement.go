@@ -9,8 +9,12 @@ import (
 // control goroutine's.
 
 // groupFor chooses the worker for a new completion queue: the least loaded one, and if
-// the client is there already, the one with the fewest of its queues.
+// the client is there already, the one with the fewest of its queues. Weights and priorities
+// hold among the queues of one worker, so a client that asked for them gets one.
 func (h *host) groupFor() *group {
+	if h.weighted && len(h.groups) > 0 {
+		return h.groups[0]
+	}
 	w := h.pick()
 	var least *group
 	for _, g := range h.groups {

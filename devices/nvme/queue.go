@@ -94,9 +94,11 @@ func (r *ring) entry(reader *dma.Reader, i uint32) []byte {
 // read by others than the owner of its completion queue.
 type subQueue struct {
 	ring
-	cq      *compQueue
-	head    uint32 // next entry to fetch
-	badTail uint32 // last invalid tail that was reported; none is size or above otherwise
+	cq       *compQueue
+	priority priority // QPRIO
+	head     uint32   // next entry to fetch
+	fetched  uint32   // commands in the batch of the group
+	badTail  uint32   // last invalid tail that was reported; none is size or above otherwise
 
 	mu       sync.Mutex // of head and what follows, while a messenger runs the queue
 	free     []*command
@@ -114,22 +116,16 @@ func newSubQueue(h *host, id uint16, size uint32, base uint64, cq *compQueue) *s
 	}
 }
 
-// command gives the command that the next entry is read into. It stays free until
-// start is called.
-func (q *subQueue) command() *command {
+// take gives a command that is not in use.
+func (q *subQueue) take() *command {
 	if n := len(q.free); n > 0 {
-		return q.free[n-1]
+		c := q.free[n-1]
+		q.free = q.free[:n-1]
+		return c
 	}
-	c := &command{queue: q}
-	c.request.Completer = c
-	q.free = append(q.free, c)
+	c := newCommand()
+	c.queue = q
 	return c
-}
-
-// start takes c, which command gave, out of the free ones.
-func (q *subQueue) start() {
-	q.free = q.free[:len(q.free)-1]
-	q.inflight++
 }
 
 // end puts a command back.
@@ -154,11 +150,12 @@ func (q *subQueue) outcome(op block.Op, err error) spec.Status {
 // submission queues attached to it as well.
 type compQueue struct {
 	ring
-	h     *host
-	head  uint32 // as the host said last
-	tail  uint32 // next entry to post
-	used  uint32 // entries posted and not yet consumed, as far as known
-	phase uint64 // of the entries to post: 0, or 1 in the place of the phase tag
+	h        *host
+	head     uint32 // as the host said last
+	tail     uint32 // next entry to post
+	used     uint32 // entries posted and not yet consumed, as far as known
+	reserved uint32 // entries that the batch of the group may need
+	phase    uint64 // of the entries to post: 0, or 1 in the place of the phase tag
 
 	vector    uint16
 	interrupt bool // IEN
@@ -216,6 +213,14 @@ func (q *compQueue) room(n uint32) uint32 {
 		q.hush(q.head)
 	}
 	return q.size - 1 - q.used
+}
+
+// place is the entry k places behind the tail.
+func (q *compQueue) place(k uint32) uint32 {
+	if k += q.tail; k >= q.size {
+		return k - q.size
+	}
+	return k
 }
 
 // consume takes the head that the host has written: it must lie between the old one

@@ -45,6 +45,9 @@ func (h *host) createSQ(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	}
 	cq := h.cqs[cqid].Load()
 	q := newSubQueue(h, id, size, e.PRP1, cq)
+	if h.weighted { // else the field is ignored
+		q.priority = priority(e.CDW11 >> 1 & 3)
+	}
 	h.c.doorbells.clear(q.doorbell)
 	h.change(cq, func() { cq.sqs = append(cq.sqs, q) })
 	h.sqs[id].Store(q)

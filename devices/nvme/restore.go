@@ -72,7 +72,7 @@ func (h *host) checkQueues(st *driveState) error {
 	}
 	a := st.Admin
 	if !adminPossible(adminConfig{spec.CC(st.Registers.CC), spec.AQA(st.Registers.AQA), st.Registers.ASQ, st.Registers.ACQ}) ||
-		a.SQ.ID != 0 || a.CQ.ID != 0 || a.SQ.CQ != 0 || len(a.CQ.Waiting) > 0 || a.CQ.Vector != 0 {
+		a.SQ.ID != 0 || a.CQ.ID != 0 || a.SQ.CQ != 0 || a.SQ.Priority != 0 || len(a.CQ.Waiting) > 0 || a.CQ.Vector != 0 {
 		return stateError("impossible admin queues")
 	}
 	if len(a.Unposted) > int(a.SQ.Size)+maxAsyncEvents {
@@ -89,7 +89,7 @@ func (h *host) checkQueues(st *driveState) error {
 	}
 	for i := range st.SQs {
 		q := &st.SQs[i]
-		if !h.validID(q.ID) || sqs[q.ID] != nil || !h.validSize(q.Size) || q.CQ == 0 || cqs[q.CQ] == nil {
+		if !h.validID(q.ID) || sqs[q.ID] != nil || !h.validSize(q.Size) || q.CQ == 0 || q.Priority >= uint8(priorities) || cqs[q.CQ] == nil {
 			return stateError("submission queue %+v", *q)
 		}
 		sqs[q.ID] = q
@@ -142,6 +142,7 @@ func (h *host) apply(st *driveState) {
 	if st.Shadow != nil {
 		h.shadow = shadow{set: true, doorbell: st.Shadow.Doorbells, events: st.Shadow.Events}
 	}
+	h.weighted = spec.CC(st.Registers.CC).AMS() == spec.AMSWeighted
 	if st.Admin != nil {
 		h.applyAdmin(st)
 		for i := range st.CQs {
@@ -224,15 +225,15 @@ func (h *host) applyCQ(st *compQueueState, sqs []subQueueState) {
 	for i := range sqs {
 		if s := &sqs[i]; s.CQ == st.ID {
 			sq := newSubQueue(h, s.ID, s.Size, s.Base, q)
-			sq.head = s.Head
+			sq.head, sq.priority = s.Head, priority(s.Priority)
 			q.sqs = append(q.sqs, sq)
 			byID[s.ID] = sq
 		}
 	}
 	for _, r := range st.Waiting {
 		sq := byID[r.SQ]
-		c := sq.command()
-		sq.start()
+		c := sq.take()
+		sq.inflight++
 		c.entry = spec.SubmissionEntry{CID: r.CID}
 		c.result = r.status()
 		q.waiting.add(c)

@@ -66,7 +66,7 @@ func TestEnableRefusesWhatTheRegistersDoNotAllow(t *testing.T) {
 	}{
 		{"page size", spec.NewCC(true, 1, 6, 4), spec.NewAQA(31, 31), guestBase, guestBase},
 		{"command set", good | 7<<4, spec.NewAQA(31, 31), guestBase, guestBase},
-		{"arbitration", good | 1<<11, spec.NewAQA(31, 31), guestBase, guestBase},
+		{"arbitration", good | 2<<11, spec.NewAQA(31, 31), guestBase, guestBase},
 		{"submission queue of one entry", good, spec.NewAQA(0, 31), guestBase, guestBase},
 		{"completion queue of one entry", good, spec.NewAQA(31, 0), guestBase, guestBase},
 		{"submission queue not aligned", good, spec.NewAQA(31, 31), guestBase + 64, guestBase},

@@ -97,6 +97,8 @@ type subQueueState struct {
 	Size   uint32
 	Base   uint64
 	Head   uint32
+	// Priority is QPRIO.
+	Priority uint8 `json:",omitempty"`
 }
 
 // resultState is a completion that is not posted.
@@ -191,7 +193,7 @@ func (q *compQueue) state() compQueueState {
 }
 
 func (q *subQueue) state() subQueueState {
-	return subQueueState{ID: q.id, CQ: q.cq.id, Size: q.size, Base: q.base, Head: q.head}
+	return subQueueState{ID: q.id, CQ: q.cq.id, Size: q.size, Base: q.base, Head: q.head, Priority: uint8(q.priority)}
 }
 
 // status is the status as a queue has it.

@@ -37,9 +37,11 @@ type Cap uint64
 
 // Fields of CAP that are single bits or sets.
 const (
-	CapCQR    Cap = 1 << 16 // queues must be physically contiguous
-	CapNSSRS  Cap = 1 << 36 // subsystem reset supported
-	CapCSSNVM Cap = 1 << 37 // NVM command set
+	CapCQR Cap = 1 << 16 // queues must be physically contiguous
+	// CapAMSWeighted: weighted round robin with urgent priority class is supported.
+	CapAMSWeighted Cap = 1 << 17
+	CapNSSRS       Cap = 1 << 36 // subsystem reset supported
+	CapCSSNVM      Cap = 1 << 37 // NVM command set
 
 	CapCSSAll  Cap = 1 << 43 // I/O command sets by CC.CSS = CSSAll
 	CapCSSNone Cap = 1 << 44 // no I/O command set: admin commands only
@@ -93,6 +95,7 @@ const (
 	CSSAdminOnly = 7
 
 	AMSRoundRobin = 0
+	AMSWeighted   = 1 // weighted round robin with urgent priority class
 
 	ShutdownNone   = 0
 	ShutdownNormal = 1

@@ -1,0 +1,137 @@
+package nvme
+
+import (
+	"vfiouser/block"
+	"vfiouser/devices/nvme/spec"
+)
+
+const (
+	// maxBurst and maxBurstBytes bound what one queue gets done in its turn, so that its
+	// neighbours and other devices have theirs.
+	maxBurst      = 64
+	maxBurstBytes = 1 << 20
+	// maxRoundBytes bounds a round over all queues, as a worker has other devices too.
+	maxRoundBytes = 4 << 20
+	// maxInflight bounds the commands that a backend has at one time: a reset waits for
+	// all of them.
+	maxInflight = 512
+	// batchSize is the number of commands, of any queues, that are fetched before the first
+	// of them is executed.
+	batchSize = 32
+)
+
+// batch holds commands that were fetched and checked, in the order in which they are to be
+// executed. To look at several before the first is executed lets the processor fetch
+// the blocks of one while those of another are copied. It is empty outside of a poll.
+type batch struct {
+	n    int
+	cmds [batchSize]*command // all there; one that goes its own way is replaced
+}
+
+func (b *batch) init() {
+	for i := range b.cmds {
+		b.cmds[i] = newCommand()
+	}
+}
+
+// drop empties the batch of a group that has failed.
+func (b *batch) drop() {
+	for _, c := range b.cmds[:b.n] {
+		c.giveUp()
+	}
+	b.n = 0
+}
+
+// fetch takes up to limit commands from a queue, as many as there are and as can be
+// completed. A full batch is executed.
+func (g *group) fetch(q *subQueue, tail, limit uint32) (fetched uint32) {
+	n := min(g.servable(q, tail), limit)
+	left := int64(maxBurstBytes)
+	cq := q.cq
+	for fetched < n && left > 0 {
+		from := q.entry(g.reader, q.head)
+		if from == nil || cq.mem == nil && cq.entry(g.reader, cq.place(cq.reserved)) == nil {
+			break
+		}
+		cmd := g.batch.cmds[g.batch.n]
+		cmd.queue = q
+		cmd.entry.Get(from)
+		q.head = q.next(q.head)
+		q.fetched++
+		cq.reserved++
+		fetched++
+		cmd.plan, cmd.result = g.h.c.prepare(cmd)
+		left -= cmd.request.Length
+		g.left -= cmd.request.Length
+		if g.batch.n++; g.batch.n == batchSize {
+			g.run()
+		}
+	}
+	if q.event != nil && q.distance(q.eventAt, q.head) >= q.size/2 {
+		q.hush(q.head) // no trapped doorbell while we look at the queue anyway
+	}
+	return fetched
+}
+
+// servable is the number of commands that can be fetched now.
+func (g *group) servable(q *subQueue, tail uint32) uint32 {
+	if tail >= q.size {
+		if tail != q.badTail {
+			q.badTail = tail
+			g.h.raise(eventInvalidTail, q.id)
+		}
+		return 0
+	}
+	q.badTail = tail
+	cq := q.cq
+	if cq.waiting.head != nil {
+		return 0 // what completed earlier comes first
+	}
+	n := min(q.distance(q.head, tail), maxBurst)
+	room := cq.room(n + cq.reserved)
+	mine, all := q.inflight+q.fetched, g.inflight+uint32(g.batch.n)
+	return min(n, room-min(cq.reserved, room), q.size-min(mine, q.size), maxInflight-min(all, maxInflight))
+}
+
+// run executes the batch.
+func (g *group) run() {
+	n := g.batch.n
+	for i := range n {
+		if i+1 < n {
+			g.batch.cmds[i+1].prefetch()
+		}
+		cmd := g.batch.cmds[i]
+		q := cmd.queue
+		cq := q.cq
+		q.fetched, cq.reserved = 0, 0 // nobody fetches before the batch is empty
+		st, done := g.execute(i, cmd)
+		if !done {
+			// Its completion may already have come, and may need the room; the loop posts
+			// one entry for each command at most, so there is always enough.
+			continue
+		}
+		if !st.OK() {
+			g.h.logFailure(q.id, &cmd.entry, st)
+		}
+		if !cq.posted {
+			g.posted = append(g.posted, cq)
+		}
+		cq.post(cq.entry(g.reader, cq.tail), q, cmd.entry.CID, st)
+	}
+	g.batch.n = 0
+}
+
+// prefetch has the processor fetch the blocks that the command will read or write.
+func (c *command) prefetch() {
+	if c.plan == planData && c.result == spec.Success && c.ns.prefetch != nil {
+		c.ns.prefetch.Prefetch(c.request.Offset, c.request.Op == block.Write)
+	}
+}
+
+// leave gives command i of the batch to its queue, as it completes later.
+func (g *group) leave(i int) {
+	q := g.batch.cmds[i].queue
+	q.inflight++
+	g.inflight++
+	g.batch.cmds[i] = q.take()
+}
