@@ -50,8 +50,11 @@ const (
 	ONCSCopy               = 1 << 8
 )
 
-// OCFSFormat0 says that Copy takes source ranges of format 0.
-const OCFSFormat0 = 1 << 0
+// Formats of the source ranges of Copy, in OCFS.
+const (
+	OCFSFormat0 = 1 << 0
+	OCFSFormat1 = 1 << 1
+)
 
 // Bits of VWC.
 const (
@@ -70,6 +73,7 @@ const (
 const (
 	SGLSSupported      = 1 << 0  // in I/O commands, without alignment
 	SGLSLongerThanData = 1 << 18 // an SGL may describe more than the data
+	SGLSMetadata       = 1 << 19 // metadata may have an SGL
 )
 
 // Bits of IdentifyController.CMIC.

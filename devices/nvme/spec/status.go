@@ -84,9 +84,13 @@ const (
 const (
 	WriteFault          Status = SCTMedia<<8 | 0x80
 	UnrecoveredRead     Status = SCTMedia<<8 | 0x81
+	GuardCheck          Status = SCTMedia<<8 | 0x82
+	AppTagCheck         Status = SCTMedia<<8 | 0x83
+	RefTagCheck         Status = SCTMedia<<8 | 0x84
 	CompareFailure      Status = SCTMedia<<8 | 0x85
 	AccessDenied        Status = SCTMedia<<8 | 0x86
 	DeallocatedOrUnread Status = SCTMedia<<8 | 0x87
+	StorageTagCheck     Status = SCTMedia<<8 | 0x88
 )
 
 // OK says whether the command succeeded.
@@ -177,7 +181,11 @@ var statusNames = map[Status]string{
 	CommandSizeLimitsExceeded:     "command size limits exceeded",
 	WriteFault:                    "write fault",
 	UnrecoveredRead:               "unrecovered read error",
+	GuardCheck:                    "end-to-end guard check error",
+	AppTagCheck:                   "end-to-end application tag check error",
+	RefTagCheck:                   "end-to-end reference tag check error",
 	CompareFailure:                "compare failure",
 	AccessDenied:                  "access denied",
 	DeallocatedOrUnread:           "deallocated or unwritten logical block",
+	StorageTagCheck:               "end-to-end storage tag check error",
 }
