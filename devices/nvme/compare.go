@@ -16,8 +16,11 @@ func (c *Controller) prepareCompare(cmd *command) (plan, spec.Status) {
 	if st := c.locate(cmd); !st.OK() {
 		return 0, st
 	}
-	if cmd.ns.bytes(uint64(cmd.entry.Blocks())) > int64(c.cfg.MaxTransfer) {
+	if cmd.ns.transferSize(&cmd.entry, uint64(cmd.entry.Blocks())) > int64(c.cfg.MaxTransfer) {
 		return 0, spec.InvalidField | spec.StatusDNR
+	}
+	if st := cmd.ns.protection.admits(&cmd.entry); !st.OK() {
+		return 0, st
 	}
 	return planSlow, c.checkReadable(cmd)
 }
@@ -26,6 +29,9 @@ func (c *Controller) prepareCompare(cmd *command) (plan, spec.Status) {
 // so the transfer size does not limit it.
 func (c *Controller) prepareVerify(cmd *command) (plan, spec.Status) {
 	if st := c.locate(cmd); !st.OK() {
+		return 0, st
+	}
+	if st := cmd.ns.protection.admits(&cmd.entry); !st.OK() {
 		return 0, st
 	}
 	return planSlow, c.checkReadable(cmd)

@@ -89,6 +89,23 @@ type Namespace struct {
 	Backend block.Backend
 	// BlockSize is the logical block size: 512, which is what 0 means, or 4096.
 	BlockSize int
+	// Metadata is the size of each block's metadata in bytes: 0, 8, 16 or 64. It is
+	// stored behind the blocks, so the backend holds fewer of them, and begins as an
+	// image without it does. A block and its metadata are two writes: a power cut
+	// between them, before a flush, leaves one of them old, which protection tells.
+	Metadata int
+	// Extended: metadata is transferred at the end of each block, else in a buffer of
+	// its own.
+	Extended bool
+	// Protection is the type of the protection information, 1 to 3, in the last bytes of
+	// the metadata; 0: there is none.
+	Protection int
+	// Guard is the size of its guard in bits: 16, which is what 0 means, or 64, which
+	// takes blocks of 4096 bytes and metadata of at least 16.
+	Guard int
+	// StorageTag is the size of its storage tag in bits: 0, or 16 where the metadata is
+	// nothing else.
+	StorageTag int
 }
 
 // ErrConfig is found by errors.Is in every error of New.

@@ -57,7 +57,7 @@ func cutShort(err error) error { return fmt.Errorf("%w: stream is cut: %w", ErrS
 func (m *mover) saveContents(w io.Writer, ns *namespace) error {
 	buf := make([]byte, contentsOffset+contentsSize)
 	zeroes := make([]byte, contentsSize)
-	size := int64(ns.blocks << ns.shift)
+	size := ns.stored()
 	for off := int64(0); off < size; off += contentsSize {
 		if err := m.h.s.Context().Err(); err != nil {
 			return err // zeroes are not written, so no Write tells
@@ -80,7 +80,7 @@ func (m *mover) saveContents(w io.Writer, ns *namespace) error {
 
 // loadContents replaces the contents of a namespace.
 func (m *mover) loadContents(r io.Reader, ns *namespace) error {
-	size := uint64(ns.blocks << ns.shift)
+	size := uint64(ns.stored())
 	submit := func(op block.Op, off, n uint64, data ...[]byte) error {
 		st := m.data.submit(ns, block.Request{Op: op, Offset: int64(off), Length: int64(n), Buffers: data})
 		if !st.OK() {

@@ -33,10 +33,12 @@ type Controller struct {
 
 	// writeThrough: the host has disabled the volatile write cache.
 	writeThrough atomic.Bool
-	commands     [256]adminCommand
-	features     *[256]feature
-	saved        featureValues // of the control goroutine of the attached client
-	host         *host         // reactor only; nil without a client
+	// extendedFormats: the host has enabled them (Host Behavior Support, LBAFEE).
+	extendedFormats atomic.Bool
+	commands        [256]adminCommand
+	features        *[256]feature
+	saved           featureValues // of the control goroutine of the attached client
+	host            *host         // reactor only; nil without a client
 
 	mu     sync.Mutex
 	closed bool

@@ -12,33 +12,32 @@ const maxCopyRanges = pageSize / spec.CopyRangeSize
 // many as a transfer, so that all are read before the first is written.
 func (c *Controller) maxCopy(ns *namespace) uint64 { return uint64(c.cfg.MaxTransfer) >> ns.shift }
 
-// prepareCopy is Copy (NVM command set 1.0, 3.2.2) with source ranges of format 0.
+// prepareCopy is Copy (NVM command set 1.0, 3.2.2) with source ranges of format 0, or 1,
+// which guards of 64 bits need.
 func (c *Controller) prepareCopy(cmd *command) (plan, spec.Status) {
-	ns := c.namespace(cmd.entry.NSID)
+	ns, kind := c.served(cmd.entry.NSID), cmd.entry.CopyFormat()
 	switch {
 	case ns == nil:
 		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
-	case cmd.entry.CopyFormat() != 0:
+	case kind > 1:
 		return 0, spec.InvalidField | spec.StatusDNR
+	case ns.protection.kind != 0 && (kind == 1) != (ns.protection.guard == spec.Guard64):
+		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
 	case cmd.entry.CopyRanges() > maxCopyRanges:
 		return 0, spec.CommandSizeLimitsExceeded | spec.StatusDNR
 	case ns.info.ReadOnly:
 		return 0, spec.NamespaceWriteProtected | spec.StatusDNR
 	}
 	cmd.ns = ns
-	return planSlow, spec.Success
+	return planSlow, ns.protection.admits(&cmd.entry)
 }
 
 // copy reads all ranges and then writes them with one request, so that source and
 // destination may overlap, and a failure leaves the destination as it was.
 func (c *courier) copy(cmd *command) spec.Status {
-	list := make([]byte, cmd.entry.CopyRanges()*spec.CopyRangeSize)
-	if st := c.fromHost(&cmd.entry, list); !st.OK() {
+	ranges, st := c.copyRanges(cmd)
+	if !st.OK() {
 		return st
-	}
-	ranges := make([]spec.CopyRange, cmd.entry.CopyRanges())
-	for i := range ranges {
-		ranges[i].Get(list[i*spec.CopyRangeSize:])
 	}
 	if st := c.pass(cmd); !st.OK() {
 		return st
@@ -66,6 +65,23 @@ func (c *courier) copy(cmd *command) spec.Status {
 		Op: block.Write, Offset: ns.bytes(cmd.entry.LBA()), Length: int64(len(data)), Buffers: [][]byte{data},
 		FUA: cmd.entry.CDW12&spec.RWForceUnit != 0 || c.h.c.writeThrough.Load(),
 	})
+}
+
+// copyRanges takes the source ranges from the host.
+func (c *courier) copyRanges(cmd *command) ([]spec.CopyRange, spec.Status) {
+	ranges, size := make([]spec.CopyRange, cmd.entry.CopyRanges()), spec.CopyRangeSize
+	get := (*spec.CopyRange).Get
+	if cmd.entry.CopyFormat() == 1 {
+		size, get = spec.CopyRange64Size, (*spec.CopyRange).Get64
+	}
+	list := make([]byte, len(ranges)*size)
+	if st := c.fromHost(&cmd.entry, list); !st.OK() {
+		return nil, st
+	}
+	for i := range ranges {
+		get(&ranges[i], list[i*size:])
+	}
+	return ranges, spec.Success
 }
 
 // checkCopy returns the number of blocks to copy.

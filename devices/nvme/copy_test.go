@@ -110,7 +110,7 @@ func TestCopyRefusals(t *testing.T) {
 		}{
 			{"no namespace", func(e *spec.SubmissionEntry) { e.NSID = 2 }, 8, one, spec.InvalidNamespaceOrFormat, 8},
 			{"all namespaces", func(e *spec.SubmissionEntry) { e.NSID = spec.BroadcastNSID }, 8, one, spec.InvalidNamespaceOrFormat, 8},
-			{"format 1", func(e *spec.SubmissionEntry) { e.CDW12 |= 1 << 8 }, 8, one, spec.InvalidField, 8},
+			{"format 2", func(e *spec.SubmissionEntry) { e.CDW12 |= 2 << 8 }, 8, one, spec.InvalidField, 8},
 			{"format 15", func(e *spec.SubmissionEntry) { e.CDW12 |= 15 << 8 }, 8, one, spec.InvalidField, 8},
 			{"fused", func(e *spec.SubmissionEntry) { e.Flags = 1 }, 8, one, spec.InvalidField, 8},
 			{"a range too many", func(e *spec.SubmissionEntry) { e.CDW12 += maxCopyRanges }, 8, one, spec.CommandSizeLimitsExceeded, 8},

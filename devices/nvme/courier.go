@@ -90,6 +90,8 @@ type courier struct {
 	bounce []byte
 	piece  []byte     // of blocks that do not go to the host, see inspect
 	ended  chan error // a request's result
+	units  []byte     // of stored metadata
+	mixed  []byte     // extended blocks
 	passed *gate      // that the command being executed has passed
 }
 
@@ -132,6 +134,9 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 
 // run carries out a command that was checked.
 func (c *courier) run(cmd *command) spec.Status {
+	if run := metadataCommand(cmd.entry.Opcode); run != nil && cmd.ns.protection.metadata > 0 {
+		return run(c, cmd)
+	}
 	switch cmd.entry.Opcode {
 	case spec.NVMRead, spec.NVMWrite:
 		return c.transfer(cmd)
@@ -237,8 +242,7 @@ func (c *courier) datasetManagement(cmd *command) spec.Status {
 		if c.h.abandoned() {
 			return spec.AbortSQDeletion
 		}
-		st := c.submit(ns, block.Request{Op: block.Discard, Offset: int64(r.LBA << ns.shift), Length: int64(r.Blocks) << ns.shift})
-		if !st.OK() {
+		if st := c.deallocate(ns, r.LBA, uint64(r.Blocks)); !st.OK() {
 			return st
 		}
 	}

@@ -64,7 +64,7 @@ func featureTable() *[256]feature {
 		spec.FeatKeepAlive:           {caps: changeable, scope: spec.ScopeController, mask: 0xffffffff, check: checkKeepAlive, apply: applyKeepAlive, changed: (*host).restartKeepAlive},
 		spec.FeatHostThermal:         {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xffffffff, check: checkHostThermal, changed: (*host).throttle},
 		spec.FeatNonOperationalPower: {caps: saveable, scope: spec.ScopeController, mask: 1},
-		spec.FeatHostBehavior:        {caps: changeable, scope: spec.ScopeController, size: spec.HostBehaviorSize, check: checkHostBehavior},
+		spec.FeatHostBehavior:        {caps: changeable, scope: spec.ScopeController, size: spec.HostBehaviorSize, check: checkHostBehavior, changed: (*host).hostBehaviorChanged},
 		spec.FeatProgressMarker:      {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xff},
 		spec.FeatHostIdentifier:      hostIdentifierFeature,
 	}

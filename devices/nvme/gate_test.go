@@ -83,9 +83,9 @@ func TestCommandThatWaitedSeesTheNewView(t *testing.T) {
 		want spec.Status
 	}{
 		{"gone", spec.NVMRead, func(s *Subsystem, ns *namespace) { s.replace(ns, nil) }, spec.InvalidNamespaceOrFormat | spec.StatusDNR},
-		{"smaller blocks", spec.NVMRead, func(s *Subsystem, ns *namespace) { s.replace(ns, ns.newView(9)) }, spec.Success},
-		{"larger blocks, out of range", spec.NVMWrite, func(s *Subsystem, ns *namespace) { s.replace(ns, ns.newView(12)) }, spec.LBAOutOfRange | spec.StatusDNR},
-		{"compare", spec.NVMCompare, func(s *Subsystem, ns *namespace) { s.replace(ns, ns.newView(12)) }, spec.LBAOutOfRange | spec.StatusDNR},
+		{"smaller blocks", spec.NVMRead, func(s *Subsystem, ns *namespace) { s.replace(ns, ns.newView(format{})) }, spec.Success},
+		{"larger blocks, out of range", spec.NVMWrite, func(s *Subsystem, ns *namespace) { s.replace(ns, ns.newView(format{index: 1})) }, spec.LBAOutOfRange | spec.StatusDNR},
+		{"compare", spec.NVMCompare, func(s *Subsystem, ns *namespace) { s.replace(ns, ns.newView(format{index: 1})) }, spec.LBAOutOfRange | spec.StatusDNR},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := newGuest(t, rig{backends: []block.Backend{memory(t, 1<<20)}})

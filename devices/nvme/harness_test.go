@@ -63,6 +63,7 @@ type rig struct {
 	byMsg    bool
 	backends []block.Backend
 	blocks   int
+	formats  []format // of the namespaces, nil: without metadata
 	queues   int
 	mdts     int
 	workers  func() worker // nil: an engine's
@@ -102,8 +103,13 @@ func newController(t testing.TB, r *rig) *Controller {
 		r.backends = []block.Backend{memory(t, 64<<20)}
 	}
 	cfg := Config{Doorbells: r.mode, Serial: "test", Queues: r.queues, MaxTransfer: r.mdts}
-	for _, b := range r.backends {
-		cfg.Namespaces = append(cfg.Namespaces, Namespace{Backend: b, BlockSize: r.blocks})
+	for i, b := range r.backends {
+		n := Namespace{BlockSize: r.blocks}
+		if r.formats != nil {
+			n = r.formats[i].configuration()
+		}
+		n.Backend = b
+		cfg.Namespaces = append(cfg.Namespaces, n)
 	}
 	c, err := New(cfg)
 	if err != nil {

@@ -99,6 +99,12 @@ func checkHostBehavior(h *host, _ uint32, v featureValue) spec.Status {
 	return spec.Success
 }
 
+func (h *host) hostBehaviorChanged() {
+	var b spec.HostBehavior
+	b.Get(h.value(spec.FeatHostBehavior, 0).Data)
+	h.c.extendedFormats.Store(b.ExtendedLBAFormats)
+}
+
 const extendedHostID = 1 << 0 // EXHID of feature 81h
 
 // hostIdentifierFeature has 8 bytes, or 16 with EXHID (Base 2.0, 5.27.1.25).

@@ -50,7 +50,12 @@ func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) spec.St
 		c.subsystem.identifiers(ns).Put(b)
 	case spec.CNSIndependentNamespace:
 		(&spec.IndependentNamespace{NSTAT: 1}).Put(b)
-	case spec.CNSCommandSetNamespace, spec.CNSCommandSetController:
+	case spec.CNSCommandSetNamespace:
+		if csi != 0 {
+			return spec.InvalidField | spec.StatusDNR
+		}
+		ns.identifyNVM().Put(b)
+	case spec.CNSCommandSetController:
 		// All fields of the NVM command set are optional, 0 is "not reported".
 		if csi != 0 {
 			return spec.InvalidField | spec.StatusDNR
@@ -76,7 +81,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		ControllerID:      c.id(),
 		Version:           spec.Version1_4,
 		ControllerType:    1,
-		CTRATT:            spec.CTRATTExtendedHostID | spec.CTRATTNonOperationalPS,
+		CTRATT:            spec.CTRATTExtendedHostID | spec.CTRATTNonOperationalPS | spec.CTRATTExtendedLBAFormats,
 		APSTA:             1,
 		KAS:               uint16(keepAliveUnit / (100 * time.Millisecond)),
 		HCTMA:             1,
@@ -95,9 +100,9 @@ func (h *host) identifyController() *spec.IdentifyController {
 		Namespaces:        MaxNamespaces,
 		ONCS: spec.ONCSCompare | spec.ONCSWriteUncorrectable | spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures |
 			spec.ONCSTimestamp | spec.ONCSVerify | spec.ONCSCopy,
-		OCFS:   spec.OCFSFormat0,
+		OCFS:   spec.OCFSFormat0 | spec.OCFSFormat1,
 		VWC:    spec.VWCFlushBroadcast,
-		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData,
+		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData | spec.SGLSMetadata,
 		SubNQN: nqn(serial),
 	}
 	id.NPSS = uint8(copy(id.PowerStates[:], powerStates) - 1)

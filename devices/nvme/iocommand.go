@@ -42,7 +42,7 @@ func (c *Controller) prepareFlush(cmd *command) (plan, spec.Status) {
 	if cmd.entry.NSID == spec.BroadcastNSID { // VWC bits 2:1
 		return planSlow, spec.Success
 	}
-	cmd.ns = c.namespace(cmd.entry.NSID)
+	cmd.ns = c.served(cmd.entry.NSID)
 	if cmd.ns == nil {
 		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
 	}
@@ -50,7 +50,7 @@ func (c *Controller) prepareFlush(cmd *command) (plan, spec.Status) {
 }
 
 func (c *Controller) prepareDatasetManagement(cmd *command) (plan, spec.Status) {
-	cmd.ns = c.namespace(cmd.entry.NSID)
+	cmd.ns = c.served(cmd.entry.NSID)
 	switch {
 	case cmd.ns == nil:
 		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
@@ -62,7 +62,7 @@ func (c *Controller) prepareDatasetManagement(cmd *command) (plan, spec.Status) 
 
 // locate finds the blocks of a command that names them as Read does.
 func (c *Controller) locate(cmd *command) spec.Status {
-	ns := c.namespace(cmd.entry.NSID)
+	ns := c.served(cmd.entry.NSID)
 	if ns == nil {
 		return spec.InvalidNamespaceOrFormat | spec.StatusDNR
 	}

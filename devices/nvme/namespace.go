@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/bits"
 	"sync/atomic"
 	"syscall"
 
@@ -32,10 +31,14 @@ type allocation struct {
 // view when they change. Only what Write Uncorrectable has marked changes.
 type namespace struct {
 	*allocation
-	info     block.Info
-	prefetch block.Prefetcher // of the backend; nil without
-	shift    uint8            // a logical block has 1 << shift bytes
-	blocks   uint64           // size in logical blocks
+	info       block.Info
+	prefetch   block.Prefetcher // of the backend; nil without
+	format     format
+	protection protection
+	shift      uint8  // a logical block has 1 << shift bytes
+	blocks     uint64 // size in logical blocks
+
+	inUse rangeLock // blocks with metadata, by commands
 
 	bad []extent // blocks that cannot be read, ascending and apart: of uncorrectable
 	// readable is how many blocks from 0 on need no closer look than their number.
@@ -47,29 +50,27 @@ func (s *Subsystem) newNamespace(id uint32, n Namespace) (*namespace, error) {
 	if n.Backend == nil {
 		return nil, configError("namespace %d has no backend", id)
 	}
-	if n.BlockSize == 0 {
-		n.BlockSize = 512
-	}
-	if n.BlockSize != 512 && n.BlockSize != 4096 {
-		return nil, configError("namespace %d: blocks of %d bytes; 512 and 4096 are supported", id, n.BlockSize)
+	f, err := n.format()
+	if err != nil {
+		return nil, configError("namespace %d: %v", id, err)
 	}
 	a := &allocation{id: id, backend: n.Backend}
 	a.gate.ended = make(chan struct{}, 1)
 	a.identifyBy(s.cfg.Serial)
-	ns := a.newView(uint8(bits.TrailingZeros(uint(n.BlockSize))))
+	ns := a.newView(f)
 	if ns.blocks == 0 {
-		return nil, configError("namespace %d: %d bytes are less than a block of %d", id, n.Backend.Size(), n.BlockSize)
+		return nil, configError("namespace %d: %d bytes are less than a block of %d", id, n.Backend.Size(), 1<<ns.shift)
 	}
 	a.view.Store(ns)
 	return ns, nil
 }
 
-// newView is the namespace with blocks of 1 << shift bytes and the size that its backend
-// has now.
-func (a *allocation) newView(shift uint8) *namespace {
-	ns := &namespace{allocation: a, info: a.backend.Info(), shift: shift}
+// newView is the namespace in a format that is possible, with the size that its backend has
+// now.
+func (a *allocation) newView(f format) *namespace {
+	ns := &namespace{allocation: a, info: a.backend.Info(), format: f, protection: f.protect(), shift: blockFormats[f.index].shift}
 	ns.prefetch, _ = a.backend.(block.Prefetcher)
-	ns.blocks = uint64(a.backend.Size()) >> shift
+	ns.blocks = f.blocksIn(a.backend.Size())
 	ns.cleanTo()
 	return ns
 }
@@ -116,7 +117,7 @@ func (c *Controller) identifyNamespace(n *namespace) *spec.IdentifyNamespace {
 	ids := c.subsystem.identifiers(n)
 	id := &spec.IdentifyNamespace{
 		Size: n.blocks, Capacity: n.blocks, Utilization: n.blocks,
-		NVMCapacity: [2]uint64{n.blocks << n.shift},
+		NVMCapacity: [2]uint64{uint64(n.stored())},
 		MSSRL:       uint16(c.maxCopy(n)), MCL: uint32(c.maxCopy(n)), MSRC: maxCopyRanges - 1,
 		NGUID: ids.NGUID, EUI64: ids.EUI64,
 	}
@@ -126,7 +127,22 @@ func (c *Controller) identifyNamespace(n *namespace) *spec.IdentifyNamespace {
 	if n.info.ReadOnly {
 		id.NSATTR = spec.NSAttrProtected
 	}
-	id.Formats[0].DataExponent = n.shift
+	id.NLBAF, id.FLBAS, id.DPS = uint8(len(blockFormats)-1), n.format.flbas(), n.format.dps()
+	id.MC = spec.MCExtended | spec.MCSeparate
+	id.DPC = spec.DPCType1 | spec.DPCType2 | spec.DPCType3 | spec.DPCLastBytes
+	for i, b := range blockFormats {
+		id.Formats[i] = spec.LBAFormat{MetadataSize: b.metadata, DataExponent: b.shift, Performance: b.performance}
+	}
+	return id
+}
+
+// identifyNVM is CNS 05h for the NVM command set.
+func (n *namespace) identifyNVM() *spec.IdentifyNamespaceNVM {
+	id := &spec.IdentifyNamespaceNVM{PIC: spec.PICStorageTag16 | spec.PICNoMask16 | spec.PICCopyTagCheck}
+	for i, b := range blockFormats {
+		id.Formats[i] = spec.ExtendedFormat{Guard: b.guard, StorageTag: b.storageTag}
+	}
+	id.StorageTagMask = 1<<blockFormats[n.format.index].storageTag - 1
 	return id
 }
 

@@ -34,10 +34,11 @@ type driveIdentity struct {
 }
 
 type namespaceIdentity struct {
-	ID        uint32
-	BlockSize int
-	Blocks    uint64
-	ReadOnly  bool
+	ID         uint32
+	BlockSize  int
+	FLBAS, DPS uint8 // the format, as Identify Namespace has it
+	Blocks     uint64
+	ReadOnly   bool
 	// Private: the contents follow in the stream, as nobody else has them.
 	Private bool
 }
@@ -147,7 +148,7 @@ func (c *Controller) identity() driveIdentity {
 		Serial: serial, Model: model, Firmware: firmware,
 	}
 	for _, ns := range c.active() {
-		d.Namespaces = append(d.Namespaces, namespaceIdentity{ns.id, 1 << ns.shift, ns.blocks, ns.info.ReadOnly, ns.info.Private})
+		d.Namespaces = append(d.Namespaces, namespaceIdentity{ns.id, 1 << ns.shift, ns.format.flbas(), ns.format.dps(), ns.blocks, ns.info.ReadOnly, ns.info.Private})
 	}
 	return d
 }

@@ -133,7 +133,7 @@ func (ns *namespace) cleanTo() {
 	if len(ns.bad) > 0 {
 		limit = ns.bad[0].lba
 	}
-	if ns.gate.shut {
+	if ns.gate.shut || ns.protection.metadata > 0 {
 		limit = 0
 	}
 	ns.readable.Store(limit)
@@ -210,12 +210,17 @@ func (c *Controller) prepareMarked(cmd *command, ns *namespace) (plan, spec.Stat
 	length := ns.bytes(n)
 	read, zeroes := e.Opcode == spec.NVMRead, e.Opcode == spec.NVMWriteZeroes
 	switch {
+	case !c.serves(ns):
+		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
 	case !ns.has(lba, n):
 		return 0, spec.LBAOutOfRange | spec.StatusDNR
 	case ns.info.ReadOnly && !read:
 		return 0, spec.NamespaceWriteProtected | spec.StatusDNR
-	case !zeroes && length > int64(c.cfg.MaxTransfer):
+	case !zeroes && ns.transferSize(e, n) > int64(c.cfg.MaxTransfer):
 		return 0, spec.InvalidField | spec.StatusDNR
+	}
+	if st := ns.protection.admits(e); !st.OK() {
+		return 0, st
 	}
 	bad, found := c.subsystem.uncorrectable.first(ns, lba, n)
 	if found && read {

@@ -1,0 +1,127 @@
+package nvme
+
+import (
+	"fmt"
+
+	"vfiouser/devices/nvme/spec"
+)
+
+// blockFormat is an LBA format.
+type blockFormat struct {
+	shift       uint8 // a block has 1 << shift bytes
+	metadata    uint16
+	guard       spec.Guard
+	storageTag  uint8 // bits
+	performance uint8
+}
+
+// Relative performance of the formats.
+const (
+	bestPerformance = 0
+	goodPerformance = 2
+)
+
+// blockFormats are what a namespace may be formatted with. A guard of 64 bits is for
+// blocks of 4 KiB (NVM command set 1.0, 5.2.1.3).
+var blockFormats = [...]blockFormat{
+	{9, 0, spec.Guard16, 0, bestPerformance},
+	{12, 0, spec.Guard16, 0, bestPerformance},
+	{9, 8, spec.Guard16, 0, goodPerformance},
+	{12, 8, spec.Guard16, 0, goodPerformance},
+	{9, 16, spec.Guard16, 0, goodPerformance},
+	{12, 16, spec.Guard16, 0, goodPerformance},
+	{9, 64, spec.Guard16, 0, goodPerformance},
+	{12, 64, spec.Guard16, 0, goodPerformance},
+	{12, 16, spec.Guard64, 0, goodPerformance},
+	{12, 64, spec.Guard64, 0, goodPerformance},
+	{9, 8, spec.Guard16, 16, goodPerformance},
+	{12, 8, spec.Guard16, 16, goodPerformance},
+	{12, 16, spec.Guard64, 16, goodPerformance},
+}
+
+// format is how a namespace is formatted.
+type format struct {
+	index      uint8 // in blockFormats
+	extended   bool  // metadata is transferred at the end of each block
+	protection uint8 // type of the protection information, 0: there is none
+}
+
+// The largest type of protection information.
+const maxProtection = 3
+
+// possible says whether Format NVM may ask for it.
+func (f format) possible() bool {
+	if int(f.index) >= len(blockFormats) || f.protection > maxProtection {
+		return false
+	}
+	b := &blockFormats[f.index]
+	return f.protection == 0 || int(b.metadata) >= b.guard.Size()
+}
+
+// needsConsent says whether only a host may use the format that has enabled the extended
+// ones (Host Behavior Support, LBAFEE).
+func (f format) needsConsent() bool {
+	b := &blockFormats[f.index]
+	return f.protection != 0 && (b.guard != spec.Guard16 || b.storageTag != 0)
+}
+
+// flbas and dps are the format as Identify Namespace has it.
+func (f format) flbas() uint8 {
+	if f.extended && blockFormats[f.index].metadata != 0 {
+		return f.index | spec.FLBASExtended
+	}
+	return f.index
+}
+
+func (f format) dps() uint8 { return f.protection }
+
+// blocksIn is how many blocks there are in size bytes: their data, and behind it their
+// metadata, of which whole blocks are used too.
+func (f format) blocksIn(size int64) uint64 {
+	b := &blockFormats[f.index]
+	n := uint64(size) / (1<<b.shift + uint64(b.metadata))
+	for n > 0 && n+f.metadataBlocks(n) > uint64(size)>>b.shift {
+		n--
+	}
+	return n
+}
+
+// metadataBlocks is the size of the metadata of n blocks.
+func (f format) metadataBlocks(n uint64) uint64 {
+	b := &blockFormats[f.index]
+	return (n*uint64(b.metadata) + 1<<b.shift - 1) >> b.shift
+}
+
+// format finds what a configuration asks for.
+func (n *Namespace) format() (format, error) {
+	size, guard := n.BlockSize, n.Guard
+	orDefault(&size, 512)
+	orDefault(&guard, 16)
+	f := format{extended: n.Extended, protection: uint8(n.Protection)}
+	if n.Protection < 0 || n.Protection > maxProtection {
+		return f, fmt.Errorf("protection information of type %d is not from 1 to %d", n.Protection, maxProtection)
+	}
+	for i, b := range blockFormats {
+		if size == 1<<b.shift && n.Metadata == int(b.metadata) && guard == b.guard.Bits() && n.StorageTag == int(b.storageTag) {
+			if f.index = uint8(i); f.possible() {
+				return f, nil
+			}
+		}
+	}
+	return f, fmt.Errorf("no format has blocks of %d bytes with %d bytes of metadata, protection information of type %d, "+
+		"a guard of %d bits and a storage tag of %d", size, n.Metadata, n.Protection, guard, n.StorageTag)
+}
+
+// serves says whether the host's I/O commands may use a namespace (NVM command set 1.0,
+// 4.1.3.4).
+func (c *Controller) serves(ns *namespace) bool {
+	return !ns.format.needsConsent() || c.extendedFormats.Load()
+}
+
+// served is namespace for I/O commands.
+func (c *Controller) served(id uint32) *namespace {
+	if ns := c.namespace(id); ns != nil && c.serves(ns) {
+		return ns
+	}
+	return nil
+}
