@@ -32,18 +32,20 @@ const notYet spec.Status = 0xfffe
 // itself, as one of the commands lists them.)
 func adminCommands() [256]adminCommand {
 	return [256]adminCommand{
-		spec.AdminDeleteSQ:       (*host).deleteSQ,
-		spec.AdminCreateSQ:       (*host).createSQ,
-		spec.AdminGetLogPage:     (*host).getLogPage,
-		spec.AdminDeleteCQ:       (*host).deleteCQ,
-		spec.AdminCreateCQ:       (*host).createCQ,
-		spec.AdminIdentify:       (*host).identify,
-		spec.AdminAbort:          (*host).abort,
-		spec.AdminSetFeatures:    (*host).setFeatures,
-		spec.AdminGetFeatures:    (*host).getFeatures,
-		spec.AdminAsyncEvent:     (*host).asyncEvent,
-		spec.AdminKeepAlive:      (*host).keepAliveCommand,
-		spec.AdminDoorbellBuffer: (*host).doorbellBufferConfig,
+		spec.AdminDeleteSQ:         (*host).deleteSQ,
+		spec.AdminCreateSQ:         (*host).createSQ,
+		spec.AdminGetLogPage:       (*host).getLogPage,
+		spec.AdminDeleteCQ:         (*host).deleteCQ,
+		spec.AdminCreateCQ:         (*host).createCQ,
+		spec.AdminIdentify:         (*host).identify,
+		spec.AdminAbort:            (*host).abort,
+		spec.AdminSetFeatures:      (*host).setFeatures,
+		spec.AdminGetFeatures:      (*host).getFeatures,
+		spec.AdminAsyncEvent:       (*host).asyncEvent,
+		spec.AdminFirmwareCommit:   (*host).commitFirmware,
+		spec.AdminFirmwareDownload: (*host).downloadFirmware,
+		spec.AdminKeepAlive:        (*host).keepAliveCommand,
+		spec.AdminDoorbellBuffer:   (*host).doorbellBufferConfig,
 	}
 }
 
@@ -111,6 +113,7 @@ func (h *host) executeAdmin(e *spec.SubmissionEntry) (st spec.Status, dw0 uint32
 	default:
 		st, dw0 = command(h, e)
 	}
+	h.trace.add(e, st)
 	if st != notYet && !st.OK() {
 		h.logFailure(0, e, st)
 	}

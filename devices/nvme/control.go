@@ -39,6 +39,11 @@ type host struct {
 	admin    admin
 	features features
 	aer      asyncEvents
+	trace    trace
+	download download // of a firmware image
+	// eventContext is the persistent event log that the host is reading; nil: none.
+	eventContext []byte
+
 	groups   []*group
 	watch    *doorbellWatch // mode Mmap
 	held     bool
@@ -171,6 +176,7 @@ func (h *host) enable(a adminConfig) {
 		return
 	}
 	h.watchDoorbells()
+	h.recordReset()
 	h.c.regs.setStatus(func(s spec.CSTS) spec.CSTS {
 		if h.resetPending() {
 			return s
@@ -192,6 +198,9 @@ func (h *host) reset() {
 	h.unwatchDoorbells()
 	h.shadow = shadow{}
 	h.aer.reset()
+	h.eventContext = nil
+	h.download = download{}
+	h.c.subsystem.firmware.activate(0)
 	h.events.Store(0)
 	h.changed.clear()
 	h.resetFeatures()

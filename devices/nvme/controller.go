@@ -37,6 +37,8 @@ type Controller struct {
 	extendedFormats atomic.Bool
 	commands        [256]adminCommand
 	features        *[256]feature
+	logs            *[256]logPage
+	telemetry       telemetry     // of the control goroutine, as saved
 	saved           featureValues // of the control goroutine of the attached client
 	host            *host         // reactor only; nil without a client
 
@@ -73,7 +75,7 @@ func New(cfg Config) (_ *Controller, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	c := &Controller{cfg: cfg, subsystem: cfg.Subsystem, commands: adminCommands(), features: featureTable(), saved: featureValues{}}
+	c := &Controller{cfg: cfg, subsystem: cfg.Subsystem, commands: adminCommands(), features: featureTable(), logs: logTable(), saved: featureValues{}}
 	if c.subsystem == nil {
 		c.subsystem, err = NewSubsystem(SubsystemConfig{
 			Serial: cfg.Serial, Model: cfg.Model, Firmware: cfg.Firmware, Namespaces: cfg.Namespaces,

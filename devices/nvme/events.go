@@ -18,24 +18,40 @@ const (
 	eventInvalidTail                  // an impossible value in a doorbell
 	eventTemperature                  // a threshold was crossed
 	eventNamespaces                   // a namespace has come, gone, or changed
+	eventFirmware                     // another firmware is activated without a reset
+	eventTelemetry                    // the controller has collected telemetry
 )
 
 // offeredEvents are the events that the host can ask for: critical warnings, and OAES.
 const offeredEvents = spec.AsyncConfigHealth | offeredNotices
 
-const offeredNotices = spec.AsyncConfigNamespace
+const offeredNotices = spec.AsyncConfigNamespace | spec.AsyncConfigFirmware | spec.AsyncConfigTelemetry | spec.AsyncConfigEndurance
 
 var eventResults = [...]spec.AsyncResult{
 	eventInvalidDoorbell: spec.NewAsyncResult(spec.AsyncError, spec.AsyncInvalidDoorbell, spec.LogErrors),
 	eventInvalidTail:     spec.NewAsyncResult(spec.AsyncError, spec.AsyncInvalidTail, spec.LogErrors),
 	eventTemperature:     spec.NewAsyncResult(spec.AsyncHealth, spec.AsyncTemperature, spec.LogSmart),
 	eventNamespaces:      spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncNamespaceChanged, spec.LogChangedNS),
+	eventFirmware:        spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncFirmwareActivation, spec.LogFirmware),
+	eventTelemetry:       spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncTelemetryChanged, spec.LogControllerTelemetry),
 }
 
 // eventEnabled has the bits of Asynchronous Event Configuration without which an event is
 // not reported (Base 2.0, 5.27.1.8); 0: it always is.
 var eventEnabled = [len(eventResults)]uint32{
 	eventNamespaces: spec.AsyncConfigNamespace,
+	eventFirmware:   spec.AsyncConfigFirmware,
+	eventTelemetry:  spec.AsyncConfigTelemetry,
+}
+
+// tell raises an event in every attached host. Any goroutine.
+func (s *Subsystem) tell(ev event) {
+	s.live.Lock()
+	defer s.live.Unlock()
+	for h := range s.live.hosts {
+		h.events.Or(1 << ev)
+		h.signal()
+	}
 }
 
 // raise records that the host did something wrong with the doorbells of a queue. Any
@@ -50,12 +66,19 @@ func (h *host) raise(ev event, qid uint16) {
 type asyncEvents struct {
 	waiting []uint16 // command identifiers
 	masked  uint32   // event types that were reported and whose log was not read, a bit each
+	pages   [8]uint8 // those logs, by type
 }
 
 func (a *asyncEvents) reset() { *a = asyncEvents{} }
 
-// unmask lets events of a type be reported again.
-func (a *asyncEvents) unmask(kind int) { a.masked &^= 1 << kind }
+// unmask lets events be reported again whose log this is.
+func (a *asyncEvents) unmask(page uint8) {
+	for kind, p := range a.pages {
+		if p == page {
+			a.masked &^= 1 << kind
+		}
+	}
+}
 
 // take removes the request with this command identifier.
 func (a *asyncEvents) take(cid uint16) bool {
@@ -91,6 +114,7 @@ func (h *host) deliverEvents() {
 		}
 		h.events.And(^uint32(1 << ev))
 		h.aer.masked |= 1 << r.Type()
+		h.aer.pages[r.Type()] = r.LogPage()
 		cid := h.aer.waiting[0]
 		h.aer.waiting = h.aer.waiting[1:]
 		h.completeAdmin(cid, spec.Success, uint32(r))

@@ -2,6 +2,7 @@ package nvme
 
 import (
 	"maps"
+	"time"
 
 	"vfiouser/devices/nvme/spec"
 )
@@ -65,6 +66,7 @@ func featureTable() *[256]feature {
 		spec.FeatHostThermal:         {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xffffffff, check: checkHostThermal, changed: (*host).throttle},
 		spec.FeatNonOperationalPower: {caps: saveable, scope: spec.ScopeController, mask: 1},
 		spec.FeatHostBehavior:        {caps: changeable, scope: spec.ScopeController, size: spec.HostBehaviorSize, check: checkHostBehavior, changed: (*host).hostBehaviorChanged},
+		spec.FeatEnduranceEvents:     enduranceFeature,
 		spec.FeatProgressMarker:      {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xff},
 		spec.FeatHostIdentifier:      hostIdentifierFeature,
 	}
@@ -77,6 +79,7 @@ const (
 // features are the values that a client has given the features, and what follows of them.
 type features struct {
 	values    featureValues
+	reset     time.Time // when the controller was reset last
 	clock     clock
 	power     power
 	keepAlive keepAlive
@@ -86,7 +89,7 @@ type features struct {
 // (Base 2.0, 4.4).
 func (h *host) resetFeatures() {
 	h.features.keepAlive.stop()
-	h.features = features{values: maps.Clone(h.c.saved), clock: newClock(), keepAlive: h.features.keepAlive}
+	h.features = features{values: maps.Clone(h.c.saved), reset: time.Now(), clock: newClock(), keepAlive: h.features.keepAlive}
 	h.featuresChanged()
 }
 

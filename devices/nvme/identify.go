@@ -2,7 +2,6 @@ package nvme
 
 import (
 	"math/bits"
-	"time"
 
 	"vfiouser/devices/nvme/spec"
 )
@@ -10,16 +9,16 @@ import (
 // identify is the Identify command (Base 1.4, 5.15).
 func (h *host) identify(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	var b [spec.IdentifySize]byte
-	st := h.identifyPage(b[:], uint8(e.CDW10), e.NSID, uint8(e.CDW11>>24))
+	st := h.identifyPage(b[:], uint8(e.CDW10), e.NSID, uint16(e.CDW11), uint8(e.CDW11>>24))
 	if st.OK() {
 		st = h.data.toHost(e, b[:])
 	}
 	return st, 0
 }
 
-// identifyPage fills b for a CNS value. csi is the command set, for the values that
+// identifyPage fills b for a CNS value. id is the CNS specific identifier, csi the command set, for the values that
 // version 2.0 added; hosts ask for them whatever the version.
-func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) spec.Status {
+func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, id uint16, csi uint8) spec.Status {
 	const badNamespace = spec.InvalidNamespaceOrFormat | spec.StatusDNR
 	c := h.c
 	ns := c.namespace(nsid)
@@ -46,6 +45,10 @@ func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, csi uint8) spec.St
 			}
 		}
 		spec.PutNamespaceList(b, ids)
+	case spec.CNSEnduranceGroups:
+		if id <= enduranceGroup {
+			spec.PutEnduranceGroupList(b, enduranceGroup)
+		}
 	case spec.CNSDescriptors:
 		c.subsystem.identifiers(ns).Put(b)
 	case spec.CNSIndependentNamespace:
@@ -82,16 +85,9 @@ func (h *host) identifyController() *spec.IdentifyController {
 		Version:           spec.Version1_4,
 		ControllerType:    1,
 		CTRATT:            spec.CTRATTExtendedHostID | spec.CTRATTNonOperationalPS | spec.CTRATTExtendedLBAFormats,
-		APSTA:             1,
-		KAS:               uint16(keepAliveUnit / (100 * time.Millisecond)),
-		HCTMA:             1,
-		MinThermal:        minThermal,
-		MaxThermal:        maxThermal,
 		ACL:               3,
 		OAES:              offeredNotices,
 		AERL:              maxAsyncEvents - 1,
-		FRMW:              1 | 1<<1, // one slot, which is read-only
-		LPA:               spec.LPAEffects | spec.LPAExtendedData,
 		ELPE:              errorEntries - 1,
 		WarningTemp:       warningTemp,
 		CriticalTemp:      criticalTmp,
@@ -105,7 +101,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData | spec.SGLSMetadata,
 		SubNQN: nqn(serial),
 	}
-	id.NPSS = uint8(copy(id.PowerStates[:], powerStates) - 1)
+	identifyManagement(id)
 	if h.offersShadow() {
 		id.OACS |= spec.OACSDoorbellBuffer
 	}

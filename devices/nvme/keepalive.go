@@ -75,6 +75,7 @@ func (h *host) keepAliveExpired() {
 	}
 	h.features.keepAlive.stop()
 	h.c.errors.add(spec.ErrorEntry{CID: noLocation, SQID: noLocation, Status: spec.KeepAliveExpired, Parameter: noLocation})
+	h.reportTelemetry("keep alive timer expired")
 	h.admin.open = false
 	h.ready.Store(false)
 	h.dropQueues()

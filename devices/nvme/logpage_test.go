@@ -95,7 +95,7 @@ func TestLogPages(t *testing.T) {
 			t.Errorf("admin command %#x is not in the effects log", op)
 		}
 	}
-	if effects.Admin[0x10] != 0 || effects.IO[spec.NVMWrite] != spec.EffectSupported|spec.EffectLogicalBlocks || effects.IO[spec.NVMCompare] != spec.EffectSupported || effects.IO[0x7e] != 0 {
+	if effects.Admin[0x1e] != 0 || effects.IO[spec.NVMWrite] != spec.EffectSupported|spec.EffectLogicalBlocks || effects.IO[spec.NVMCompare] != spec.EffectSupported || effects.IO[0x7e] != 0 {
 		t.Error("effects log says what is not so")
 	}
 	// A part from an offset; what lies beyond the end reads 0.
@@ -115,6 +115,8 @@ func TestLogPageRefusals(t *testing.T) {
 	g, page := adminGuest(t, rig{})
 	smartOfNamespace := getLog(spec.LogSmart, spec.SmartSize, 0, page)
 	smartOfNamespace.NSID = 1
+	byIndex := getLog(spec.LogSmart, spec.SmartSize, 0, page)
+	byIndex.CDW14 = offsetType
 	for _, c := range []struct {
 		name string
 		e    spec.SubmissionEntry
@@ -125,6 +127,8 @@ func TestLogPageRefusals(t *testing.T) {
 		{"offset beyond the end", getLog(spec.LogErrors, 4, 1<<40, page), spec.InvalidField},
 		{"longer than MDTS", getLog(spec.LogErrors, 1<<30, 0, page), spec.InvalidField},
 		{"SMART of a namespace", smartOfNamespace, spec.InvalidField},
+		{"by index", byIndex, spec.InvalidField},
+		{"an endurance group that is not there", getLog(spec.LogEnduranceGroup, 512, 0, page), spec.InvalidField},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if st := g.do(c.e).Status; st != c.want|spec.StatusDNR {
@@ -192,5 +196,70 @@ func TestAsyncEventLimitAndAbort(t *testing.T) {
 	}
 	if c := g.must(abort); c.DW0&1 != 1 {
 		t.Error("aborted twice")
+	}
+}
+
+func TestSupportedPagesAndFeatures(t *testing.T) {
+	g, page := adminGuest(t, rig{})
+	var pages spec.SupportedPages
+	_, b := g.log(spec.LogSupportedPages, spec.SupportedPagesSize, 0, page)
+	pages.Get(b)
+	for id, word := range pages {
+		e := getLog(uint8(id), 512, 0, page)
+		e.CDW11 = enduranceGroup << 16
+		e.CDW10 |= establishContext << 8
+		if got := g.do(e).Status != spec.InvalidLogPage|spec.StatusDNR; got != (word == spec.LogSupported) {
+			t.Errorf("page %#x: %#x in the list, there: %v", id, word, got)
+		}
+	}
+	var features spec.FeatureEffects
+	_, b = g.log(spec.LogFeatureEffects, spec.FeatureEffectsSize, 0, page)
+	features.Get(b)
+	for id, word := range features {
+		caps := spec.SubmissionEntry{Opcode: spec.AdminGetFeatures, CDW10: uint32(id) | spec.SelectCapabilities<<8}
+		if got := g.do(caps).Status.OK(); got != (word&spec.EffectSupported != 0) {
+			t.Errorf("feature %#x: %#x in the list, there: %v", id, word, got)
+		}
+	}
+	if features[spec.FeatErrorRecovery]&spec.ScopeNamespace == 0 || features[spec.FeatArbitration]&spec.ScopeController == 0 {
+		t.Error("scopes")
+	}
+}
+
+func TestEnduranceGroup(t *testing.T) {
+	g, q := started(t, rig{})
+	data, page := g.alloc(1), g.alloc(1)
+	q.status(rw(spec.NVMWrite, 1, 0, 8, data, 0))
+	e := getLog(spec.LogEnduranceGroup, spec.EnduranceGroupSize, 0, page)
+	e.CDW11 |= enduranceGroup << 16
+	var l spec.EnduranceGroup
+	g.until("the counters", func() bool {
+		g.must(e)
+		l.Get(g.bytes(page, spec.EnduranceGroupSize))
+		return l.HostWrites == 1
+	})
+	if l.UnitsWritten != 1 || l.UnitsRead != 0 || l.AvailableSpare != 100 {
+		t.Errorf("%+v", l)
+	}
+	g.must(spec.SubmissionEntry{Opcode: spec.AdminIdentify, CDW10: spec.CNSEnduranceGroups, PRP1: page})
+	if ids := spec.EnduranceGroupList(g.bytes(page, pageSize)); len(ids) != 1 || ids[0] != enduranceGroup {
+		t.Errorf("groups %v", ids)
+	}
+	g.must(spec.SubmissionEntry{Opcode: spec.AdminIdentify, CDW10: spec.CNSEnduranceGroups, CDW11: 2, PRP1: page})
+	if ids := spec.EnduranceGroupList(g.bytes(page, pageSize)); len(ids) != 0 {
+		t.Errorf("groups from 2: %v", ids)
+	}
+	var ns spec.IdentifyNamespace
+	g.must(spec.SubmissionEntry{Opcode: spec.AdminIdentify, CDW10: spec.CNSNamespace, NSID: 1, PRP1: page})
+	if ns.Get(g.bytes(page, pageSize)); ns.EnduranceGroup != enduranceGroup {
+		t.Errorf("namespace in group %d", ns.EnduranceGroup)
+	}
+	f := featureTester{g, page}
+	f.set(spec.FeatEnduranceEvents, 0, 7<<16|enduranceGroup)
+	if v := f.get(spec.FeatEnduranceEvents, 0, 0, enduranceGroup); v != 7<<16|enduranceGroup {
+		t.Errorf("feature %#x", v)
+	}
+	if st := f.setStatus(spec.FeatEnduranceEvents, 0, 2, false); st != badField {
+		t.Errorf("another group: %v", st)
 	}
 }

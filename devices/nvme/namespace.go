@@ -119,7 +119,8 @@ func (c *Controller) identifyNamespace(n *namespace) *spec.IdentifyNamespace {
 		Size: n.blocks, Capacity: n.blocks, Utilization: n.blocks,
 		NVMCapacity: [2]uint64{uint64(n.stored())},
 		MSSRL:       uint16(c.maxCopy(n)), MCL: uint32(c.maxCopy(n)), MSRC: maxCopyRanges - 1,
-		NGUID: ids.NGUID, EUI64: ids.EUI64,
+		EnduranceGroup: enduranceGroup,
+		NGUID:          ids.NGUID, EUI64: ids.EUI64,
 	}
 	if n.info.CanDiscard {
 		id.DLFEAT = spec.DLFEATReadZeroes | spec.DLFEATWZDealloc

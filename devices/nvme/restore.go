@@ -40,6 +40,12 @@ func (h *host) check(st *driveState) error {
 		return stateError("unknown events %#x", st.Events.Raised)
 	case slices.ContainsFunc(st.Events.Changed, func(id uint32) bool { return id == 0 || id > MaxNamespaces }):
 		return stateError("changed namespaces %d", st.Events.Changed)
+	case !possibleEvents(st.Journal):
+		return stateError("impossible persistent events")
+	case len(st.EventContext) > journalSize || !st.Telemetry.possible():
+		return stateError("impossible log pages")
+	case !st.Slots.possible() || !st.Download.possible():
+		return stateError("impossible firmware")
 	case len(st.Health.Entries) != errorEntries*spec.ErrorEntrySize:
 		return stateError("error log of %d bytes", len(st.Health.Entries))
 	case !c.subsystem.uncorrectable.possible(c, st.Uncorrectable):
@@ -132,13 +138,17 @@ func (h *host) apply(st *driveState) {
 		dma.Store32(c.doorbells.page, i*doorbellStride, v)
 	}
 	h.applyFeatures(&st.Features)
-	h.aer = asyncEvents{waiting: st.Events.Waiting, masked: st.Events.Masked}
+	h.aer = asyncEvents{waiting: st.Events.Waiting, masked: st.Events.Masked, pages: st.Events.Pages}
 	h.events.Store(st.Events.Raised)
 	for _, id := range st.Events.Changed {
 		h.changed.add(id)
 	}
 	c.applyHealth(&st.Health)
 	c.subsystem.uncorrectable.load(c, st.Uncorrectable)
+	c.subsystem.journal.load(st.Journal)
+	h.eventContext, c.telemetry = st.EventContext, st.Telemetry
+	h.download = st.Download
+	c.subsystem.firmware.load(st.Slots)
 	if st.Shadow != nil {
 		h.shadow = shadow{set: true, doorbell: st.Shadow.Doorbells, events: st.Shadow.Events}
 	}

@@ -14,8 +14,14 @@ type driveState struct {
 	Features  featureState
 	Events    eventState
 	Health    healthState
-	Admin     *adminState // nil: the controller is not ready
-	Shadow    *shadowState
+	Journal   []spec.PersistentEvent
+	// EventContext is what the host is reading of the journal.
+	EventContext []byte `json:",omitempty"`
+	Telemetry    telemetry
+	Slots        firmwareState
+	Download     download
+	Admin        *adminState // nil: the controller is not ready
+	Shadow       *shadowState
 	// Uncorrectable has for each namespace the first block and the number of blocks of the
 	// runs that cannot be read; it is empty if there are none.
 	Uncorrectable [][]uint64 `json:",omitempty"`
@@ -61,6 +67,7 @@ type featureState struct {
 type eventState struct {
 	Waiting []uint16 // command identifiers of Asynchronous Event Requests
 	Masked  uint32
+	Pages   [8]uint8 // whose reading unmasks, by type
 	Raised  uint32
 	Changed []uint32 `json:",omitempty"` // the changed namespace list
 }
@@ -114,8 +121,14 @@ func (h *host) state() *driveState {
 		Drive:     c.identity(),
 		Registers: c.regs.state(),
 		Features:  h.featureState(),
-		Events:    eventState{h.aer.waiting, h.aer.masked, h.events.Load(), h.changed.list()},
+		Events:    eventState{h.aer.waiting, h.aer.masked, h.aer.pages, h.events.Load(), h.changed.list()},
 		Health:    c.health(),
+		Journal:   c.subsystem.journal.list(),
+
+		EventContext: h.eventContext,
+		Telemetry:    c.telemetry,
+		Slots:        c.subsystem.firmware.state(),
+		Download:     h.download,
 
 		Uncorrectable: c.subsystem.uncorrectable.state(c),
 	}

@@ -36,6 +36,8 @@ type Subsystem struct {
 	cfg SubsystemConfig
 
 	uncorrectable uncorrectable
+	firmware      firmware
+	journal       journal
 
 	// mu is held while namespaces are made, changed, attached and removed. What it waits
 	// for does not need the control goroutine of any host.
@@ -59,6 +61,7 @@ func NewSubsystem(cfg SubsystemConfig) (*Subsystem, error) {
 		return nil, err
 	}
 	s := &Subsystem{cfg: cfg}
+	s.firmware.load(newFirmware(cfg.Firmware))
 	s.live.hosts = make(map[*host]struct{})
 	s.live.groups = make(map[*group]struct{})
 	for i, n := range cfg.Namespaces {
@@ -155,7 +158,7 @@ func (s *Subsystem) part(c *Controller) {
 func (s *Subsystem) names() (serial, model, firmware string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cfg.Serial, s.cfg.Model, s.cfg.Firmware
+	return s.cfg.Serial, s.cfg.Model, s.firmware.running()
 }
 
 // several says whether there is more than one controller.

@@ -23,20 +23,27 @@ func newClock() clock { return clock{origin: time.Now()} }
 
 func (c clock) now() uint64 { return uint64(time.Since(c.origin).Milliseconds()) & maxTimestamp }
 
+// value is the value of the feature.
+func (c clock) value() uint64 {
+	if c.set {
+		return c.now() | timestampOrigin
+	}
+	return c.now()
+}
+
 // clockAt is a clock that shows ms now.
 func clockAt(ms uint64, set bool) clock {
 	return clock{time.Now().Add(-time.Duration(ms) * time.Millisecond), set}
 }
 
 func currentTimestamp(h *host, v featureValue) featureValue {
-	ms := h.features.clock.now()
-	if h.features.clock.set {
-		ms |= timestampOrigin
-	}
-	return featureValue{Data: binary.LittleEndian.AppendUint64(nil, ms)}
+	return featureValue{Data: binary.LittleEndian.AppendUint64(nil, h.features.clock.value())}
 }
 
 func applyTimestamp(h *host, _ uint32, v *featureValue) spec.Status {
+	before := binary.LittleEndian.AppendUint64(nil, h.features.clock.value())
+	sinceReset := uint64(time.Since(h.features.reset).Milliseconds())
 	h.features.clock = clockAt(binary.LittleEndian.Uint64(v.Data)&maxTimestamp, true)
+	h.record(spec.EventTimestamp, 1, binary.LittleEndian.AppendUint64(before, sinceReset))
 	return spec.Success
 }

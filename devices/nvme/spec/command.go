@@ -13,18 +13,26 @@ const (
 
 // Admin opcodes (Base 2.0, figure 138).
 const (
-	AdminDeleteSQ       = 0x00
-	AdminCreateSQ       = 0x01
-	AdminGetLogPage     = 0x02
-	AdminDeleteCQ       = 0x04
-	AdminCreateCQ       = 0x05
-	AdminIdentify       = 0x06
-	AdminAbort          = 0x08
-	AdminSetFeatures    = 0x09
-	AdminGetFeatures    = 0x0a
-	AdminAsyncEvent     = 0x0c
-	AdminKeepAlive      = 0x18
-	AdminDoorbellBuffer = 0x7c
+	AdminDeleteSQ         = 0x00
+	AdminCreateSQ         = 0x01
+	AdminGetLogPage       = 0x02
+	AdminDeleteCQ         = 0x04
+	AdminCreateCQ         = 0x05
+	AdminIdentify         = 0x06
+	AdminAbort            = 0x08
+	AdminSetFeatures      = 0x09
+	AdminGetFeatures      = 0x0a
+	AdminAsyncEvent       = 0x0c
+	AdminFirmwareCommit   = 0x10
+	AdminFirmwareDownload = 0x11
+	AdminSelfTest         = 0x14
+	AdminKeepAlive        = 0x18
+	AdminDirectiveSend    = 0x19
+	AdminDirectiveReceive = 0x1a
+	AdminDoorbellBuffer   = 0x7c
+	AdminSecuritySend     = 0x81
+	AdminSecurityReceive  = 0x82
+	AdminSanitize         = 0x84
 )
 
 // Opcodes of the NVM command set.
@@ -38,6 +46,14 @@ const (
 	NVMDatasetManagement  = 0x09
 	NVMVerify             = 0x0c
 	NVMCopy               = 0x19
+)
+
+// Commit actions of Firmware Commit (Base 2.0, 5.12).
+const (
+	CommitReplace         = 0
+	CommitReplaceActivate = 1 // at the next reset
+	CommitActivate        = 2 // likewise
+	CommitActivateNow     = 3 // after replacing, if an image has come
 )
 
 // BroadcastNSID names all namespaces.

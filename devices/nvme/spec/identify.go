@@ -14,6 +14,7 @@ const (
 	CNSCommandSetNamespace  = 0x05
 	CNSCommandSetController = 0x06
 	CNSIndependentNamespace = 0x08
+	CNSEnduranceGroups      = 0x19
 	CNSAllocatedNamespaces  = 0x10
 	CNSAllocatedNamespace   = 0x11
 	CNSNamespaceControllers = 0x12
@@ -26,7 +27,27 @@ const IdentifySize = 4096
 
 // Bits of OACS.
 const (
+	OACSSecurity       = 1 << 0
+	OACSFirmware       = 1 << 2
+	OACSSelfTest       = 1 << 4
+	OACSDirectives     = 1 << 5
 	OACSDoorbellBuffer = 1 << 8
+)
+
+// Bits of FRMW.
+const (
+	FRMWReadOnlySlot1   = 1 << 0
+	FRMWSlotsShift      = 1
+	FRMWActivateNoReset = 1 << 4
+)
+
+// Bits of SANICAP.
+const (
+	SanitizeCryptoErase = 1 << 0
+	SanitizeBlockErase  = 1 << 1
+	SanitizeOverwrite   = 1 << 2
+	SanitizeNoDealloc   = 1 << 29 // NDI: "no deallocate" is not possible
+	SanitizeUnmodified  = 1 << 30 // NODMMAS 01b: nothing else is written after it
 )
 
 // Bits of CTRATT.
@@ -67,6 +88,9 @@ const (
 	LPASmartPerNamespace = 1 << 0
 	LPAEffects           = 1 << 1
 	LPAExtendedData      = 1 << 2
+	LPATelemetry         = 1 << 3
+	LPAPersistentEvents  = 1 << 4
+	LPASupportedPages    = 1 << 5 // and the pages 12h and 13h
 )
 
 // Bits of IdentifyController.SGLS.
@@ -110,11 +134,18 @@ type IdentifyController struct {
 	APSTA             uint8
 	WarningTemp       uint16 // K
 	CriticalTemp      uint16 // K
+	MTFA              uint16 // units of 100 ms, of a firmware activation
 	TotalCapacity     [2]uint64
+	SelfTestTime      uint16 // minutes, of the extended one
+	SelfTestOptions   uint8
+	FWUG              uint8  // units of 4 KiB
 	KAS               uint16 // units of 100 ms
 	HCTMA             uint16
 	MinThermal        uint16 // K, MNTMT
 	MaxThermal        uint16 // K, MXTMT
+	SANICAP           uint32
+	EnduranceGroups   uint16 // highest identifier, ENDGIDMAX
+	PELS              uint32 // units of 64 KiB
 	SQES              uint8
 	CQES              uint8
 	MaxCommands       uint16
@@ -169,10 +200,17 @@ func (c *IdentifyController) Put(b []byte) {
 	le.PutUint16(b[268:], c.CriticalTemp)
 	le.PutUint64(b[280:], c.TotalCapacity[0])
 	le.PutUint64(b[288:], c.TotalCapacity[1])
+	le.PutUint16(b[270:], c.MTFA)
+	le.PutUint16(b[316:], c.SelfTestTime)
+	b[318] = c.SelfTestOptions
+	b[319] = c.FWUG
 	le.PutUint16(b[320:], c.KAS)
 	le.PutUint16(b[322:], c.HCTMA)
 	le.PutUint16(b[324:], c.MinThermal)
 	le.PutUint16(b[326:], c.MaxThermal)
+	le.PutUint32(b[328:], c.SANICAP)
+	le.PutUint16(b[340:], c.EnduranceGroups)
+	le.PutUint32(b[352:], c.PELS)
 	b[512] = c.SQES
 	b[513] = c.CQES
 	le.PutUint16(b[514:], c.MaxCommands)
@@ -228,10 +266,17 @@ func (c *IdentifyController) Get(b []byte) {
 		WarningTemp:       le.Uint16(b[266:]),
 		CriticalTemp:      le.Uint16(b[268:]),
 		TotalCapacity:     [2]uint64{le.Uint64(b[280:]), le.Uint64(b[288:])},
+		MTFA:              le.Uint16(b[270:]),
+		SelfTestTime:      le.Uint16(b[316:]),
+		SelfTestOptions:   b[318],
+		FWUG:              b[319],
 		KAS:               le.Uint16(b[320:]),
 		HCTMA:             le.Uint16(b[322:]),
 		MinThermal:        le.Uint16(b[324:]),
 		MaxThermal:        le.Uint16(b[326:]),
+		SANICAP:           le.Uint32(b[328:]),
+		EnduranceGroups:   le.Uint16(b[340:]),
+		PELS:              le.Uint32(b[352:]),
 		SQES:              b[512],
 		CQES:              b[513],
 		MaxCommands:       le.Uint16(b[514:]),
@@ -262,6 +307,9 @@ func putText(b []byte, s string) {
 		b[i] = ' '
 	}
 }
+
+// Text reads ASCII text that is padded with spaces or NULs.
+func Text(b []byte) string { return text(b) }
 
 // text is the inverse of putText; it takes NUL padding too.
 func text(b []byte) string { return strings.TrimRight(string(b), " \x00") }

@@ -4,22 +4,118 @@ import "encoding/binary"
 
 // Log page identifiers (Base 2.0, figure 202).
 const (
-	LogSupportedPages = 0x00
-	LogErrors         = 0x01
-	LogSmart          = 0x02
-	LogFirmware       = 0x03
-	LogChangedNS      = 0x04
-	LogEffects        = 0x05
+	LogSupportedPages      = 0x00
+	LogErrors              = 0x01
+	LogSmart               = 0x02
+	LogFirmware            = 0x03
+	LogChangedNS           = 0x04
+	LogEffects             = 0x05
+	LogSelfTest            = 0x06
+	LogHostTelemetry       = 0x07
+	LogControllerTelemetry = 0x08
+	LogEnduranceGroup      = 0x09
+	LogPersistentEvents    = 0x0d
+	LogEnduranceEvents     = 0x0f
+	LogFeatureEffects      = 0x12
+	LogSanitize            = 0x81
 )
 
 // Sizes of log pages in bytes.
 const (
-	ErrorEntrySize     = 64
-	SmartSize          = 512
-	FirmwareSize       = 512
-	EffectsSize        = 4096
-	SupportedPagesSize = 1024
+	ErrorEntrySize      = 64
+	SmartSize           = 512
+	FirmwareSize        = 512
+	EffectsSize         = 4096
+	SupportedPagesSize  = 1024
+	FeatureEffectsSize  = 1024
+	EnduranceGroupSize  = 512
+	EnduranceEventsSize = 8 // without entries
 )
+
+// LogSupported is the bit of a log page in SupportedPages.
+const LogSupported = 1 << 0
+
+// SupportedPages is the supported log pages log, by page.
+type SupportedPages [256]uint32
+
+// Put writes the 1,024 bytes of the log.
+func (l *SupportedPages) Put(b []byte) { putWords(b[:SupportedPagesSize], l[:]) }
+
+// Get reads the 1,024 bytes of the log.
+func (l *SupportedPages) Get(b []byte) { getWords(b[:SupportedPagesSize], l[:]) }
+
+// FeatureEffects is the feature identifiers supported and effects log, by feature. The bits are
+// those of a command's entry in the effects log, and a scope.
+type FeatureEffects [256]uint32
+
+// Put writes the 1,024 bytes of the log.
+func (l *FeatureEffects) Put(b []byte) { putWords(b[:FeatureEffectsSize], l[:]) }
+
+// Get reads the 1,024 bytes of the log.
+func (l *FeatureEffects) Get(b []byte) { getWords(b[:FeatureEffectsSize], l[:]) }
+
+func putWords(b []byte, words []uint32) {
+	for i, w := range words {
+		binary.LittleEndian.PutUint32(b[4*i:], w)
+	}
+}
+
+func getWords(b []byte, words []uint32) {
+	for i := range words {
+		words[i] = binary.LittleEndian.Uint32(b[4*i:])
+	}
+}
+
+// EnduranceGroup is the endurance group log. The 128-bit fields are kept to 64 bits here.
+type EnduranceGroup struct {
+	CriticalWarning   uint8
+	AvailableSpare    uint8 // %
+	SpareThreshold    uint8 // %
+	PercentageUsed    uint8
+	Estimate          uint64 // 10^9 bytes that can be written; 0: not reported
+	UnitsRead         uint64 // 10^9 bytes, rounded up
+	UnitsWritten      uint64
+	MediaUnitsWritten uint64
+	HostReads         uint64
+	HostWrites        uint64
+	MediaErrors       uint64
+	ErrorEntries      uint64
+	Capacity          [2]uint64 // bytes
+	Unallocated       [2]uint64
+}
+
+// Put writes the 512 bytes of the log.
+func (g *EnduranceGroup) Put(b []byte) {
+	b = b[:EnduranceGroupSize]
+	clear(b)
+	b[0], b[3], b[4], b[5] = g.CriticalWarning, g.AvailableSpare, g.SpareThreshold, g.PercentageUsed
+	for i, v := range g.counters() {
+		binary.LittleEndian.PutUint64(b[32+16*i:], *v)
+	}
+	for i := range 2 {
+		binary.LittleEndian.PutUint64(b[160+8*i:], g.Capacity[i])
+		binary.LittleEndian.PutUint64(b[176+8*i:], g.Unallocated[i])
+	}
+}
+
+// Get reads the 512 bytes of the log.
+func (g *EnduranceGroup) Get(b []byte) {
+	b = b[:EnduranceGroupSize]
+	*g = EnduranceGroup{CriticalWarning: b[0], AvailableSpare: b[3], SpareThreshold: b[4], PercentageUsed: b[5]}
+	for i, v := range g.counters() {
+		*v = binary.LittleEndian.Uint64(b[32+16*i:])
+	}
+	for i := range 2 {
+		g.Capacity[i] = binary.LittleEndian.Uint64(b[160+8*i:])
+		g.Unallocated[i] = binary.LittleEndian.Uint64(b[176+8*i:])
+	}
+}
+
+// counters lists the 128-bit fields in the order of the log, from byte 32.
+func (g *EnduranceGroup) counters() [8]*uint64 {
+	return [8]*uint64{&g.Estimate, &g.UnitsRead, &g.UnitsWritten, &g.MediaUnitsWritten,
+		&g.HostReads, &g.HostWrites, &g.MediaErrors, &g.ErrorEntries}
+}
 
 // ErrorEntry is one entry of the error log.
 type ErrorEntry struct {

@@ -52,9 +52,11 @@ type IdentifyNamespace struct {
 	MCL         uint32 // blocks of one Copy
 	MSRC        uint8  // source ranges of one Copy, zero based
 	NSATTR      uint8  // bit 0: write protected
-	NGUID       [16]byte
-	EUI64       [8]byte
-	Formats     [16]LBAFormat
+	// EnduranceGroup is the group that the namespace is in, 0: none.
+	EnduranceGroup uint16
+	NGUID          [16]byte
+	EUI64          [8]byte
+	Formats        [16]LBAFormat
 }
 
 // BlockSize is the size of a logical block in bytes, or 0 for a format that
@@ -103,6 +105,7 @@ func (n *IdentifyNamespace) Put(b []byte) {
 	le.PutUint32(b[76:], n.MCL)
 	b[80] = n.MSRC
 	b[99] = n.NSATTR
+	le.PutUint16(b[102:], n.EnduranceGroup)
 	copy(b[104:120], n.NGUID[:])
 	copy(b[120:128], n.EUI64[:])
 	for i, f := range n.Formats {
@@ -115,38 +118,39 @@ func (n *IdentifyNamespace) Get(b []byte) {
 	b = b[:IdentifySize]
 	le := binary.LittleEndian
 	*n = IdentifyNamespace{
-		Size:        le.Uint64(b[0:]),
-		Capacity:    le.Uint64(b[8:]),
-		Utilization: le.Uint64(b[16:]),
-		NSFEAT:      b[24],
-		NLBAF:       b[25],
-		FLBAS:       b[26],
-		MC:          b[27],
-		DPC:         b[28],
-		DPS:         b[29],
-		NMIC:        b[30],
-		RESCAP:      b[31],
-		FPI:         b[32],
-		DLFEAT:      b[33],
-		NAWUN:       le.Uint16(b[34:]),
-		NAWUPF:      le.Uint16(b[36:]),
-		NACWU:       le.Uint16(b[38:]),
-		NABSN:       le.Uint16(b[40:]),
-		NABO:        le.Uint16(b[42:]),
-		NABSPF:      le.Uint16(b[44:]),
-		NOIOB:       le.Uint16(b[46:]),
-		NVMCapacity: [2]uint64{le.Uint64(b[48:]), le.Uint64(b[56:])},
-		NPWG:        le.Uint16(b[64:]),
-		NPWA:        le.Uint16(b[66:]),
-		NPDG:        le.Uint16(b[68:]),
-		NPDA:        le.Uint16(b[70:]),
-		NOWS:        le.Uint16(b[72:]),
-		MSSRL:       le.Uint16(b[74:]),
-		MCL:         le.Uint32(b[76:]),
-		MSRC:        b[80],
-		NSATTR:      b[99],
-		NGUID:       [16]byte(b[104:120]),
-		EUI64:       [8]byte(b[120:128]),
+		Size:           le.Uint64(b[0:]),
+		Capacity:       le.Uint64(b[8:]),
+		Utilization:    le.Uint64(b[16:]),
+		NSFEAT:         b[24],
+		NLBAF:          b[25],
+		FLBAS:          b[26],
+		MC:             b[27],
+		DPC:            b[28],
+		DPS:            b[29],
+		NMIC:           b[30],
+		RESCAP:         b[31],
+		FPI:            b[32],
+		DLFEAT:         b[33],
+		NAWUN:          le.Uint16(b[34:]),
+		NAWUPF:         le.Uint16(b[36:]),
+		NACWU:          le.Uint16(b[38:]),
+		NABSN:          le.Uint16(b[40:]),
+		NABO:           le.Uint16(b[42:]),
+		NABSPF:         le.Uint16(b[44:]),
+		NOIOB:          le.Uint16(b[46:]),
+		NVMCapacity:    [2]uint64{le.Uint64(b[48:]), le.Uint64(b[56:])},
+		NPWG:           le.Uint16(b[64:]),
+		NPWA:           le.Uint16(b[66:]),
+		NPDG:           le.Uint16(b[68:]),
+		NPDA:           le.Uint16(b[70:]),
+		NOWS:           le.Uint16(b[72:]),
+		MSSRL:          le.Uint16(b[74:]),
+		MCL:            le.Uint32(b[76:]),
+		MSRC:           b[80],
+		NSATTR:         b[99],
+		EnduranceGroup: le.Uint16(b[102:]),
+		NGUID:          [16]byte(b[104:120]),
+		EUI64:          [8]byte(b[120:128]),
 	}
 	for i := range n.Formats {
 		w := le.Uint32(b[128+4*i:])
@@ -255,6 +259,25 @@ func NamespaceList(b []byte) []uint32 {
 			break
 		}
 		ids = append(ids, id)
+	}
+	return ids
+}
+
+// PutEnduranceGroupList writes the 4,096 bytes of a list of endurance groups.
+func PutEnduranceGroupList(b []byte, ids ...uint16) {
+	b = b[:IdentifySize]
+	clear(b)
+	binary.LittleEndian.PutUint16(b, uint16(len(ids)))
+	for i, id := range ids {
+		binary.LittleEndian.PutUint16(b[2+2*i:], id)
+	}
+}
+
+// EnduranceGroupList reads a list of endurance groups.
+func EnduranceGroupList(b []byte) []uint16 {
+	ids := make([]uint16, min(int(binary.LittleEndian.Uint16(b)), len(b)/2-1))
+	for i := range ids {
+		ids[i] = binary.LittleEndian.Uint16(b[2+2*i:])
 	}
 	return ids
 }

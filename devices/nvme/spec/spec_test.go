@@ -124,6 +124,13 @@ func TestStructuresSurviveTheWire(t *testing.T) {
 		{&FirmwareLog{ActiveSlot: 1, NextSlot: 2, Revisions: [7]string{"1.0", "", "x"}}, FirmwareSize, &FirmwareLog{}},
 		{effects, EffectsSize, &EffectsLog{}},
 		{&DSMRange{1, 2, 3}, DSMRangeSize, &DSMRange{}},
+		{&Telemetry{Page: LogHostTelemetry, Areas: [3]uint16{1, 1, 1}, HostGeneration: 3, Available: true, ControllerGeneration: 4, Reason: "why", Data: make([]byte, 512)}, 1024, &Telemetry{}},
+		{&PersistentEventLog{1, 2, 3, 4, 5, "s", "m", "n", 6, []PersistentEvent{{1, 2, 3, 4, []byte{5, 6}}, {7, 8, 9, 10, []byte{}}}}, 512 + 26 + 24, &PersistentEventLog{}},
+		{&PowerOnEvent{"1.0", 2, 3, 4, 5}, PowerOnEventSize, &PowerOnEvent{}},
+		{&FirmwareEvent{"1.0", "2.0", 1, 2, InvalidFirmwareImage}, FirmwareEventSize, &FirmwareEvent{}},
+		{&EnduranceGroup{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, [2]uint64{13, 14}, [2]uint64{15, 16}}, EnduranceGroupSize, &EnduranceGroup{}},
+		{&SupportedPages{1, 0, 3}, SupportedPagesSize, &SupportedPages{}},
+		{&FeatureEffects{0, 5}, FeatureEffectsSize, &FeatureEffects{}},
 		{&LBARange{1, 1, 5, 9, [16]byte{7}}, LBARangeSize, &LBARange{}},
 		{&HostBehavior{true, false, true, 0x300}, HostBehaviorSize, &HostBehavior{}},
 	} {

@@ -51,6 +51,8 @@ const (
 	KeepAliveExpired              Status = 0x14
 	OperationDenied               Status = 0x15
 	KeepAliveInvalid              Status = 0x19
+	SanitizeFailed                Status = 0x1c
+	SanitizeInProgress            Status = 0x1d
 	NamespaceWriteProtected       Status = 0x20
 	TransientTransport            Status = 0x22
 	LBAOutOfRange                 Status = 0x80
@@ -66,6 +68,8 @@ const (
 	AbortLimitExceeded        Status = SCTCommand<<8 | 0x03
 	AsyncEventLimitExceeded   Status = SCTCommand<<8 | 0x05
 	InvalidFirmwareSlot       Status = SCTCommand<<8 | 0x06
+	InvalidFirmwareImage      Status = SCTCommand<<8 | 0x07
+	SelfTestInProgress        Status = SCTCommand<<8 | 0x1d
 	InvalidInterruptVector    Status = SCTCommand<<8 | 0x08
 	InvalidLogPage            Status = SCTCommand<<8 | 0x09
 	InvalidQueueDeletion      Status = SCTCommand<<8 | 0x0c
@@ -167,6 +171,10 @@ var statusNames = map[Status]string{
 	AbortLimitExceeded:            "abort command limit exceeded",
 	AsyncEventLimitExceeded:       "asynchronous event request limit exceeded",
 	InvalidFirmwareSlot:           "invalid firmware slot",
+	InvalidFirmwareImage:          "invalid firmware image",
+	SelfTestInProgress:            "device self-test in progress",
+	SanitizeFailed:                "sanitize failed",
+	SanitizeInProgress:            "sanitize in progress",
 	InvalidInterruptVector:        "invalid interrupt vector",
 	InvalidLogPage:                "invalid log page",
 	InvalidQueueDeletion:          "invalid queue deletion",
