@@ -106,6 +106,14 @@ func Filters(b Backend) (found []*Filter) {
 	return found
 }
 
+// Stack is a backend and what is behind it: filters, the outermost first, and the storage last.
+func Stack(b Backend) (all []Backend) {
+	for ; b != nil; b = behind(b) {
+		all = append(all, b)
+	}
+	return all
+}
+
 // behind is the backend behind a filter; nil if b is none.
 func behind(b Backend) Backend {
 	switch b := b.(type) {

@@ -108,6 +108,12 @@ func (ep *Endpoint) Path() string { return ep.addr.path }
 // Engine is the engine that the endpoint is registered with.
 func (ep *Endpoint) Engine() *Engine { return ep.engine }
 
+// Connected says whether the device has a client now. It asks the reactor: not to be called on it.
+func (ep *Endpoint) Connected() (connected bool) {
+	_ = ep.engine.reactor.Do(func() { connected = ep.session != nil }) // a reactor that has ended has no clients
+	return connected
+}
+
 // Start listens: clients may come as soon as it returns. A socket file that a dead
 // server left behind is replaced; one that a live server listens on is an error
 // (EADDRINUSE).

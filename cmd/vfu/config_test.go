@@ -55,7 +55,7 @@ func TestDocumentedConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (process{slog.LevelInfo, true, 2, false}); *p != want {
+	if want := (process{slog.LevelInfo, true, 2, false, "/run/vfu/control.sock"}); *p != want {
 		t.Errorf("process %+v, want %+v", *p, want)
 	}
 	for _, d := range list {
@@ -64,7 +64,9 @@ func TestDocumentedConfig(t *testing.T) {
 	want := []device{
 		&controller{common: common{place: &place{path: "/run/vfu/disk0.sock"}}, namespaces: []namespace{{"mem:1G", 512}}},
 		&controller{common: common{place: &place{path: "/run/vfu/disk1.sock"}}, namespaces: []namespace{{"null:64G", 4096}, {"mem:256M", 512}},
-			config: nvme.Config{Queues: 8, Doorbells: nvme.Mmap, IdlePoll: 500 * time.Microsecond, Serial: "VFU0001"}},
+			serial: "VFU0001", subsystem: "s", pool: "dir:/srv/vfu:64G",
+			config: nvme.Config{Queues: 8, Doorbells: nvme.Mmap, IdlePoll: 500 * time.Microsecond}},
+		&controller{common: common{place: &place{path: "/run/vfu/disk1b.sock"}}, subsystem: "s"},
 		&card{common: common{place: &place{path: "/run/vfu/net0.sock"}}, link: "switch:lan"},
 		&card{common: common{place: &place{path: "/run/vfu/net1.sock"}}, link: "switch:lan", config: virtionet.Config{
 			MAC: net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}, Pairs: 4, QueueSize: 512, MTU: 9000, Speed: 25_000,
@@ -94,6 +96,15 @@ func TestDocumentedConfig(t *testing.T) {
 	}
 }
 
+// manyControllers describes n of one subsystem, each in four lines.
+func manyControllers(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "[[nvme]]\nfd = %d\nsubsystem = \"a\"\npool = \"mem:1G\"\n", i)
+	}
+	return b.String()
+}
+
 func TestConfigSaysWhereItIsWrong(t *testing.T) {
 	const nic = "[[virtio-net]]\nsocket = \"s\"\nlink = \"loop\"\n"
 	const disk = "[[nvme]]\nsocket = \"s\"\nnamespace = [{backend = \"null:1G\"}]\n"
@@ -102,7 +113,7 @@ func TestConfigSaysWhereItIsWrong(t *testing.T) {
 		says          []string // each on a line of its own, behind the file's name
 	}{
 		{"empty", "", []string{": describes no device: add [[nvme]] or [[virtio-net]]"}},
-		{"unknown key of the process", "sockets = 1\n" + disk, []string{`:1: "sockets" is nothing that the file can have; known are log-level, log-format, write-multiple, workers, nvme, virtio-net`}},
+		{"unknown key of the process", "sockets = 1\n" + disk, []string{`:1: "sockets" is nothing that the file can have; known are log-level, log-format, write-multiple, workers, control, nvme, virtio-net`}},
 		{"unknown device", disk + "[[floppy]]\n", []string{`:4: "floppy" is nothing that the file can have`}},
 		{"unknown key of a device", disk + "\nqueue = 1\n", []string{`:5: "queue" is nothing that [[nvme]] can have; known are socket, fd, namespace, queues,`}},
 		{"unknown key of a namespace", "[[nvme]]\nsocket=\"s\"\n[[nvme.namespace]]\nbackend=\"null:1G\"\nblocksize=512",
@@ -121,7 +132,14 @@ func TestConfigSaysWhereItIsWrong(t *testing.T) {
 		{"device that is no table", "nvme = [1]", []string{":1: nvme must be tables, each begun by [[nvme]]"}},
 		{"namespace that is text", "[[nvme]]\nsocket = \"s\"\nnamespace = \"mem:1G\"\n", []string{":3: namespace must be tables, each begun by [[nvme.namespace]]"}},
 		{"namespace without backend", "[[nvme]]\nsocket = \"s\"\n\n[[nvme.namespace]]\nblock-size = 512", []string{":4: [[nvme.namespace]] has no backend"}},
-		{"no namespace", "\n[[nvme]]\nsocket = \"s\"\n", []string{":2: no [[nvme.namespace]]: what should be on the disk?"}},
+		{"no namespace", "\n[[nvme]]\nsocket = \"s\"\n", []string{":2: no [[nvme.namespace]] (or pool): what should be on the disk?"}},
+		{"backend", "[[nvme]]\nnamespace = [{backend=\"tape:1G\"}]\n", []string{`:2: backend in [[nvme.namespace]]: block: tape:1G: unknown kind of backend "tape"`}},
+		{"pool", disk + "pool = \"mem\"\n", []string{`:4: pool in [[nvme]]: block: pool mem: no size`}},
+		{"serial", disk + "serial = \"012345678901234567890\"\n", []string{`:4: serial in [[nvme]]: nvme: invalid configuration: serial number`}},
+		{"two pools of a subsystem", disk + "subsystem = \"a\"\npool = \"mem:1G\"\n[[nvme]]\nsocket = \"t\"\nsubsystem = \"a\"\npool = \"mem:2G\"\n",
+			[]string{`:6: the pool of subsystem a is "mem:1G" already; say it once`}},
+		{"too many controllers", manyControllers(9), []string{`:33: subsystem a has 8 controllers already`}},
+		{"control socket", "control = \"\"\n" + disk, []string{":1: control in the file: is empty"}},
 		{"no socket", disk + "[[nvme]]\n", []string{":4: no socket (or fd): where should the device be served?"}},
 		{"socket and descriptor", disk + "fd = 3\n", []string{":4: fd in [[nvme]]: a device has one socket or fd, not both"}},
 		{"empty socket", "[[nvme]]\nsocket = \"\"\n", []string{":2: socket in [[nvme]]: is empty"}},

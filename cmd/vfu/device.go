@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,9 @@ type device interface {
 
 // environment is what the devices of a process share.
 type environment struct {
-	links link.Set
+	log        *slog.Logger
+	links      link.Set
+	subsystems map[*controller]*subsystem
 }
 
 // kind is a kind of devices.
@@ -143,7 +146,8 @@ func check(list []device) error {
 			return err
 		}
 	}
-	return nil
+	_, err := subsystems(list)
+	return err
 }
 
 // listed says where devices are: "nvme on /run/a, /run/b".

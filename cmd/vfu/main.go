@@ -48,7 +48,8 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(serveCommand(), demoCommand(), inspectCommand(), traceCommand())
+	cmd.AddCommand(serveCommand(), demoCommand(), inspectCommand(), traceCommand(),
+		statusCommand(), namespaceCommand(), filterCommand(), powerCommand())
 	onlyCommands(cmd)
 	return cmd
 }

@@ -16,6 +16,7 @@ type process struct {
 	workers  int
 	// writeMultiple offers REGION_WRITE_MULTI.
 	writeMultiple bool
+	control       string // path of the control socket; empty: there is none
 }
 
 func newProcess() *process { return &process{logLevel: slog.LevelWarn} }
@@ -39,6 +40,13 @@ func (p *process) options() []option {
 			set: yesOrNo(func(v bool) { p.writeMultiple = v })},
 		{name: "workers", form: integer, value: "N", usage: "threads that poll queues (default one fewer than CPUs)",
 			set: between(1, maxWorkers, func(n int) { p.workers = n })},
+		{name: "control", value: "PATH", usage: "take requests of vfu status, namespace, filter and power on this unix socket", set: func(s string) error {
+			if s == "" {
+				return errors.New("is empty")
+			}
+			p.control = s
+			return nil
+		}},
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"vfiouser/cmd/vfu/internal/control"
 	"vfiouser/engine"
 	"vfiouser/engine/reactor"
 	"vfiouser/link"
@@ -88,6 +90,9 @@ func serveKind(p *process, k kind, cmd *cobra.Command) *cobra.Command {
 type served struct {
 	device engine.Device
 	close  func() error // of what is behind the device, after its clients are gone
+	// subsystem is that of an NVMe controller, link what a network card is connected to.
+	subsystem *subsystem
+	link      string
 }
 
 // serve runs devices that were checked until the context ends, or none can have a client
@@ -99,7 +104,16 @@ func (p *process) serve(ctx context.Context, list []device) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	env := environment{links: link.Set{Reactor: r, Logger: log}}
+	env := environment{log: log, links: link.Set{Reactor: r, Logger: log}, subsystems: make(map[*controller]*subsystem)}
+	subs, err := subsystems(list)
+	if err != nil {
+		return err
+	}
+	for _, sub := range subs {
+		for _, c := range sub.members {
+			env.subsystems[c] = sub
+		}
+	}
 	var opened []served
 	defer func() {
 		for _, s := range opened {
@@ -113,6 +127,12 @@ func (p *process) serve(ctx context.Context, list []device) (err error) {
 		}
 		opened = append(opened, s)
 	}
+	var requests *control.Server
+	defer func() {
+		if requests != nil {
+			requests.Wait() // what it waits for may be I/O of the clients
+		}
+	}()
 	e, err := engine.New(engine.Config{Logger: log, Reactor: r, Workers: p.workers, WriteMultiple: p.writeMultiple})
 	if err != nil {
 		return err
@@ -132,6 +152,16 @@ func (p *process) serve(ctx context.Context, list []device) (err error) {
 			return err
 		}
 		endpoints[i] = ep
+	}
+	if p.control != "" {
+		c := controls{started: time.Now()}
+		for i, d := range list {
+			c.devices = append(c.devices, controlled{d.base().place.String(), d.kind(), endpoints[i], opened[i]})
+		}
+		if requests, err = control.Serve(p.control, log, c.handlers()); err != nil {
+			return err
+		}
+		defer requests.Close()
 	}
 	fmt.Printf("ready: %s\n", listed(list))
 	for _, ep := range endpoints {

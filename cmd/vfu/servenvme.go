@@ -24,7 +24,13 @@ it are its own:
 A namespace is mem:SIZE (anonymous memory), file:PATH (a regular file or a block
 device), nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH (an NBD server), or
 null:SIZE (stores nothing). Sizes take K, M, G or T. Filters stand in front, such as
-delay:2ms,error:read:1%,file:disk.img; docs/backends.md has them all.`
+delay:2ms,error:read:1%,file:disk.img; docs/backends.md has them all.
+
+Controllers of one --subsystem share their namespaces, whichever of them these are
+given to. With --pool hosts can create namespaces of their own:
+
+  vfu serve nvme --socket /run/a.sock --subsystem s --pool mem:16G \
+                 --socket /run/b.sock --subsystem s`
 
 func serveNVMeCommand(p *process) *cobra.Command {
 	return serveKind(p, nvmeKind(), &cobra.Command{
@@ -43,6 +49,9 @@ type controller struct {
 	common
 	namespaces []namespace
 	incoming   bool
+	subsystem  string // that it shares; empty: one of its own
+	pool       string
+	serial     string
 	config     nvme.Config
 }
 
@@ -86,38 +95,39 @@ func (c *controller) options() []option {
 			usage: "the drive's state will come from another server, which may have its files in use until then",
 			set:   yesOrNo(func(v bool) { c.incoming = v })},
 		option{name: "serial", value: "TEXT", usage: "serial number", set: func(s string) error {
-			c.config.Serial = s
+			c.serial = s
+			alone, err := nvme.NewSubsystem(nvme.SubsystemConfig{Serial: s})
+			if err != nil {
+				return err
+			}
+			return alone.Close()
+		}},
+		option{name: "subsystem", value: "NAME", usage: "share the namespaces of the controllers before it that have the same name", set: func(s string) error {
+			if s == "" {
+				return errors.New("is empty")
+			}
+			c.subsystem = s
 			return nil
+		}},
+		option{name: "pool", value: "KIND:ARG", usage: "storage of namespaces that hosts create: mem:SIZE or dir:PATH:SIZE", set: func(s string) error {
+			c.pool = s
+			return block.CheckPool(s)
 		}},
 	)
 }
 
-func (c *controller) check() error {
-	if len(c.namespaces) == 0 {
-		return c.missing("--namespace", "[[nvme.namespace]]", "what should be on the disk?")
-	}
-	return nil
-}
+func (c *controller) check() error { return nil } // its subsystem's is all that can be missing
 
-func (c *controller) open(*environment) (d served, err error) {
-	opt := block.OpenOptions{Unclaimed: c.incoming}
+func (c *controller) open(env *environment) (served, error) {
+	sub := env.subsystems[c]
+	if err := sub.enter(env.log); err != nil {
+		return served{}, err
+	}
 	config := c.config
-	for _, ns := range c.namespaces {
-		b, openErr := block.OpenWith(ns.backend, opt)
-		if openErr != nil {
-			err = openErr
-			break
-		}
-		config.Namespaces = append(config.Namespaces, nvme.Namespace{Backend: b, BlockSize: ns.blockSize})
+	config.Subsystem = sub.made
+	ctrl, err := nvme.New(config)
+	if err != nil {
+		return served{}, errors.Join(err, sub.leave())
 	}
-	var ctrl *nvme.Controller
-	if err == nil {
-		if ctrl, err = nvme.New(config); err == nil {
-			return served{device: ctrl, close: ctrl.Close}, nil
-		}
-	}
-	for _, ns := range config.Namespaces {
-		err = errors.Join(err, ns.Backend.Close())
-	}
-	return d, err
+	return served{device: ctrl, subsystem: sub, close: func() error { return errors.Join(ctrl.Close(), sub.leave()) }}, nil
 }

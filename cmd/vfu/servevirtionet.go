@@ -169,5 +169,5 @@ func (c *card) open(env *environment) (served, error) {
 	if err != nil {
 		return served{}, errors.Join(err, l.Close())
 	}
-	return served{device: made, close: func() error { return errors.Join(made.Close(), l.Close()) }}, nil
+	return served{device: made, link: c.link, close: func() error { return errors.Join(made.Close(), l.Close()) }}, nil
 }

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/go-units"
+)
+
+// lines prints a table whose columns are separated by tabs.
+func lines(out io.Writer, print func(w io.Writer)) error {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	print(w)
+	_ = w.Flush()                                 // a builder takes everything
+	for line := range strings.Lines(b.String()) { // an empty last column leaves blanks
+		if _, err := fmt.Fprintln(out, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func bytesText(n int64) string { return units.BytesSize(float64(n)) }
+
+func (r *statusReport) print(out io.Writer) error {
+	return lines(out, func(w io.Writer) {
+		fmt.Fprintf(w, "process %d, up for %v\n", r.PID, time.Duration(r.Uptime*float64(time.Second)).Round(time.Second))
+		for _, d := range r.Devices {
+			client := "no client"
+			if d.Client {
+				client = "client attached"
+			}
+			fmt.Fprintf(w, "%s: %s, %s", d.Device, d.Kind, client)
+			if d.Subsystem != "" {
+				fmt.Fprintf(w, ", subsystem %s", d.Subsystem)
+			}
+			if d.Link != "" {
+				fmt.Fprintf(w, ", link %s", d.Link)
+			}
+			fmt.Fprintln(w)
+			for _, n := range d.Namespaces {
+				n.print(w)
+			}
+		}
+	})
+}
+
+// print is the line of a namespace.
+func (n *namespaceReport) print(w io.Writer) {
+	backend := n.Backend
+	if backend == "" {
+		backend = n.Kind + " of the pool"
+	}
+	attached := ""
+	if len(n.Controllers) == 0 {
+		attached = "not attached"
+	} else if len(n.Controllers) > 1 {
+		attached = "controllers " + strings.Trim(fmt.Sprint(n.Controllers), "[]")
+	}
+	fmt.Fprintf(w, "  %d\t%s\tblocks of %d\t%s\t%s\n", n.Namespace, bytesText(n.Size), n.BlockSize, backend, attached)
+}
+
+func (l *driveList) printNamespaces(out io.Writer) error {
+	return lines(out, func(w io.Writer) {
+		for _, d := range l.Devices {
+			fmt.Fprintln(w, d.Device)
+			for _, n := range d.Namespaces {
+				n.print(w)
+			}
+		}
+	})
+}
+
+func (l *driveList) printFilters(out io.Writer) error {
+	return lines(out, func(w io.Writer) {
+		for _, d := range l.Devices {
+			for _, n := range d.Namespaces {
+				fmt.Fprintf(w, "%s namespace %d", d.Device, n.Namespace)
+				if len(n.Filters) == 0 {
+					fmt.Fprint(w, ": no filters")
+				}
+				fmt.Fprintln(w)
+				for _, f := range n.Filters {
+					f.print(w)
+				}
+			}
+		}
+	})
+}
+
+// print is the line of a filter, and one for each operation of its figures.
+func (f *filterReport) print(w io.Writer) {
+	fmt.Fprintf(w, "  %d\t%s\t%s\t", f.Filter, f.Kind, f.Settings)
+	if c := f.Cache; c != nil {
+		power := "without power"
+		if c.Power {
+			power = "with power"
+		}
+		fmt.Fprintf(w, "%s, %s not flushed, %d power cuts\n", power, bytesText(c.Unflushed), c.Cuts)
+		return
+	}
+	fmt.Fprintf(w, "%d hits\n", f.Hits)
+	for _, s := range f.Stats {
+		fmt.Fprintf(w, "  \t  %s\t%d requests\t%s, %d errors, %d in flight, mean %.1f µs, longest %.1f µs\n",
+			s.Operation, s.Requests, bytesText(int64(s.Bytes)), s.Errors, s.InFlight, s.Mean, s.Longest)
+	}
+}
