@@ -110,6 +110,8 @@ func (h *host) executeAdmin(e *spec.SubmissionEntry) (st spec.Status, dw0 uint32
 		st = spec.InvalidOpcode | spec.StatusDNR
 	case e.Flags&notOfferedAdmin != 0:
 		st = spec.InvalidField | spec.StatusDNR
+	case h.c.barsAdmin(e):
+		st = conflict
 	default:
 		st, dw0 = command(h, e)
 	}

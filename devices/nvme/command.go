@@ -19,6 +19,7 @@ type command struct {
 	result  spec.Status
 	pins    []dma.Pin // of the memory in request.Buffers, if the backend is asynchronous
 	counted bool      // by the gate of the namespace
+	era     uint32    // of the namespace when it was given to the couriers
 	next    *command  // in the list that holds it: done, waiting for room, or to be run
 }
 

@@ -204,6 +204,7 @@ func (h *host) reset() {
 	h.events.Store(0)
 	h.changed.clear()
 	h.resetFeatures()
+	h.c.subsystem.disassociate(h.c)
 	h.interrupts.reset()
 	h.c.regs.mu.Lock()
 	h.c.regs.csts, h.c.regs.intms = 0, 0
@@ -254,6 +255,7 @@ func (h *host) leave() {
 	h.giveBack()
 	h.reader.Close()
 	h.c.subsystem.leave(h)
+	h.c.subsystem.disassociate(h.c)
 }
 
 // abandoned says whether nobody will see the completions of commands any more: what

@@ -43,6 +43,9 @@ func (p *couriers) init(h *host) {
 func (p *couriers) run(cmd *command) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if cmd.ns != nil {
+		cmd.era = cmd.ns.era.Load()
+	}
 	p.queue.add(cmd)
 	switch {
 	case p.idle > 0:
@@ -150,6 +153,14 @@ func (c *courier) run(cmd *command) spec.Status {
 		return c.copy(cmd)
 	case spec.NVMWriteUncorrectable:
 		return c.writeUncorrectable(cmd)
+	case spec.NVMReservationRegister:
+		return c.registerKey(cmd)
+	case spec.NVMReservationAcquire:
+		return c.acquire(cmd)
+	case spec.NVMReservationRelease:
+		return c.releaseKey(cmd)
+	case spec.NVMReservationReport:
+		return c.report(cmd)
 	case spec.NVMFlush:
 		if cmd.entry.NSID == spec.BroadcastNSID {
 			return c.h.c.flushAll(c)

@@ -20,6 +20,7 @@ const (
 	eventNamespaces                   // a namespace has come, gone, or changed
 	eventFirmware                     // another firmware is activated without a reset
 	eventTelemetry                    // the controller has collected telemetry
+	eventReservation                  // there is a reservation notification
 )
 
 // offeredEvents are the events that the host can ask for: critical warnings, and OAES.
@@ -34,6 +35,7 @@ var eventResults = [...]spec.AsyncResult{
 	eventNamespaces:      spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncNamespaceChanged, spec.LogChangedNS),
 	eventFirmware:        spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncFirmwareActivation, spec.LogFirmware),
 	eventTelemetry:       spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncTelemetryChanged, spec.LogControllerTelemetry),
+	eventReservation:     spec.NewAsyncResult(spec.AsyncIOEvent, spec.AsyncReservation, spec.LogReservation),
 }
 
 // eventEnabled has the bits of Asynchronous Event Configuration without which an event is

@@ -69,6 +69,7 @@ func featureTable() *[256]feature {
 		spec.FeatEnduranceEvents:     enduranceFeature,
 		spec.FeatProgressMarker:      {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xff},
 		spec.FeatHostIdentifier:      hostIdentifierFeature,
+		spec.FeatReservationMask:     {caps: changeable | spec.FeatureNamespace, scope: spec.ScopeNamespace, mask: spec.NoticeMask, changed: (*host).noticeMaskChanged},
 	}
 }
 

@@ -16,8 +16,8 @@ type gate struct {
 	async atomic.Int64  // commands that the backend has
 	ended chan struct{} // capacity 1: async became 0
 	// shut: workers give all commands to couriers. It is a part of what
-	// namespace.readable says, and under the same lock.
-	shut bool
+	// namespace.readable says, and changes under the same lock.
+	shut atomic.Bool
 }
 
 // begin and end count a command that the backend has.
@@ -50,7 +50,7 @@ func (s *Subsystem) exclude(a *allocation, f func(ns *namespace)) {
 func (s *Subsystem) setShut(a *allocation, shut bool) {
 	s.uncorrectable.mu.Lock()
 	defer s.uncorrectable.mu.Unlock()
-	a.gate.shut = shut
+	a.gate.shut.Store(shut)
 	if ns := a.view.Load(); ns != nil {
 		ns.cleanTo()
 	}
@@ -76,6 +76,13 @@ func (c *courier) pass(cmd *command) spec.Status {
 	if c.h.c.namespace(cmd.ns.id) != cmd.ns {
 		g.lock.RUnlock()
 		return changed
+	}
+	if cmd.ns.bars(c.h.c, cmd.entry.Opcode) {
+		g.lock.RUnlock()
+		if cmd.era != cmd.ns.era.Load() {
+			return spec.AbortPreempted | spec.StatusDNR
+		}
+		return conflict
 	}
 	c.passed = g
 	return spec.Success

@@ -116,6 +116,9 @@ var hostIdentifierFeature = feature{
 		}
 		return spec.HostIdentifierSize / 2
 	},
+	check:   checkHostID,
+	apply:   applyHostID,
+	changed: (*host).hostIDChanged,
 	current: func(_ *host, v featureValue) featureValue {
 		v.Number = 0 // EXHID is of the command
 		return v

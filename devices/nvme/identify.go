@@ -52,7 +52,7 @@ func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, id uint16, csi uin
 	case spec.CNSDescriptors:
 		c.subsystem.identifiers(ns).Put(b)
 	case spec.CNSIndependentNamespace:
-		(&spec.IndependentNamespace{NSTAT: 1}).Put(b)
+		(&spec.IndependentNamespace{NSTAT: 1, RESCAP: reservationCapabilities}).Put(b)
 	case spec.CNSCommandSetNamespace:
 		if csi != 0 {
 			return spec.InvalidField | spec.StatusDNR
@@ -95,7 +95,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		CQES:              spec.CompletionEntryExponent<<4 | spec.CompletionEntryExponent,
 		Namespaces:        MaxNamespaces,
 		ONCS: spec.ONCSCompare | spec.ONCSWriteUncorrectable | spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures |
-			spec.ONCSTimestamp | spec.ONCSVerify | spec.ONCSCopy,
+			spec.ONCSTimestamp | spec.ONCSVerify | spec.ONCSCopy | spec.ONCSReservations,
 		OCFS:   spec.OCFSFormat0 | spec.OCFSFormat1,
 		VWC:    spec.VWCFlushBroadcast,
 		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData | spec.SGLSMetadata,

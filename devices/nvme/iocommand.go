@@ -1,6 +1,8 @@
 package nvme
 
 import (
+	"slices"
+
 	"vfiouser/block"
 	"vfiouser/devices/nvme/spec"
 )
@@ -22,6 +24,11 @@ var ioCommands = [256]ioCommand{
 	spec.NVMDatasetManagement:  {spec.EffectSupported | spec.EffectLogicalBlocks, (*Controller).prepareDatasetManagement},
 	spec.NVMVerify:             {spec.EffectSupported, (*Controller).prepareVerify},
 	spec.NVMCopy:               {spec.EffectSupported | spec.EffectLogicalBlocks, (*Controller).prepareCopy},
+
+	spec.NVMReservationRegister: {spec.EffectSupported, (*Controller).prepareReservation},
+	spec.NVMReservationReport:   {spec.EffectSupported, (*Controller).prepareReport},
+	spec.NVMReservationAcquire:  {spec.EffectSupported, (*Controller).prepareKeyed},
+	spec.NVMReservationRelease:  {spec.EffectSupported, (*Controller).prepareKeyed},
 }
 
 // prepareOther is prepare for the commands that are not the frequent ones.
@@ -33,6 +40,9 @@ func (c *Controller) prepareOther(cmd *command) (plan, spec.Status) {
 	case cmd.entry.Flags&notOfferedIO != 0 || cmd.entry.PSDT() > spec.PSDTSGLSegment:
 		return 0, spec.InvalidField | spec.StatusDNR
 	}
+	if ns := c.namespace(cmd.entry.NSID); ns != nil && ns.bars(c, cmd.entry.Opcode) {
+		return 0, conflict
+	}
 	return prepare(c, cmd)
 }
 
@@ -40,6 +50,9 @@ func (c *Controller) prepareFlush(cmd *command) (plan, spec.Status) {
 	cmd.request.Op = block.Flush
 	cmd.request.Offset = 0
 	if cmd.entry.NSID == spec.BroadcastNSID { // VWC bits 2:1
+		if slices.ContainsFunc(c.active(), func(ns *namespace) bool { return ns.bars(c, spec.NVMFlush) }) {
+			return 0, conflict
+		}
 		return planSlow, spec.Success
 	}
 	cmd.ns = c.served(cmd.entry.NSID)

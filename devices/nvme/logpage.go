@@ -34,6 +34,7 @@ func logTable() *[256]logPage {
 		spec.LogEnduranceGroup:      {content: (*host).enduranceLog},
 		spec.LogPersistentEvents:    {content: (*host).persistentEvents},
 		spec.LogEnduranceEvents:     {content: plain(func(*host) []byte { return make([]byte, spec.EnduranceEventsSize) })},
+		spec.LogReservation:         {content: plain((*host).reservationPage), read: (*host).reservationRead},
 		spec.LogFeatureEffects:      {content: plain((*host).featureEffects)},
 	}
 }

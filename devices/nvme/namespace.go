@@ -25,6 +25,10 @@ type allocation struct {
 	// Under Subsystem.mu.
 	attached   uint8 // controllers, a bit each
 	everywhere bool  // controllers that come later have it too
+
+	reservation reservation   // under reservations.mu
+	barred      atomic.Uint64 // controllers that it keeps away, see bar
+	era         atomic.Uint32 // preemptions that have aborted commands
 }
 
 // namespace is a view of a namespace: its format and its size, for which there is another
@@ -43,6 +47,7 @@ type namespace struct {
 	bad []extent // blocks that cannot be read, ascending and apart: of uncorrectable
 	// readable is how many blocks from 0 on need no closer look than their number.
 	readable atomic.Uint64
+	unmarked atomic.Uint64 // how many there are from 0 on that are not in bad
 }
 
 // newNamespace takes a backend in.
@@ -119,8 +124,8 @@ func (c *Controller) identifyNamespace(n *namespace) *spec.IdentifyNamespace {
 		Size: n.blocks, Capacity: n.blocks, Utilization: n.blocks,
 		NVMCapacity: [2]uint64{uint64(n.stored())},
 		MSSRL:       uint16(c.maxCopy(n)), MCL: uint32(c.maxCopy(n)), MSRC: maxCopyRanges - 1,
-		EnduranceGroup: enduranceGroup,
-		NGUID:          ids.NGUID, EUI64: ids.EUI64,
+		EnduranceGroup: enduranceGroup, RESCAP: reservationCapabilities,
+		NGUID: ids.NGUID, EUI64: ids.EUI64,
 	}
 	if n.info.CanDiscard {
 		id.DLFEAT = spec.DLFEATReadZeroes | spec.DLFEATWZDealloc

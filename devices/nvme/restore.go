@@ -51,6 +51,9 @@ func (h *host) check(st *driveState) error {
 	case !c.subsystem.uncorrectable.possible(c, st.Uncorrectable):
 		return stateError("impossible uncorrectable blocks")
 	}
+	if err := c.checkReservations(st.Reservations, &st.Notices); err != nil {
+		return stateError("%v", err)
+	}
 	names := SubsystemConfig{Serial: theirs.Serial, Model: theirs.Model, Firmware: theirs.Firmware}
 	if err := names.checkNames(); err != nil {
 		return stateError("%v", err)
@@ -149,6 +152,7 @@ func (h *host) apply(st *driveState) {
 	h.eventContext, c.telemetry = st.EventContext, st.Telemetry
 	h.download = st.Download
 	c.subsystem.firmware.load(st.Slots)
+	c.loadReservations(st.Reservations, &st.Notices)
 	if st.Shadow != nil {
 		h.shadow = shadow{set: true, doorbell: st.Shadow.Doorbells, events: st.Shadow.Events}
 	}

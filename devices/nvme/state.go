@@ -24,7 +24,9 @@ type driveState struct {
 	Shadow       *shadowState
 	// Uncorrectable has for each namespace the first block and the number of blocks of the
 	// runs that cannot be read; it is empty if there are none.
-	Uncorrectable [][]uint64 `json:",omitempty"`
+	Uncorrectable [][]uint64         `json:",omitempty"`
+	Reservations  []reservationState `json:",omitempty"` // in ascending order of the namespaces
+	Notices       noticeState
 	CQs           []compQueueState
 	SQs           []subQueueState
 }
@@ -131,6 +133,8 @@ func (h *host) state() *driveState {
 		Download:     h.download,
 
 		Uncorrectable: c.subsystem.uncorrectable.state(c),
+		Reservations:  c.reservationStates(),
+		Notices:       c.noticeState(),
 	}
 	for off := 0; off < 2*(c.cfg.Queues+1)*doorbellStride; off += doorbellStride {
 		st.Doorbells = append(st.Doorbells, c.doorbells.load(off))

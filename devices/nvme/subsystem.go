@@ -38,6 +38,7 @@ type Subsystem struct {
 	uncorrectable uncorrectable
 	firmware      firmware
 	journal       journal
+	reservations  reservations
 
 	// mu is held while namespaces are made, changed, attached and removed. What it waits
 	// for does not need the control goroutine of any host.
@@ -130,6 +131,7 @@ func (s *Subsystem) join(c *Controller) error {
 		}
 		s.controllers[i] = c
 		c.index = i
+		s.associate(c, association{c: c})
 		for _, ns := range s.namespaces {
 			if ns != nil && ns.everywhere {
 				ns.attached |= c.bit()
@@ -146,6 +148,7 @@ func (s *Subsystem) part(c *Controller) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.controllers[c.index] = nil
+	s.associate(c, association{})
 	for _, ns := range s.namespaces {
 		if ns != nil {
 			ns.attached &^= c.bit()

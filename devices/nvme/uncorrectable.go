@@ -127,13 +127,14 @@ func (ns *namespace) touched(lba, n, slack uint64) (first, last int) {
 	return first, last
 }
 
-// cleanTo moves the limit that prepare looks at.
+// cleanTo moves the limits that prepare and clean look at.
 func (ns *namespace) cleanTo() {
 	limit := ns.blocks
 	if len(ns.bad) > 0 {
 		limit = ns.bad[0].lba
 	}
-	if ns.gate.shut || ns.protection.metadata > 0 {
+	ns.unmarked.Store(limit)
+	if ns.gate.shut.Load() || ns.barred.Load() != 0 || ns.protection.metadata > 0 {
 		limit = 0
 	}
 	ns.readable.Store(limit)
@@ -141,7 +142,7 @@ func (ns *namespace) cleanTo() {
 
 // clean says whether blocks lie before all unreadable ones.
 func (ns *namespace) clean(lba, n uint64) bool {
-	limit := ns.readable.Load()
+	limit := ns.unmarked.Load()
 	return n <= limit && lba <= limit-n
 }
 
@@ -212,6 +213,8 @@ func (c *Controller) prepareMarked(cmd *command, ns *namespace) (plan, spec.Stat
 	switch {
 	case !c.serves(ns):
 		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+	case ns.bars(c, e.Opcode):
+		return 0, conflict
 	case !ns.has(lba, n):
 		return 0, spec.LBAOutOfRange | spec.StatusDNR
 	case ns.info.ReadOnly && !read:
@@ -228,10 +231,11 @@ func (c *Controller) prepareMarked(cmd *command, ns *namespace) (plan, spec.Stat
 		return 0, spec.UnrecoveredRead | spec.StatusDNR
 	}
 	cmd.ns, r.Offset, r.Length = ns, ns.bytes(lba), length
+	slow := found || ns.gate.shut.Load() || ns.protection.metadata > 0
 	switch {
-	case ns.readable.Load() == 0 && zeroes, found && zeroes:
+	case slow && zeroes:
 		return planSlow, spec.Success
-	case ns.readable.Load() == 0, found:
+	case slow:
 		return planRewrite, spec.Success
 	case zeroes:
 		return planSimple, spec.Success

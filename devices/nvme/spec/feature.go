@@ -23,6 +23,7 @@ const (
 	FeatEnduranceEvents     = 0x18
 	FeatProgressMarker      = 0x80
 	FeatHostIdentifier      = 0x81
+	FeatReservationMask     = 0x82
 	FeatWriteProtect        = 0x84
 )
 

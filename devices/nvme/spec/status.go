@@ -48,9 +48,11 @@ const (
 	MetadataSGLLengthInvalid      Status = 0x10
 	SGLDescriptorTypeInvalid      Status = 0x11
 	InvalidPRPOffset              Status = 0x13
-	KeepAliveExpired              Status = 0x14
 	OperationDenied               Status = 0x15
-	KeepAliveInvalid              Status = 0x19
+	HostIDInconsistent            Status = 0x18
+	KeepAliveExpired              Status = 0x19
+	KeepAliveInvalid              Status = 0x1a
+	AbortPreempted                Status = 0x1b
 	SanitizeFailed                Status = 0x1c
 	SanitizeInProgress            Status = 0x1d
 	NamespaceWriteProtected       Status = 0x20
@@ -58,6 +60,7 @@ const (
 	LBAOutOfRange                 Status = 0x80
 	CapacityExceeded              Status = 0x81
 	NamespaceNotReady             Status = 0x82
+	ReservationConflict           Status = 0x83
 )
 
 // Command specific status codes.
@@ -160,11 +163,14 @@ var statusNames = map[Status]string{
 	KeepAliveExpired:              "keep alive timer expired",
 	KeepAliveInvalid:              "keep alive timeout invalid",
 	OperationDenied:               "operation denied",
+	HostIDInconsistent:            "host identifiers of inconsistent format",
+	AbortPreempted:                "aborted, the reservation was preempted",
 	NamespaceWriteProtected:       "namespace is write protected",
 	TransientTransport:            "transient transport error",
 	LBAOutOfRange:                 "LBA out of range",
 	CapacityExceeded:              "capacity exceeded",
 	NamespaceNotReady:             "namespace not ready",
+	ReservationConflict:           "reservation conflict",
 	CompletionQueueInvalid:        "completion queue invalid",
 	InvalidQueueID:                "invalid queue identifier",
 	InvalidQueueSize:              "invalid queue size",
