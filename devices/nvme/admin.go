@@ -78,9 +78,10 @@ func (h *host) serveAdmin() bool {
 		return false
 	}
 	h.deliverEvents()
+	h.collectBackground()
 	progress := h.postAdmin()
 	tail := a.sq.look(h.c.doorbells.page)
-	if len(a.unposted) > 0 || tail == a.sq.head {
+	if len(a.unposted) > 0 || tail == a.sq.head || h.background.running >= maxBackground {
 		return progress
 	}
 	if tail >= a.sq.size { // only a mapped doorbell can say that

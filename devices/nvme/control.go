@@ -36,11 +36,12 @@ type host struct {
 
 	arbitration atomic.Uint32 // the feature
 
-	admin    admin
-	features features
-	aer      asyncEvents
-	trace    trace
-	download download // of a firmware image
+	admin      admin
+	background background
+	features   features
+	aer        asyncEvents
+	trace      trace
+	download   download // of a firmware image
 	// eventContext is the persistent event log that the host is reading; nil: none.
 	eventContext []byte
 
@@ -190,6 +191,7 @@ func (h *host) enable(a adminConfig) {
 // features are what they were.
 func (h *host) reset() {
 	h.ready.Store(false)
+	h.endBackground()
 	h.admin.open = false
 	h.sqs[0].Store(nil)
 	h.cqs[0].Store(nil)
@@ -224,6 +226,7 @@ func (h *host) setHeld(held bool) {
 	if held {
 		h.unwatchDoorbells()
 		h.stopQueues()
+		h.background.wg.Wait()
 		return
 	}
 	if h.ready.Load() {

@@ -2,6 +2,8 @@ package nvme
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -22,6 +24,12 @@ type SubsystemConfig struct {
 	// Pool is the storage of the namespaces that hosts create with Namespace Management.
 	// The subsystem owns it. Without a pool they can create none.
 	Pool block.Pool
+	// StateDir is the directory for what has to outlive the process, such as saved features.
+	// It is made if it does not exist, and belongs to this subsystem alone. Empty: nothing
+	// outlives the process.
+	StateDir string
+	// Logger is told of failures to write there; nil means slog.Default.
+	Logger *slog.Logger
 }
 
 // Limits of a subsystem.
@@ -33,7 +41,8 @@ const (
 // Subsystem is an NVM subsystem (Base 2.0, 1.5.59): namespaces, and the controllers that
 // they are attached to. All methods may be called from any goroutine.
 type Subsystem struct {
-	cfg SubsystemConfig
+	cfg   SubsystemConfig
+	state stateDir
 
 	uncorrectable uncorrectable
 	firmware      firmware
@@ -57,11 +66,24 @@ type Subsystem struct {
 
 // NewSubsystem makes a subsystem without controllers. It owns the backends and the pool if
 // there is no error. Close it after its controllers.
-func NewSubsystem(cfg SubsystemConfig) (*Subsystem, error) {
+func NewSubsystem(cfg SubsystemConfig) (_ *Subsystem, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
 	s := &Subsystem{cfg: cfg}
+	if cfg.StateDir != "" {
+		if err := s.state.open(cfg.StateDir); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, s.state.close())
+			}
+		}()
+	}
+	if err := s.recallSerial(); err != nil {
+		return nil, err
+	}
 	s.firmware.load(newFirmware(cfg.Firmware))
 	s.live.hosts = make(map[*host]struct{})
 	s.live.groups = make(map[*group]struct{})
@@ -77,9 +99,11 @@ func NewSubsystem(cfg SubsystemConfig) (*Subsystem, error) {
 }
 
 func (c *SubsystemConfig) complete() error {
-	orDefault(&c.Serial, randomSerial())
 	orDefault(&c.Model, defaultModel)
 	orDefault(&c.Firmware, defaultFW)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	if len(c.Namespaces) > MaxNamespaces {
 		return configError("%d namespaces, at most %d", len(c.Namespaces), MaxNamespaces)
 	}
@@ -96,6 +120,34 @@ func (c *SubsystemConfig) checkNames() error {
 		}
 	}
 	return nil
+}
+
+// serialRecord is kept of a subsystem whose serial number nobody gave.
+type serialRecord struct{ Serial string }
+
+// recallSerial makes a serial number up if there is none, or takes the one that was made up
+// earlier.
+func (s *Subsystem) recallSerial() error {
+	if s.cfg.Serial != "" {
+		return nil
+	}
+	r := serialRecord{randomSerial()}
+	found, err := s.state.recall("serial", &r)
+	if err == nil && found && (r.Serial == "" || checkText("serial number", r.Serial, 20) != nil) {
+		err = fmt.Errorf("nvme: state: impossible serial number %q", r.Serial)
+	}
+	if err == nil && !found {
+		err = s.state.keep("serial", r)
+	}
+	s.cfg.Serial = r.Serial
+	return err
+}
+
+// keep writes a subject to the state directory. A failure is logged, as no host can be told.
+func (s *Subsystem) keep(subject string, v any) {
+	if err := s.state.keep(subject, v); err != nil {
+		s.cfg.Logger.Error("state was not written", "subject", subject, "err", err)
+	}
 }
 
 // Close closes the backends. Close the controllers before. It is idempotent.
@@ -115,6 +167,7 @@ func (s *Subsystem) Close() error {
 	if s.cfg.Pool != nil {
 		errs = append(errs, s.cfg.Pool.Close())
 	}
+	errs = append(errs, s.state.close())
 	return errors.Join(errs...)
 }
 

@@ -1,0 +1,87 @@
+package nvme
+
+import (
+	"context"
+	"runtime/debug"
+	"sync"
+
+	"vfiouser/devices/nvme/spec"
+)
+
+// maxBackground bounds the admin commands that run beside the control goroutine; while
+// there are as many no other admin command is fetched.
+const maxBackground = 64
+
+// background is the admin commands of a host that take their time.
+type background struct {
+	mu       sync.Mutex
+	finished []adminResult // under mu: to be posted
+	running  int           // of the control goroutine: not yet posted
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+}
+
+// later runs f on a goroutine of its own, and completes the command with what it returns.
+// The context ends when the controller is reset or the client leaves, which wait for f; f
+// must not wait for the control goroutine.
+func (h *host) later(e *spec.SubmissionEntry, f func(ctx context.Context, by *courier) (spec.Status, uint32)) (spec.Status, uint32) {
+	b := &h.background
+	if b.running == 0 {
+		b.ctx, b.cancel = context.WithCancel(h.s.Context())
+	}
+	b.running++
+	ctx, entry := b.ctx, *e
+	b.wg.Go(func() {
+		debug.SetPanicOnFault(true)
+		st, dw0 := h.runLater(ctx, f)
+		if !st.OK() {
+			h.logFailure(0, &entry, st)
+		}
+		b.mu.Lock()
+		b.finished = append(b.finished, adminResult{entry.CID, st, dw0})
+		b.mu.Unlock()
+		h.signal()
+	})
+	return notYet, 0
+}
+
+func (h *host) runLater(ctx context.Context, f func(context.Context, *courier) (spec.Status, uint32)) (st spec.Status, dw0 uint32) {
+	defer func() {
+		if v := recover(); v != nil {
+			h.fault(v, debug.Stack())
+			st = spec.InternalError
+		}
+	}()
+	return f(ctx, &courier{h: h, ended: make(chan error, 1)})
+}
+
+// collectBackground posts what has finished.
+func (h *host) collectBackground() {
+	b := &h.background
+	if b.running == 0 {
+		return
+	}
+	b.mu.Lock()
+	finished := b.finished
+	b.finished = nil
+	b.mu.Unlock()
+	for _, r := range finished {
+		b.running--
+		h.completeAdmin(r.cid, r.st, r.dw0)
+	}
+	if b.running == 0 {
+		b.cancel()
+	}
+}
+
+// endBackground cancels what runs, waits for it, and forgets its results.
+func (h *host) endBackground() {
+	b := &h.background
+	if b.running == 0 {
+		return
+	}
+	b.cancel()
+	b.wg.Wait()
+	b.finished, b.running = nil, 0
+}
