@@ -17,6 +17,8 @@ import (
 const (
 	// maxConfig bounds a configuration file, in bytes.
 	maxConfig = 256 << 10
+	// maxDevices bounds how many devices a file describes.
+	maxDevices = 4096
 	// maxMistakes bounds how many mistakes of a file are told.
 	maxMistakes = 10
 )
@@ -143,6 +145,10 @@ func (c *configFile) read(top map[string]any, options []option) {
 		}
 	}
 	slices.SortStableFunc(list, func(a, b described) int { return cmp.Compare(c.lines[a.path], c.lines[b.path]) })
+	if len(list) > maxDevices {
+		c.wrong(list[maxDevices].path, "%d devices; one process serves at most %d", len(list), maxDevices)
+		list = nil
+	}
 	for _, l := range list {
 		d := l.kind.make()
 		d.base().at = fmt.Sprintf("%s:%d", c.path, c.lines[l.path])

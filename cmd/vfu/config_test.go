@@ -62,8 +62,9 @@ func TestDocumentedConfig(t *testing.T) {
 		d.base().at = ""
 	}
 	want := []device{
-		&controller{common: common{place: &place{path: "/run/vfu/disk0.sock"}}, namespaces: []namespace{{"mem:1G", 512}}},
-		&controller{common: common{place: &place{path: "/run/vfu/disk1.sock"}}, namespaces: []namespace{{"null:64G", 4096}, {"mem:256M", 512}},
+		&controller{common: common{place: &place{path: "/run/vfu/disk0.sock"}}, namespaces: []namespace{{"mem:1G", nvme.Namespace{BlockSize: 512}}}},
+		&controller{common: common{place: &place{path: "/run/vfu/disk1.sock"}}, namespaces: []namespace{
+			{"null:64G", nvme.Namespace{BlockSize: 4096, Metadata: 16, Extended: true, Protection: 1, Guard: 64, StorageTag: 16}}, {"mem:256M", nvme.Namespace{BlockSize: 512}}},
 			serial: "VFU0001", subsystem: "s", pool: "dir:/srv/vfu:64G",
 			config: nvme.Config{Queues: 8, Doorbells: nvme.Mmap, IdlePoll: 500 * time.Microsecond}},
 		&controller{common: common{place: &place{path: "/run/vfu/disk1b.sock"}}, subsystem: "s"},
@@ -73,7 +74,7 @@ func TestDocumentedConfig(t *testing.T) {
 			Doorbells: virtio.Trap, IdlePoll: 200 * time.Microsecond, Without: spec.FeatureRingPacked | spec.FeatureInOrder}},
 		&card{common: common{place: &place{path: "/run/vfu/net2.sock"}}, link: "loop", config: virtionet.Config{
 			Without: ^uint64(netspec.FeatureMAC | netspec.FeatureMrgRxBuf)}},
-		&controller{common: common{place: &place{fd: 3}}, namespaces: []namespace{{"null:1G", 512}}},
+		&controller{common: common{place: &place{fd: 3}}, namespaces: []namespace{{"null:1G", nvme.Namespace{BlockSize: 512}}}},
 	}
 	if !reflect.DeepEqual(list, want) {
 		for _, d := range list {
@@ -117,7 +118,7 @@ func TestConfigSaysWhereItIsWrong(t *testing.T) {
 		{"unknown device", disk + "[[floppy]]\n", []string{`:4: "floppy" is nothing that the file can have`}},
 		{"unknown key of a device", disk + "\nqueue = 1\n", []string{`:5: "queue" is nothing that [[nvme]] can have; known are socket, fd, namespace, queues,`}},
 		{"unknown key of a namespace", "[[nvme]]\nsocket=\"s\"\n[[nvme.namespace]]\nbackend=\"null:1G\"\nblocksize=512",
-			[]string{`:5: "blocksize" is nothing that [[nvme.namespace]] can have; known are backend, block-size`}},
+			[]string{`:5: "blocksize" is nothing that [[nvme.namespace]] can have; known are backend, block-size, metadata, extended, protection, guard, storage-tag`}},
 		{"two mistakes in the order of the file", "[[nvme]]\nqueues = 65\n[[nvme]]\ndoorbells = \"loud\"\n",
 			[]string{":2: queues in [[nvme]]: must be from 1 to 64", `:4: doorbells in [[nvme]]: nvme: unknown doorbell mode "loud"`}},
 		{"unknown key in front of a wrong value", disk + "queue = 1\nqueues = 65\n",
@@ -134,6 +135,8 @@ func TestConfigSaysWhereItIsWrong(t *testing.T) {
 		{"namespace without backend", "[[nvme]]\nsocket = \"s\"\n\n[[nvme.namespace]]\nblock-size = 512", []string{":4: [[nvme.namespace]] has no backend"}},
 		{"no namespace", "\n[[nvme]]\nsocket = \"s\"\n", []string{":2: no [[nvme.namespace]] (or pool): what should be on the disk?"}},
 		{"backend", "[[nvme]]\nnamespace = [{backend=\"tape:1G\"}]\n", []string{`:2: backend in [[nvme.namespace]]: block: tape:1G: unknown kind of backend "tape"`}},
+		{"format that there is not", "[[nvme]]\nsocket = \"s\"\nnamespace = [{backend=\"mem:1G\", protection=1}]\n", []string{`:1: namespace 1 of the controller: nvme: invalid configuration: no format has blocks of 512 bytes with 0 bytes of metadata`}},
+		{"metadata", "[[nvme]]\nnamespace = [{backend=\"mem:1G\", metadata=7}]\n", []string{":2: metadata in [[nvme.namespace]]: must be 0, 8, 16 or 64"}},
 		{"pool", disk + "pool = \"mem\"\n", []string{`:4: pool in [[nvme]]: block: pool mem: no size`}},
 		{"serial", disk + "serial = \"012345678901234567890\"\n", []string{`:4: serial in [[nvme]]: nvme: invalid configuration: serial number`}},
 		{"two pools of a subsystem", disk + "subsystem = \"a\"\npool = \"mem:1G\"\n[[nvme]]\nsocket = \"t\"\nsubsystem = \"a\"\npool = \"mem:2G\"\n",
@@ -223,7 +226,7 @@ func TestHostileConfig(t *testing.T) {
 		{"tables of tables", configOf(t, "["+strings.Repeat("a.", maxConfig/2-10)+"a]"), `:1: "a" is nothing`},
 		{"many keys below a long one", configOf(t, "["+long+"]\n"+manyKeys(3_000)), `" is nothing`},
 		{"many keys", configOf(t, manyKeys(5_000)), "and 4990 more mistakes"},
-		{"many devices", configOf(t, strings.Repeat("[[nvme]]\n", maxConfig/9-10)), "no socket"},
+		{"many devices", configOf(t, strings.Repeat("[[nvme]]\n", maxConfig/9-10)), ":4097: 29117 devices; one process serves at most 4096"},
 		{"terminal codes", configOf(t, "\"\\u001b[2J\" = 1"), `"\x1b[2J" is nothing`},
 		{"includes", configOf(t, "include = \"/etc/passwd\"\n"), `"include" is nothing`},
 		{"a pipe", fmt.Sprintf("/proc/self/fd/%d", pipe.Fd()), "log-level in the file"},

@@ -120,6 +120,8 @@ func TestNamespacesChangeWhileAClientIsAttached(t *testing.T) {
 	if info, err := os.Stat(a.path("img")); err != nil || info.Size() != 2<<20 {
 		t.Errorf("the file: %v, %v", info.Size(), err)
 	}
+	a.says(0, "blocks of 4096+8, protection 2 with a guard of 16 bits", "namespace", "add", "--block-size", "4096", "--metadata", "8", "--protection", "2", "mem:1M")
+	a.run(0, "namespace", "remove", "4")
 	a.run(0, "namespace", "remove", "3")
 	a.says(0, "1  1MiB", "namespace", "list")
 	if got := active(t, ctrl); len(got) != 2 {
@@ -141,6 +143,7 @@ func TestNamespacesChangeWhileAClientIsAttached(t *testing.T) {
 		{2, "unexpected argument \"3\"", "namespace remove 2 3"},
 		{2, "unknown kind of backend", "namespace add tape:1G"},
 		{2, "512 or 4096", "namespace add mem:1M --block-size 520"},
+		{2, "no format has blocks of 512 bytes with 0 bytes of metadata", "namespace add mem:1M --protection 1"},
 		{1, "no such file", "namespace add file:" + a.path("none")},
 		{1, "another process", "namespace add file:" + a.path("img")},
 		{1, "no device is served on /none", "namespace list --device /none"},

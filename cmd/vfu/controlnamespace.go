@@ -40,8 +40,8 @@ func (c *controls) listNamespaces(t *target) (any, error) {
 // newNamespace are the arguments of namespace-add.
 type newNamespace struct {
 	target
-	Backend   string `json:"backend"`
-	BlockSize int    `json:"block_size,omitempty"` // bytes
+	Backend string `json:"backend"`
+	formatReport
 }
 
 func (c *controls) addNamespace(n *newNamespace) (any, error) {
@@ -52,10 +52,11 @@ func (c *controls) addNamespace(n *newNamespace) (any, error) {
 	if n.Backend == "" {
 		return nil, control.Errorf(control.Argument, "no backend; one is for example mem:1G")
 	}
-	if err := block.Check(n.Backend); err != nil {
+	format := n.format()
+	if err := errors.Join(block.Check(n.Backend), format.CheckFormat()); err != nil {
 		return nil, typed(err)
 	}
-	made, err := d.backend(namespace{n.Backend, n.BlockSize}, false)
+	made, err := d.backend(namespace{n.Backend, format}, false)
 	if err != nil {
 		return nil, typed(err)
 	}

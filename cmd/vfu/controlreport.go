@@ -28,12 +28,35 @@ type servedReport struct {
 	Namespaces []namespaceReport `json:"namespaces,omitempty"`
 }
 
+// formatReport is the format of a namespace.
+type formatReport struct {
+	BlockSize  int  `json:"block_size,omitempty"` // bytes
+	Metadata   int  `json:"metadata,omitempty"`   // bytes
+	Extended   bool `json:"extended,omitempty"`
+	Protection int  `json:"protection,omitempty"`
+	Guard      int  `json:"guard,omitempty"`       // bits, of protection information
+	StorageTag int  `json:"storage_tag,omitempty"` // bits
+}
+
+func (f formatReport) format() nvme.Namespace {
+	return nvme.Namespace{BlockSize: f.BlockSize, Metadata: f.Metadata, Extended: f.Extended, Protection: f.Protection,
+		Guard: f.Guard, StorageTag: f.StorageTag}
+}
+
+func formatOf(f nvme.Namespace) formatReport {
+	r := formatReport{f.BlockSize, f.Metadata, f.Extended, f.Protection, f.Guard, f.StorageTag}
+	if r.Protection == 0 {
+		r.Guard = 0 // there is none
+	}
+	return r
+}
+
 // namespaceReport is a namespace.
 type namespaceReport struct {
-	Namespace   uint32         `json:"namespace"`
-	Size        int64          `json:"size"`       // bytes
-	BlockSize   int            `json:"block_size"` // bytes
-	Kind        string         `json:"kind"`       // of the storage
+	Namespace uint32 `json:"namespace"`
+	Size      int64  `json:"size"` // bytes, without metadata
+	formatReport
+	Kind        string         `json:"kind"` // of the storage
 	Backend     string         `json:"backend,omitempty"`
 	Controllers []uint16       `json:"controllers"` // that it is attached to
 	Filters     []filterReport `json:"filters"`
@@ -86,8 +109,9 @@ func (s *subsystem) report(n nvme.NamespaceInfo, b block.Backend) namespaceRepor
 	text := s.texts[b]
 	s.mu.Unlock()
 	return namespaceReport{
-		Namespace: n.ID, Size: int64(n.Blocks) * int64(n.BlockSize), BlockSize: n.BlockSize, Kind: n.Kind,
-		Backend: text, Controllers: n.Controllers, Filters: filterReports(b),
+		Namespace: n.ID, Size: int64(n.Blocks) * int64(n.BlockSize), Kind: n.Kind,
+		formatReport: formatOf(n.Format),
+		Backend:      text, Controllers: n.Controllers, Filters: filterReports(b),
 	}
 }
 

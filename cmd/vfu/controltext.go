@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -49,6 +50,18 @@ func (r *statusReport) print(out io.Writer) error {
 	})
 }
 
+// String is a format such as "512", or "4096+8, protection 1".
+func (f formatReport) String() string {
+	text := strconv.Itoa(f.BlockSize)
+	if f.Metadata > 0 {
+		text += fmt.Sprintf("+%d", f.Metadata)
+	}
+	if f.Protection > 0 {
+		text += fmt.Sprintf(", protection %d with a guard of %d bits", f.Protection, f.Guard)
+	}
+	return text
+}
+
 // print is the line of a namespace.
 func (n *namespaceReport) print(w io.Writer) {
 	backend := n.Backend
@@ -61,7 +74,7 @@ func (n *namespaceReport) print(w io.Writer) {
 	} else if len(n.Controllers) > 1 {
 		attached = "controllers " + strings.Trim(fmt.Sprint(n.Controllers), "[]")
 	}
-	fmt.Fprintf(w, "  %d\t%s\tblocks of %d\t%s\t%s\n", n.Namespace, bytesText(n.Size), n.BlockSize, backend, attached)
+	fmt.Fprintf(w, "  %d\t%s\tblocks of %s\t%s\t%s\n", n.Namespace, bytesText(n.Size), n.formatReport, backend, attached)
 }
 
 func (l *driveList) printNamespaces(out io.Writer) error {

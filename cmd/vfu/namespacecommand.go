@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"vfiouser/block"
+	"vfiouser/devices/nvme"
 )
 
 const namespaceLong = `List and change the namespaces of a drive while guests use it. Guests are told by events,
@@ -41,23 +43,27 @@ func namespaceListCommand() *cobra.Command {
 
 func namespaceAddCommand() *cobra.Command {
 	var a asking
-	n := newNamespace{BlockSize: 512}
+	var c controller // whose options of a namespace these are
 	cmd := &cobra.Command{Use: "add --control PATH KIND:ARGUMENT", Short: "Add a namespace, which is attached to every controller",
 		Long: `Add a namespace with the lowest number that is free. It is attached to every controller of
 the drive. KIND:ARGUMENT is what --namespace of vfu serve nvme takes, filters included. A
 relative path is the server's.
 
-  vfu namespace add --control /run/vfu.sock delay:off,stats,file:/srv/c.img`, Args: arguments("KIND:ARGUMENT")}
+  vfu namespace add --control /run/vfu.sock delay:off,stats,file:/srv/c.img
+  vfu namespace add --control /run/vfu.sock --metadata 8 --protection 1 mem:1G`, Args: arguments("KIND:ARGUMENT")}
 	a.add(cmd, true)
-	cmd.Flags().IntVar(&n.BlockSize, "block-size", n.BlockSize, "logical block size: 512 or 4096 `BYTES`")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if n.BlockSize != 512 && n.BlockSize != 4096 {
-			return usageError{fmt.Errorf("--block-size %d: must be 512 or 4096", n.BlockSize)}
+	c.namespaces = []namespace{{format: nvme.Namespace{BlockSize: 512}}}
+	for _, o := range c.options() {
+		if strings.HasPrefix(o.fileKey(), "namespace.") && o.name != "namespace" {
+			o.usage = strings.Replace(o.usage, " of the namespace before it", "", 1)
+			o.add(cmd.Flags(), o.set)
 		}
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := block.Check(args[0]); err != nil {
 			return usageError{err}
 		}
-		n.target, n.Backend = a.target(), args[0]
+		n := newNamespace{a.target(), args[0], formatOf(c.namespaces[0].format)}
 		var l driveList
 		return a.ask(cmd, requestNamespaceAdd, n, &l, l.printNamespaces)
 	}

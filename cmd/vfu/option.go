@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -100,6 +102,23 @@ func between(low, high int, set func(int)) func(string) error {
 			return fmt.Errorf("must be from %d to %d", low, high)
 		}
 		set(n)
+		return nil
+	}
+}
+
+// oneOf takes one of some numbers.
+func oneOf(to *int, numbers ...int) func(string) error {
+	return func(s string) error {
+		n, err := strconv.Atoi(s)
+		if err != nil || !slices.Contains(numbers, n) {
+			var words []string
+			for _, n := range numbers {
+				words = append(words, strconv.Itoa(n))
+			}
+			last := len(words) - 1
+			return fmt.Errorf("must be %s or %s", strings.Join(words[:last], ", "), words[last])
+		}
+		*to = n
 		return nil
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,8 +55,8 @@ type controller struct {
 }
 
 type namespace struct {
-	backend   string
-	blockSize int
+	backend string
+	format  nvme.Namespace // without a backend
 }
 
 func (*controller) kind() string { return "nvme" }
@@ -66,22 +65,21 @@ func (c *controller) options() []option {
 	return append(c.places("controller"),
 		option{name: "namespace", key: "namespace.backend", value: "KIND:ARG", usage: "add a namespace: mem:SIZE, file:PATH, an nbd URI or null:SIZE, with filters in front",
 			set: func(s string) error {
-				c.namespaces = append(c.namespaces, namespace{backend: s, blockSize: 512})
+				c.namespaces = append(c.namespaces, namespace{s, nvme.Namespace{BlockSize: 512}})
 				return block.Check(s)
 			}},
-		option{name: "block-size", key: "namespace.block-size", form: integer, value: "BYTES",
-			usage: "logical block size of the namespace before it: 512 (default) or 4096",
-			set: func(s string) error {
-				if len(c.namespaces) == 0 {
-					return errors.New("stands before the controller's first --namespace")
-				}
-				n, err := strconv.Atoi(s)
-				if err != nil || n != 512 && n != 4096 {
-					return errors.New("must be 512 or 4096")
-				}
-				c.namespaces[len(c.namespaces)-1].blockSize = n
-				return nil
-			}},
+		c.formatOption("block-size", integer, "BYTES", "logical block size of the namespace before it: 512 (default) or 4096",
+			func(n *nvme.Namespace) func(string) error { return oneOf(&n.BlockSize, 512, 4096) }),
+		c.formatOption("metadata", integer, "BYTES", "metadata of each of its blocks: 0 (default), 8, 16 or 64",
+			func(n *nvme.Namespace) func(string) error { return oneOf(&n.Metadata, 0, 8, 16, 64) }),
+		c.formatOption("extended", boolean, "", "its metadata is transferred at the end of each block, not in a buffer of its own",
+			func(n *nvme.Namespace) func(string) error { return yesOrNo(func(v bool) { n.Extended = v }) }),
+		c.formatOption("protection", integer, "TYPE", "type of the protection information in its metadata: 0 (none, default), 1, 2 or 3",
+			func(n *nvme.Namespace) func(string) error { return oneOf(&n.Protection, 0, 1, 2, 3) }),
+		c.formatOption("guard", integer, "BITS", "size of the guard of that: 16 (default), or 64 with blocks of 4096",
+			func(n *nvme.Namespace) func(string) error { return oneOf(&n.Guard, 16, 64) }),
+		c.formatOption("storage-tag", integer, "BITS", "size of the storage tag of that: 0 (default) or 16",
+			func(n *nvme.Namespace) func(string) error { return oneOf(&n.StorageTag, 0, 16) }),
 		option{name: "queues", form: integer, value: "N", usage: fmt.Sprintf("I/O queue pairs, 1 to %d (default 63)", nvme.MaxQueues),
 			set: between(1, nvme.MaxQueues, func(n int) { c.config.Queues = n })},
 		option{name: "doorbells", value: "MODE", usage: "auto, trap, shadow or mmap (default auto)", set: func(s string) (err error) {
@@ -114,6 +112,16 @@ func (c *controller) options() []option {
 			return block.CheckPool(s)
 		}},
 	)
+}
+
+// formatOption is one of the format of the namespace before it.
+func (c *controller) formatOption(name string, form form, value, usage string, set func(*nvme.Namespace) func(string) error) option {
+	return option{name: name, key: "namespace." + name, form: form, value: value, usage: usage, set: func(s string) error {
+		if len(c.namespaces) == 0 {
+			return errors.New("stands before the controller's first --namespace")
+		}
+		return set(&c.namespaces[len(c.namespaces)-1].format)(s)
+	}}
 }
 
 func (c *controller) check() error { return nil } // its subsystem's is all that can be missing

@@ -62,6 +62,11 @@ func (s *subsystem) add(c *controller) error {
 		return usageError{fmt.Errorf("%s: subsystem %s has %d controllers already, more are not possible", c, s.name, len(s.members))}
 	}
 	s.members = append(s.members, c)
+	for i, n := range c.namespaces {
+		if err := n.format.CheckFormat(); err != nil {
+			return usageError{fmt.Errorf("%s: namespace %d of the controller: %w", c, i+1, err)}
+		}
+	}
 	s.namespaces = append(s.namespaces, c.namespaces...)
 	for _, once := range []struct {
 		option string
@@ -153,7 +158,9 @@ func (s *subsystem) make() (err error) {
 // backend opens what stands behind a namespace.
 func (s *subsystem) backend(n namespace, unclaimed bool) (nvme.Namespace, error) {
 	b, err := block.OpenWith(n.backend, block.OpenOptions{Unclaimed: unclaimed, Logger: s.log})
-	return nvme.Namespace{Backend: b, BlockSize: n.blockSize}, err
+	opened := n.format
+	opened.Backend = b
+	return opened, err
 }
 
 // remember keeps the text by which a namespace's storage was opened, and forgets those of

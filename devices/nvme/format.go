@@ -112,6 +112,22 @@ func (n *Namespace) format() (format, error) {
 		"a guard of %d bits and a storage tag of %d", size, n.Metadata, n.Protection, guard, n.StorageTag)
 }
 
+// CheckFormat says whether there is a format such as n asks for, whatever the backend. The
+// error is ErrConfig.
+func (n *Namespace) CheckFormat() error {
+	if _, err := n.format(); err != nil {
+		return configError("%v", err)
+	}
+	return nil
+}
+
+// config is the configuration that asks for the format.
+func (f format) config() Namespace {
+	b := &blockFormats[f.index]
+	return Namespace{BlockSize: 1 << b.shift, Metadata: int(b.metadata), Extended: f.extended, Protection: int(f.protection),
+		Guard: b.guard.Bits(), StorageTag: int(b.storageTag)}
+}
+
 // serves says whether the host's I/O commands may use a namespace (NVM command set 1.0,
 // 4.1.3.4).
 func (c *Controller) serves(ns *namespace) bool {

@@ -24,10 +24,11 @@ var (
 // NamespaceInfo is what a subsystem says of a namespace.
 type NamespaceInfo struct {
 	ID          uint32
-	Blocks      uint64   // size in logical blocks
-	BlockSize   int      // bytes
-	Kind        string   // of its storage, as in block.Info
-	Controllers []uint16 // that it is attached to
+	Blocks      uint64    // size in logical blocks
+	BlockSize   int       // bytes
+	Format      Namespace // all of its format, without the backend
+	Kind        string    // of its storage, as in block.Info
+	Controllers []uint16  // that it is attached to
 }
 
 // Namespaces lists the namespaces, attached or not, in ascending order.
@@ -39,6 +40,7 @@ func (s *Subsystem) Namespaces() []NamespaceInfo {
 		if ns != nil {
 			list = append(list, NamespaceInfo{
 				ID: ns.id, Blocks: ns.blocks, BlockSize: 1 << ns.shift, Kind: ns.info.Kind, Controllers: s.attachedTo(ns),
+				Format: ns.format.config(),
 			})
 		}
 	}
