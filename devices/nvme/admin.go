@@ -50,6 +50,7 @@ func adminCommands() [256]adminCommand {
 }
 
 // adminPossible says whether registers describe admin queues (Base 1.4, 3.1.5 to 3.1.10).
+// Those that a host writes are aligned, those of a state may not be.
 func adminPossible(a adminConfig) bool {
 	return a.cc.MPS() == 0 && a.cc.CSS() == spec.CSSNVM && a.cc.AMS() <= spec.AMSWeighted &&
 		a.aqa.ASQS() > 0 && a.aqa.ACQS() > 0 && a.asq%pageSize == 0 && a.acq%pageSize == 0
@@ -118,7 +119,7 @@ func (h *host) executeAdmin(e *spec.SubmissionEntry) (st spec.Status, dw0 uint32
 	}
 	h.trace.add(e, st)
 	if st != notYet && !st.OK() {
-		h.logFailure(0, e, st)
+		st = h.logFailure(0, e, st)
 	}
 	return st, dw0
 }

@@ -111,7 +111,7 @@ func (g *group) run() {
 			continue
 		}
 		if !st.OK() {
-			g.h.logFailure(q.id, &cmd.entry, st)
+			st = g.h.logFailure(q.id, &cmd.entry, st)
 		}
 		if !cq.posted {
 			g.posted = append(g.posted, cq)

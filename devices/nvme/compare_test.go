@@ -16,6 +16,7 @@ func (g *guest) lastError() spec.ErrorEntry {
 	g.must(getLog(spec.LogErrors, spec.ErrorEntrySize, 0, page))
 	var e spec.ErrorEntry
 	e.Get(g.bytes(page, spec.ErrorEntrySize))
+	e.Status &^= spec.StatusMore
 	return e
 }
 

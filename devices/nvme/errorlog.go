@@ -54,14 +54,17 @@ func (l *errorLog) load(count uint64, page []byte) {
 	}
 }
 
-// noLocation says that no field of the command is to blame.
-const noLocation = 0xffff
-
-// logFailure records a command that failed.
-func (h *host) logFailure(sqid uint16, e *spec.SubmissionEntry, st spec.Status) {
-	entry := spec.ErrorEntry{SQID: sqid, CID: e.CID, Status: st, Parameter: noLocation, NSID: e.NSID}
-	if sqid != 0 {
+// logFailure records a command that failed. It returns the status that the command
+// completes with: More says that the log has an entry (Base 2.0, 3.3.3.2.1).
+func (h *host) logFailure(sqid uint16, e *spec.SubmissionEntry, st spec.Status) spec.Status {
+	st |= spec.StatusMore
+	entry := spec.ErrorEntry{SQID: sqid, CID: e.CID, Status: st, NSID: e.NSID, Opcode: e.Opcode, Version: 1}
+	if sqid == 0 {
+		entry.Parameter = h.adminLocation(e, st)
+	} else {
 		entry.LBA = e.LBA()
+		entry.Parameter = ioLocation(e, st)
 	}
 	h.c.errors.add(entry)
+	return st
 }

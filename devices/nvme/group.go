@@ -164,7 +164,7 @@ func (g *group) reap() int {
 		next := c.next
 		cq := c.queue.cq
 		if !c.result.OK() {
-			g.h.logFailure(c.queue.id, &c.entry, c.result)
+			c.result = g.h.logFailure(c.queue.id, &c.entry, c.result)
 		}
 		if cq.waiting.head == nil && cq.room(1) > 0 && g.postOne(cq, c) {
 			c.queue.end(c)

@@ -95,7 +95,7 @@ func (m *messenger) collect() {
 	for c, _ := m.done.take(); c != nil; {
 		next := c.next
 		if !c.result.OK() {
-			m.h.logFailure(c.queue.id, &c.entry, c.result)
+			c.result = m.h.logFailure(c.queue.id, &c.entry, c.result)
 		}
 		m.cq.waiting.add(c)
 		m.inflight.Add(-1)

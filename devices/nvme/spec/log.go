@@ -129,7 +129,9 @@ type ErrorEntry struct {
 	NSID      uint32
 	Vendor    uint8
 	Transport uint8
+	Opcode    uint8
 	Specific  uint64
+	Version   uint8 // of the entry: 1 has Opcode
 }
 
 // Put writes the 64 bytes of the entry.
@@ -150,6 +152,8 @@ func (e *ErrorEntry) Put(b []byte) {
 	le.PutUint32(b[24:], e.NSID)
 	b[28] = e.Vendor
 	b[29] = e.Transport
+	b[31] = e.Opcode
+	b[63] = e.Version
 	le.PutUint64(b[32:], e.Specific)
 }
 
@@ -169,6 +173,8 @@ func (e *ErrorEntry) Get(b []byte) {
 		NSID:      le.Uint32(b[24:]),
 		Vendor:    b[28],
 		Transport: b[29],
+		Opcode:    b[31],
+		Version:   b[63],
 		Specific:  le.Uint64(b[32:]),
 	}
 }
