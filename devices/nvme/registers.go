@@ -98,7 +98,7 @@ func (c *Controller) writeBAR0(off uint64, p []byte) error {
 
 func (c *Controller) writeRegister(off uint64, v uint32) {
 	r := &c.regs
-	low := func(p *uint64) { *p = *p&^0xffffffff | uint64(v) }
+	low := func(p *uint64) { *p = *p&^0xffffffff | uint64(v)&^(pageSize-1) }
 	high := func(p *uint64) { *p = *p&0xffffffff | uint64(v)<<32 }
 	r.mu.Lock()
 	switch off {
