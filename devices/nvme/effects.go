@@ -14,6 +14,9 @@ func (h *host) effectsPage() *spec.EffectsLog {
 			l.Admin[op] = spec.EffectSupported | adminEffects[op]
 		}
 	}
+	if !h.offersShadow() {
+		l.Admin[spec.AdminDoorbellBuffer] = 0
+	}
 	for op, command := range ioCommands {
 		l.IO[op] = command.effects
 	}

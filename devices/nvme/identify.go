@@ -86,7 +86,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		ControllerType:    1,
 		CTRATT:            spec.CTRATTExtendedHostID | spec.CTRATTNonOperationalPS | spec.CTRATTExtendedLBAFormats,
 		ACL:               3,
-		OAES:              offeredNotices,
+		OAES:              offeredNotices &^ spec.AsyncConfigTelemetry, // LPA announces those
 		AERL:              maxAsyncEvents - 1,
 		ELPE:              errorEntries - 1,
 		WarningTemp:       warningTemp,
