@@ -66,7 +66,8 @@ func features() []feature {
 		{section: "Base 2.0, 5.27.1.19", name: "Sanitize Config", id: featureSanitizeConfig, has: func(t *T) bool { return t.u32(t.identity, 328)&7 != 0 }},
 		{section: "Base 2.0, 5.27.1.25", name: "Host Identifier", id: featureHostIdentifier, data: 16, has: func(t *T) bool { return t.oncs(5) }},
 		{section: "Base 2.0, 5.27.1.26", name: "Reservation Notification Mask", id: featureReservationMask, namespace: true, has: func(t *T) bool { return t.oncs(5) }, values: []uint32{0, 2, 0xe}, mask: 0xe},
-		{section: "Base 2.0, 5.27.1.27", name: "Reservation Persistence", id: featureReservationPersist, namespace: true, has: func(t *T) bool { return t.oncs(5) }},
+		{section: "Base 2.0, 5.27.1.27", name: "Reservation Persistence", id: featureReservationPersist, namespace: true,
+			has: func(t *T) bool { return t.oncs(5) && len(t.namespaces) > 0 && t.namespaces[0].data[31]&1 != 0 }},
 		{section: "Base 2.0, 5.27.1.28", name: "Namespace Write Protection Config", id: featureWriteProtection, namespace: true, has: func(t *T) bool { return t.identity[531]&1 != 0 }},
 	}
 }
