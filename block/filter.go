@@ -38,6 +38,7 @@ type Filter struct {
 	rule     rule
 	rng      *rand.Rand
 	free     *call
+	calls    []*call // all there are
 	inflight int
 	held     calls
 	turn     uint64 // of the next held call
@@ -216,6 +217,7 @@ func (f *Filter) take(r *Request) *call {
 	c := f.free
 	if c == nil {
 		c = &call{f: f, one: make([][]byte, 1)}
+		f.calls = append(f.calls, c)
 	} else {
 		f.free = c.next
 	}
@@ -230,9 +232,9 @@ func (f *Filter) take(r *Request) *call {
 
 // put ends a call.
 func (f *Filter) put(c *call) {
-	c.Request, c.outer, c.rule, c.spoilt, c.one[0] = Request{}, nil, nil, nil, nil
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	c.Request, c.outer, c.rule, c.spoilt, c.one[0] = Request{}, nil, nil, nil, nil
 	c.next, f.free = f.free, c
 	if f.inflight--; f.inflight == 0 && f.closed {
 		f.quiet.Broadcast()
@@ -261,7 +263,11 @@ func (c *call) CompleteBlock(_ *Request, err error) { c.end(err) }
 // end tells the caller that a request which was left in flight has ended.
 func (c *call) end(err error) {
 	err = c.rule.after(c, err)
-	c.outer.Completer.CompleteBlock(c.outer, err)
+	outer := c.outer
+	c.f.mu.Lock()
+	c.outer = nil // the caller may submit it again
+	c.f.mu.Unlock()
+	outer.Completer.CompleteBlock(outer, err)
 	c.f.put(c)
 }
 

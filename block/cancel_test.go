@@ -1,0 +1,77 @@
+package block
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestCancel(t *testing.T) {
+	for name, filters := range map[string][]string{
+		"a filter":                {"delay:1h"},
+		"a filter behind others":  {"stats", "delay:flush:1h", "delay:1h", "error:discard"},
+		"the same filter further": {"delay:flush:1m", "delay:1h"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := wrapped(t, filters...)
+				c := make(result, 1)
+				data := []byte{1, 2, 3}
+				r := Request{Op: Write, Length: 512, Buffers: [][]byte{append(data, make([]byte, 509)...)}, Completer: c}
+				other := r
+				for range 2 { // it may be submitted again
+					if done, err := b.Submit(&r); done || err != nil {
+						t.Fatal(done, err)
+					}
+					if Cancel(b, &other) {
+						t.Error("a request that was not submitted was cancelled")
+					}
+					if !Cancel(b, &r) {
+						t.Fatal("not cancelled")
+					}
+					if Cancel(b, &r) {
+						t.Error("cancelled twice")
+					}
+				}
+				for _, f := range Filters(b) {
+					if f.Kind() == "delay" {
+						must(t, f.Set("off"))
+					}
+				}
+				time.Sleep(2 * time.Hour)
+				select {
+				case err := <-c:
+					t.Errorf("a cancelled request ended with %v", err)
+				default:
+				}
+				p := make([]byte, 512)
+				must(t, read(b, 0, p))
+				if p[0] != 0 {
+					t.Error("a cancelled write wrote")
+				}
+				if st, ok := b.(*Filter).Stats(); ok && (st[Write].InFlight != 0 || st[Write].Errors != 2) {
+					t.Errorf("figures: %+v", st[Write])
+				}
+			})
+		})
+	}
+}
+
+// What has begun, or has ended, is not given back.
+func TestCancelTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := wrapped(t, "delay:1ms", "stats")
+		c := make(result, 1)
+		r := Request{Op: Flush, Completer: c}
+		if done, err := b.Submit(&r); done || err != nil {
+			t.Fatal(done, err)
+		}
+		must(t, <-c)
+		if Cancel(b, &r) {
+			t.Error("a request that has ended was cancelled")
+		}
+		if m, err := Memory(1 << 20); err != nil || Cancel(m, &r) {
+			t.Error("memory has nothing to cancel", err)
+		}
+	})
+}
