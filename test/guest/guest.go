@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,6 +34,7 @@ type Config struct {
 	Memory  Memory   // "": MemoryShared
 	Network bool     // the guest has the drivers and tools for networks, instead of those for disks
 	Args    []string // more arguments for QEMU
+	Kernel  []string // more arguments for the kernel
 	// Start starts QEMU, if it is to run in some special place; nil: exec.Cmd.Start.
 	Start func(*exec.Cmd) error
 }
@@ -151,7 +153,7 @@ func (l *Lab) command(cfg Config, kernel []string, lines ...string) *exec.Cmd {
 		"-machine", "q35,memory-backend=ram", "-object", string(cfg.Memory) + ",id=ram,size=" + memorySize,
 		"-accel", "tcg,thread=multi", "-cpu", processor, "-smp", strconv.Itoa(max(1, cfg.CPUs)), "-m", memorySize,
 		"-kernel", l.path("vmlinux"), "-initrd", l.path(initramfs),
-		"-append", strings.Join(append(kernel, kernelArgs...), " "),
+		"-append", strings.Join(slices.Concat(kernel, kernelArgs, cfg.Kernel), " "),
 	}
 	args = append(args, lines...)
 	for i, socket := range cfg.Sockets {

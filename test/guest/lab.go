@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-//go:embed setup.sh init
+//go:embed debian.sh setup.sh init suites.sh
 var sources embed.FS
 
 // ErrUnavailable says that this machine cannot have the test guest; the error that wraps
@@ -47,29 +47,36 @@ func Open(ctx context.Context, progress io.Writer) (*Lab, error) {
 			return nil, fmt.Errorf("%w: it is made of Debian packages: %v", ErrUnavailable, err)
 		}
 	}
-	dir, err := labDir()
+	dir, err := cached(ctx, progress, "guest", []string{"debian.sh", "setup.sh", "init"}, "setup.sh")
 	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrUnavailable, err)
-	}
-	unlock, err := lock(ctx, dir+".lock")
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if _, err := os.Stat(dir); err == nil {
-		return &Lab{dir}, nil
-	}
-	if err := setup(ctx, dir, progress); err != nil {
 		return nil, err
 	}
 	return &Lab{dir}, nil
 }
 
-// labDir names the lab's folder after the content of its sources.
-func labDir() (string, error) {
+// cached returns a folder that a script makes if it is not there yet. Its name is kind and
+// the content of the sources.
+func cached(ctx context.Context, progress io.Writer, kind string, names []string, script string, args ...string) (string, error) {
+	dir, err := cacheDir(kind, names)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", fmt.Errorf("%w: %v", ErrUnavailable, err)
+	}
+	unlock, err := lock(ctx, dir+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	return dir, setup(ctx, dir, progress, script, args)
+}
+
+// cacheDir names a folder in the cache after the content of its sources.
+func cacheDir(kind string, names []string) (string, error) {
 	cache := os.Getenv("VFIOUSER_CACHE")
 	if cache == "" {
 		user, err := os.UserCacheDir()
@@ -83,14 +90,14 @@ func labDir() (string, error) {
 		return "", err
 	}
 	hash := sha256.New()
-	for _, name := range []string{"setup.sh", "init"} {
+	for _, name := range names {
 		content, err := fs.ReadFile(sources, name)
 		if err != nil {
 			return "", err
 		}
 		hash.Write(content)
 	}
-	return filepath.Join(cache, "guest-"+hex.EncodeToString(hash.Sum(nil)[:6])), nil
+	return filepath.Join(cache, kind+"-"+hex.EncodeToString(hash.Sum(nil)[:6])), nil
 }
 
 // lock takes an exclusive lock on the file at path, which it makes, and returns what
@@ -118,8 +125,8 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
-// setup makes the lab beside its place and moves it there when it is complete.
-func setup(ctx context.Context, dir string, progress io.Writer) error {
+// setup has a script make a folder beside its place and moves it there when it is complete.
+func setup(ctx context.Context, dir string, progress io.Writer, script string, args []string) error {
 	part := dir + ".part"
 	if err := os.RemoveAll(part); err != nil { // of a run that was killed
 		return err
@@ -133,7 +140,7 @@ func setup(ctx context.Context, dir string, progress io.Writer) error {
 		return err
 	}
 	var last lastLine
-	cmd := exec.CommandContext(ctx, "bash", filepath.Join(from, "setup.sh"), part)
+	cmd := exec.CommandContext(ctx, "bash", append([]string{filepath.Join(from, script), part}, args...)...)
 	cmd.Stdout = io.MultiWriter(progress, &last)
 	cmd.Stderr = cmd.Stdout
 	// (a group of its own, so that what the script started ends with it)

@@ -2,15 +2,14 @@
 # setup.sh DEST - makes the files of the test guest in the folder DEST: a QEMU that
 # knows vfio-user-pci, a Linux kernel and an initramfs with the tools of the tests.
 #
-# All of it are unmodified Debian packages, unpacked but never installed: it needs a
-# Debian 12 or 13 machine with its apt mirror, but neither root nor a free dpkg lock.
-# The mirror's address and keyring are those of the machine's own apt configuration.
+# All of it are unmodified Debian packages, unpacked but never installed; see debian.sh.
 #
 #   DEST/bin/...                  run unpacked programs with their own loader and libraries:
 #                                 qemu-system-x86_64, and for networks ip, iperf3, passt, busybox
 #   DEST/vmlinux                  the cloud kernel, decompressed
 #   DEST/vmlinuz                  the same as it came, for kexec
-#   DEST/disk.cpio                initramfs: busybox, util-linux, pciutils, kexec-tools, init; nvme-cli, fio, e2fsprogs
+#   DEST/disk.cpio                initramfs: busybox, util-linux, pciutils, kexec-tools, init; nvme-cli, fio, e2fsprogs,
+#                                 the module of virtio_blk (for disks of QEMU's own)
 #   DEST/network.cpio             initramfs: the same without what is for disks; iproute2, ethtool, iperf3, socat,
 #                                 the modules of virtio_net and 8021q
 #   DEST/VERSIONS                 "package version", one a line
@@ -19,9 +18,10 @@
 # Exit status 3: this machine cannot have the guest; the last line says why.
 set -euo pipefail
 
-suite=trixie                # what runs in the guest
-backports=trixie-backports  # where QEMU 11 comes from
-qemu_packages=(qemu-system-x86)
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/debian.sh"
+
+qemu_packages=(qemu-system-x86) # (QEMU 11 comes from the backports)
 guest_packages=(busybox-static dash util-linux pciutils kexec-tools nvme-cli fio e2fsprogs
   iproute2 ethtool iperf3 socat)
 host_packages=(passt)
@@ -30,69 +30,23 @@ base_tools=(usr/bin/dash usr/bin/lspci usr/bin/dmesg usr/bin/setpci usr/sbin/kex
 disk_tools=(usr/sbin/nvme usr/bin/fio usr/sbin/mkfs.ext4 usr/sbin/e2fsck usr/sbin/blkdiscard usr/sbin/fstrim)
 network_tools=(usr/bin/ip usr/bin/ss usr/bin/nstat usr/sbin/bridge usr/sbin/ethtool usr/bin/iperf3 usr/bin/socat)
 # Each after those that it needs (nothing but depmod knows, which runs at installation).
+disk_modules=(drivers/block/virtio_blk)
 network_modules=(net/core/failover drivers/net/net_failover drivers/net/virtio_net
   net/llc/llc net/802/stp net/802/garp net/802/mrp net/8021q/8021q)
 
-say() { printf '[%3d s] %s\n' "$SECONDS" "$*"; }
-die() { echo "setup.sh: $*"; exit 1; }
-cannot() { echo "$*"; exit 3; }
-
 [ $# = 1 ] && [ -d "$1" ] || die "usage: setup.sh DEST (an existing folder)"
-here=$(cd "$(dirname "$0")" && pwd)
 dest=$(cd "$1" && pwd)
 tree=$dest/debian           # the unpacked packages
 work=$dest/.work            # apt's state and the initramfs's folder, removed at the end
 libs=$tree/usr/lib/x86_64-linux-gnu
 loader=$tree/usr/lib64/ld-linux-x86-64.so.2
+versions=$dest/VERSIONS
 mkdir "$tree" "$work" "$dest/bin"
 
 # ---- download ---------------------------------------------------------------------
 
-# find_mirror prints "URI KEYRING" of the archive that serves this machine's release.
-find_mirror() {
-  local codename entry uri key
-  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-  IFS='|' read -r uri entry < <(apt-get indextargets --no-release-info \
-      --format '$(RELEASE)|$(COMPONENT)|$(REPO_URI)|$(SOURCESENTRY)' 'Created-By: Packages' |
-    awk -F'|' -v r="$codename" '$1 == r && $2 == "main" && !n++ { print $3 "|" $4 }') || return 1
-  key=$(sed -n 's/.*[Ss]igned-[Bb]y[:=] *\(\/[^] ]*\).*/\1/p' "${entry%:*}" | head -n1)
-  echo "$uri ${key:-/usr/share/keyrings/debian-archive-keyring.gpg}"
-}
-
-# apt TOOL ARGUMENT... runs an apt tool on a world of its own: own package lists, and an
-# empty dpkg status, so that every dependency is downloaded. Proxies and the like stay.
-apt() {
-  local tool=$1
-  shift
-  "$tool" -q=2 -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
-    -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
-    -o "Dir::State=$work/state" -o "Dir::State::status=$work/status" \
-    -o "Dir::Cache=$work/cache" -o "Dir::Cache::archives=$work/debs" \
-    -o APT::Architecture=amd64 -o APT::Architectures=amd64 -o APT::Install-Recommends=false \
-    -o APT::Get::Assume-Yes=true -o "APT::Sandbox::User=$(id -un)" -o Debug::NoLocking=true \
-    -o Acquire::Languages=none -o Acquire::Retries=3 -o Acquire::http::Timeout=30 "$@"
-}
-
-# retry COMMAND... tries four times, with pauses: mirrors have bad moments.
-retry() {
-  local pause
-  for pause in 2 8 20; do
-    "$@" && return
-    say "failed, once more in $pause s: $*"
-    sleep "$pause"
-  done
-  "$@"
-}
-
 download() {
-  local uri key
-  # shellcheck disable=SC1091
-  read -r uri key < <(find_mirror) || cannot "apt's configuration names no Debian mirror"
-  mkdir -p "$work"/{state/lists/partial,cache,debs/partial}
-  : > "$work/status"
-  printf "deb [signed-by=$key] $uri %s main\n" "$suite" "$backports" > "$work/sources.list"
-  retry apt apt-get update --error-on=any
-  say "package lists fetched"
+  fetch_lists
   # (by its real name: the metapackage would bring an initramfs builder with it)
   kernel=$(apt apt-cache depends linux-image-cloud-amd64/$suite | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p')
   [ -n "$kernel" ] || die "no cloud kernel in $suite"
@@ -103,23 +57,6 @@ download() {
 }
 
 # ---- unpack -----------------------------------------------------------------------
-
-unpack() {
-  local d
-  for d in bin sbin lib lib64; do # Debian's merged /usr
-    mkdir -p "$tree/usr/$d"
-    ln -s "usr/$d" "$tree/$d"
-  done
-  export tree
-  find "$work/debs" -name '*.deb' -print0 | sort -z | xargs -0 -n1 -P"$(nproc)" sh -c '
-    dpkg-deb --fsys-tarfile "$1" | tar -x -C "$tree" --keep-directory-symlink --no-same-owner \
-      --exclude="./usr/share/doc" --exclude="./usr/share/man" --exclude="./usr/share/locale" \
-      --exclude="./usr/share/info" --exclude="./usr/share/lintian" --exclude="./usr/share/bug" \
-      --exclude="./usr/lib/modules"' sh
-  find "$work/debs" -name '*.deb' -exec dpkg-deb -W --showformat '${Package} ${Version}\n' {} \; |
-    sort > "$dest/VERSIONS"
-  say "unpacked, $(du -sm "$tree" | cut -f1) MB"
-}
 
 # run PROGRAM ARGUMENT... runs an unpacked program with the unpacked libraries. (The
 # folder ceph/ holds a private library of librbd, which fio is linked with.)
@@ -227,6 +164,7 @@ make_initramfs() {
   put_tools "$work/disk" "${disk_tools[@]}"
   mkdir "$work/disk/etc"
   cp "$tree/etc/mke2fs.conf" "$work/disk/etc/"
+  put_modules "$work/disk" "${disk_modules[@]}"
   put_tools "$work/network" "${network_tools[@]}"
   cp -L "$libs/libgcc_s.so.1" "$work/network/lib/x86_64-linux-gnu/" # (which iperf3 loads when it ends)
   put_modules "$work/network" "${network_modules[@]}"
@@ -238,7 +176,7 @@ make_initramfs() {
 }
 
 download
-unpack
+unpack "$tree" --exclude=./usr/lib/modules
 install_programs
 install_kernel
 make_initramfs
