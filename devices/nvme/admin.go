@@ -154,14 +154,3 @@ func (h *host) postAdmin() (progress bool) {
 	}
 	return progress
 }
-
-// abort aborts an Asynchronous Event Request; nothing else waits where it could be
-// found. Bit 0 of the result says that the command was not aborted (Base 1.4, 5.1).
-func (h *host) abort(e *spec.SubmissionEntry) (spec.Status, uint32) {
-	sqid, cid := uint16(e.CDW10), uint16(e.CDW10>>16)
-	if sqid == 0 && h.aer.take(cid) {
-		h.completeAdmin(cid, spec.AbortRequested, 0)
-		return spec.Success, 0
-	}
-	return spec.Success, 1
-}

@@ -10,9 +10,11 @@ import (
 // slowBackend is an asynchronous backend whose requests end when the test says so.
 type slowBackend struct {
 	block.Backend
-	hold    atomic.Bool // requests wait for release
-	fail    func(*block.Request) error
-	flushes atomic.Int32
+	hold atomic.Bool // requests wait for release
+	// stubborn: it gives no request back.
+	stubborn bool
+	fail     func(*block.Request) error
+	flushes  atomic.Int32
 
 	mu      sync.Mutex
 	waiting []*block.Request

@@ -53,7 +53,7 @@ func (h *host) runLater(ctx context.Context, f func(context.Context, *courier) (
 			st = spec.InternalError
 		}
 	}()
-	return f(ctx, &courier{h: h, ended: make(chan error, 1)})
+	return f(ctx, &courier{h: h, ended: make(chan error, 1), quit: ctx.Done()})
 }
 
 // collectBackground posts what has finished.

@@ -131,7 +131,7 @@ func (c *command) prefetch() {
 // leave gives command i of the batch to its queue, as it completes later.
 func (g *group) leave(i int) {
 	q := g.batch.cmds[i].queue
-	q.inflight++
+	q.start(g.batch.cmds[i])
 	g.inflight++
 	g.batch.cmds[i] = q.take()
 }

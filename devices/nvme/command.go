@@ -21,6 +21,7 @@ type command struct {
 	counted bool      // by the gate of the namespace
 	era     uint32    // of the namespace when it was given to the couriers
 	next    *command  // in the list that holds it: done, waiting for room, or to be run
+	flight  flight    // its place among those of its queue
 }
 
 func newCommand() *command {

@@ -81,7 +81,7 @@ func (c *courier) inspect(cmd *command, lba, n uint64, look func(at int64, p []b
 		c.piece = make([]byte, pieceSize)
 	}
 	for at, end := int64(0), ns.bytes(n); at < end; {
-		if c.h.abandoned() {
+		if c.abandoned() {
 			return spec.AbortSQDeletion
 		}
 		p := c.piece[:min(pieceSize, end-at)]

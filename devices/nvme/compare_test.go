@@ -144,6 +144,7 @@ func TestSmartCountsCompareAndVerify(t *testing.T) {
 func TestResetDuringVerify(t *testing.T) {
 	variants(t, func(t *testing.T, r rig) {
 		b := holding(memory(t, 64<<20))
+		b.stubborn = true
 		r.backends = []block.Backend{b}
 		g, q := started(t, r)
 		for range 40 {

@@ -49,7 +49,7 @@ func (c *courier) copy(cmd *command) spec.Status {
 	ns, data := cmd.ns, c.buffer(int(cmd.ns.bytes(total)))
 	at := int64(0)
 	for _, r := range ranges {
-		if c.h.abandoned() {
+		if c.abandoned() {
 			return spec.AbortSQDeletion
 		}
 		p := data[at:][:ns.bytes(uint64(r.Blocks))]

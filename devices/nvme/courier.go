@@ -24,6 +24,7 @@ type couriers struct {
 	mu      sync.Mutex
 	more    sync.Cond
 	queue   waitList
+	all     []*courier
 	idle    int
 	running int
 	closed  bool
@@ -68,7 +69,11 @@ func (p *couriers) close() {
 
 func (p *couriers) work() {
 	defer p.wg.Done()
-	c := courier{h: p.h, ended: make(chan error, 1)}
+	c := &courier{h: p.h, ended: make(chan error, 1)}
+	c.left.L = &c.mu
+	p.mu.Lock()
+	p.all = append(p.all, c)
+	p.mu.Unlock()
 	for {
 		p.mu.Lock()
 		for p.queue.head == nil && !p.closed {
@@ -81,8 +86,10 @@ func (p *couriers) work() {
 			return
 		}
 		cmd := p.queue.remove()
+		c.begin(cmd)
 		p.mu.Unlock()
 		cmd.finish(c.execute(cmd))
+		c.finished()
 	}
 }
 
@@ -96,6 +103,14 @@ type courier struct {
 	units  []byte     // of stored metadata
 	mixed  []byte     // extended blocks
 	passed *gate      // that the command being executed has passed
+
+	quit <-chan struct{} // closed when it is to end; nil: never
+
+	mu   sync.Mutex
+	left sync.Cond      // it is done with cmd
+	cmd  *command       // that it executes
+	ns   *namespace     // of what is in flight
+	sent *block.Request // what is in flight, of its own
 }
 
 // CompleteBlock takes the result of the courier's own request.
@@ -106,7 +121,7 @@ func (c *courier) submit(ns *namespace, r block.Request) spec.Status {
 	r.Completer = c
 	ended, err := ns.backend.Submit(&r)
 	if !ended {
-		err = <-c.ended
+		err = c.await(ns, &r)
 	}
 	if err != nil {
 		return c.h.outcome(r.Op, err)
@@ -123,7 +138,7 @@ func (c *courier) execute(cmd *command) (st spec.Status) {
 		c.release()
 	}()
 	for {
-		if c.h.abandoned() {
+		if c.abandoned() {
 			return spec.AbortSQDeletion
 		}
 		if st = c.run(cmd); st != changed {
@@ -250,7 +265,7 @@ func (c *courier) datasetManagement(cmd *command) spec.Status {
 		if r.Blocks == 0 {
 			continue
 		}
-		if c.h.abandoned() {
+		if c.abandoned() {
 			return spec.AbortSQDeletion
 		}
 		if st := c.deallocate(ns, r.LBA, uint64(r.Blocks)); !st.OK() {

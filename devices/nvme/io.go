@@ -185,6 +185,9 @@ func memoryStatus(err error) spec.Status {
 
 // outcome is the status of a backend's failure. Memory that is gone ends the client.
 func (h *host) outcome(op block.Op, err error) spec.Status {
+	if st, ok := err.(canceled); ok {
+		return spec.Status(st)
+	}
 	if errors.Is(err, block.ErrMemory) {
 		h.fatal(err)
 	}

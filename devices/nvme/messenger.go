@@ -180,11 +180,11 @@ func (f *feeder) room() uint32 {
 // begin takes one command on its way.
 func (f *feeder) begin(entry []byte) {
 	q, h := f.q, f.m.h
-	q.mu.Lock()
+	q.mu.Lock() // to the end: an Abort must not see half of it
+	defer q.mu.Unlock()
 	cmd := q.take()
-	q.inflight++
+	q.start(cmd)
 	q.head = q.next(q.head)
-	q.mu.Unlock()
 	f.m.inflight.Add(1)
 	cmd.entry.Get(entry)
 	p, st := h.c.prepare(cmd)

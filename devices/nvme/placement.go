@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"vfiouser/devices/nvme/spec"
 	"vfiouser/dma"
 )
 
@@ -138,10 +139,21 @@ func (h *host) eachMessenger(f func(*messenger)) {
 	}
 }
 
-// dropQueues forgets all I/O queues, after what is in flight has ended.
+// dropQueues forgets all I/O queues, after what is in flight has ended: what has not begun is
+// aborted.
 func (h *host) dropQueues() {
 	h.dropping.Store(true)
 	defer h.dropping.Store(false)
+	for _, g := range h.groups {
+		g.pause()
+	}
+	for i := 1; i < len(h.sqs); i++ {
+		if q := h.sqs[i].Load(); q != nil {
+			q.mu.Lock()
+			q.cancel(spec.AbortSQDeletion, everyCommand)
+			q.mu.Unlock()
+		}
+	}
 	h.stopQueues()
 	for i := 1; i < len(h.cqs); i++ {
 		h.sqs[i].Store(nil)

@@ -202,7 +202,7 @@ func (c *courier) verifyBlocks(cmd *command) spec.Status {
 	c.h.c.smart.bytesRead.Add(uint64(ns.bytes(n)))
 	x := ns.protection.expects(&cmd.entry)
 	for n > 0 {
-		if c.h.abandoned() {
+		if c.abandoned() {
 			return spec.AbortSQDeletion
 		}
 		k := min(n, pieceSize>>ns.shift)
@@ -238,7 +238,7 @@ func (c *courier) copyBlocks(cmd *command) spec.Status {
 	data, metadata := c.blockBuffers(ns, total)
 	d, m := data, metadata
 	for i := range ranges {
-		if c.h.abandoned() {
+		if c.abandoned() {
 			return spec.AbortSQDeletion
 		}
 		r, n := &ranges[i], uint64(ranges[i].Blocks)

@@ -102,8 +102,10 @@ type subQueue struct {
 
 	mu       sync.Mutex // of head and what follows, while a messenger runs the queue
 	free     []*command
-	inflight uint32        // commands fetched and not completed, of those that outlive a batch
+	flying   flight        // commands fetched and not completed, of those that outlive a batch
+	inflight uint32        // their number
 	drained  chan struct{} // closed when inflight falls to 0, if the queue is being deleted
+	deleted  atomic.Bool   // what has not begun is not worth beginning
 }
 
 func newSubQueue(h *host, id uint16, size uint32, base uint64, cq *compQueue) *subQueue {
@@ -128,8 +130,15 @@ func (q *subQueue) take() *command {
 	return c
 }
 
+// start counts c, which take gave, among those in flight.
+func (q *subQueue) start(c *command) {
+	q.inflight++
+	q.flying.add(c)
+}
+
 // end puts a command back.
 func (q *subQueue) end(c *command) {
+	c.flight.remove()
 	q.free = append(q.free, c)
 	q.inflight--
 	if q.inflight == 0 && q.drained != nil {

@@ -78,8 +78,8 @@ func checkRing(e *spec.SubmissionEntry) spec.Status {
 	return spec.Success
 }
 
-// deleteSQ is Delete I/O Submission Queue (Base 1.4, 5.6). What was fetched completes
-// before the queue is gone.
+// deleteSQ is Delete I/O Submission Queue (Base 1.4, 5.6). What was fetched and has not begun
+// is aborted, the rest completes before the queue is gone.
 func (h *host) deleteSQ(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	id := uint16(e.CDW10)
 	if !h.validID(id) || h.sqs[id].Load() == nil {
@@ -87,6 +87,8 @@ func (h *host) deleteSQ(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	}
 	q := h.sqs[id].Swap(nil)
 	h.queues.Add(-1)
+	q.deleted.Store(true)
+	h.cancel(q, spec.AbortSQDeletion, everyCommand)
 	var drained chan struct{}
 	h.change(q.cq, func() {
 		q.cq.sqs = slices.DeleteFunc(q.cq.sqs, func(x *subQueue) bool { return x == q })

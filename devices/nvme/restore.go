@@ -247,7 +247,7 @@ func (h *host) applyCQ(st *compQueueState, sqs []subQueueState) {
 	for _, r := range st.Waiting {
 		sq := byID[r.SQ]
 		c := sq.take()
-		sq.inflight++
+		sq.start(c)
 		c.entry = spec.SubmissionEntry{CID: r.CID}
 		c.result = r.status()
 		q.waiting.add(c)
