@@ -44,6 +44,11 @@ func adminCommands() [256]adminCommand {
 		spec.AdminAsyncEvent:       (*host).asyncEvent,
 		spec.AdminFirmwareCommit:   (*host).commitFirmware,
 		spec.AdminFirmwareDownload: (*host).downloadFirmware,
+		spec.AdminSelfTest:         (*host).deviceSelfTest,
+		spec.AdminDirectiveSend:    (*host).directiveSend,
+		spec.AdminDirectiveReceive: (*host).directiveReceive,
+		spec.AdminSecuritySend:     (*host).securitySend,
+		spec.AdminSecurityReceive:  (*host).securityReceive,
 		spec.AdminKeepAlive:        (*host).keepAliveCommand,
 		spec.AdminDoorbellBuffer:   (*host).doorbellBufferConfig,
 	}

@@ -113,7 +113,7 @@ func TestAdminCommandRefusals(t *testing.T) {
 		e    spec.SubmissionEntry
 		want spec.Status
 	}{
-		{"unknown opcode", spec.SubmissionEntry{Opcode: 0x81}, spec.InvalidOpcode},
+		{"unknown opcode", spec.SubmissionEntry{Opcode: 0xc7}, spec.InvalidOpcode},
 		{"vendor opcode", spec.SubmissionEntry{Opcode: 0xc0}, spec.InvalidOpcode},
 		{"SGL", spec.SubmissionEntry{Opcode: spec.AdminIdentify, Flags: 0x40, CDW10: 1, PRP1: data}, spec.InvalidField},
 		{"fused", spec.SubmissionEntry{Opcode: spec.AdminIdentify, Flags: 1, CDW10: 1, PRP1: data}, spec.InvalidField},

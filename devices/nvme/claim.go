@@ -17,6 +17,7 @@ func (c *Controller) claimStorage() error {
 			}
 		}
 	}
+	c.subsystem.chores.own(true)
 	return nil
 }
 
@@ -34,6 +35,7 @@ func (h *host) giveBack() {
 
 // yieldStorage lets the server have it to which the state goes. The data path is held.
 func (c *Controller) yieldStorage() error {
+	c.subsystem.chores.own(false)
 	var errs []error
 	for _, ns := range c.subsystem.list() {
 		if b, ok := ns.backend.(block.Claimer); ok {

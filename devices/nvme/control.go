@@ -200,6 +200,7 @@ func (h *host) reset() {
 	h.unwatchDoorbells()
 	h.shadow = shadow{}
 	h.aer.reset()
+	h.c.subsystem.selfTest.resetBy(h.c)
 	h.eventContext = nil
 	h.download = download{}
 	h.c.subsystem.firmware.activate(0)
@@ -222,6 +223,9 @@ func (h *host) shutdown() {
 
 // setHeld stops the data path, or lets it go on.
 func (h *host) setHeld(held bool) {
+	if held != h.held {
+		h.holdChores(held)
+	}
 	h.held = held
 	if held {
 		h.unwatchDoorbells()
@@ -242,12 +246,24 @@ func (h *host) setHeld(held bool) {
 	h.kickAll()
 }
 
+func (h *host) holdChores(held bool) {
+	if held {
+		h.c.subsystem.chores.hold()
+	} else {
+		h.c.subsystem.chores.release()
+	}
+}
+
 // leave ends what belongs to the client. Its data path is held.
 func (h *host) leave() {
 	if h.ready.Load() && !h.admin.shutdown {
 		h.c.smart.unsafeShutdowns.Add(1)
 	}
 	h.ready.Store(false)
+	if h.held {
+		h.holdChores(false)
+	}
+	h.c.subsystem.selfTest.resetBy(h.c)
 	h.features.keepAlive.stop()
 	h.dropQueues()
 	h.unwatchDoorbells()

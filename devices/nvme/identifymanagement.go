@@ -17,7 +17,8 @@ func identifyManagement(id *spec.IdentifyController) {
 	id.PELS = journalSize >> 16
 	id.CTRATT |= spec.CTRATTEnduranceGroups
 	id.EnduranceGroups = enduranceGroup
-	id.OACS |= spec.OACSFirmware
+	id.OACS |= spec.OACSFirmware | spec.OACSSelfTest | spec.OACSSecurity | spec.OACSDirectives
+	id.SelfTestTime, id.SelfTestOptions = selfTestMinutes, 1
 	id.FRMW = spec.FRMWReadOnlySlot1 | firmwareSlots<<spec.FRMWSlotsShift | spec.FRMWActivateNoReset
 	id.FWUG = firmwareUnit >> 12
 	id.MTFA = 1

@@ -125,6 +125,7 @@ func (s *Subsystem) remove(nsid uint32, by *host) error {
 		}
 		s.mu.Lock()
 		attached := ns.attached
+		s.selfTest.removed(ns.id)
 		s.replace(ns, nil)
 		s.noteChange(ns, attached, by)
 		s.mu.Unlock()

@@ -44,6 +44,8 @@ func (h *host) check(st *driveState) error {
 		return stateError("impossible persistent events")
 	case len(st.EventContext) > journalSize || !st.Telemetry.possible():
 		return stateError("impossible log pages")
+	case !st.SelfTest.possible():
+		return stateError("impossible self-tests")
 	case !st.Slots.possible() || !st.Download.possible():
 		return stateError("impossible firmware")
 	case len(st.Health.Entries) != errorEntries*spec.ErrorEntrySize:
@@ -153,6 +155,7 @@ func (h *host) apply(st *driveState) {
 	h.download = st.Download
 	c.subsystem.firmware.load(st.Slots)
 	c.loadReservations(st.Reservations, &st.Notices)
+	c.subsystem.selfTest.load(c, &st.SelfTest)
 	if st.Shadow != nil {
 		h.shadow = shadow{set: true, doorbell: st.Shadow.Doorbells, events: st.Shadow.Events}
 	}

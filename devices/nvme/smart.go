@@ -8,6 +8,12 @@ import (
 	"vfiouser/devices/nvme/spec"
 )
 
+// The spare, in %, which never becomes less, and what is too little.
+const (
+	availableSpare = 100
+	spareThreshold = 10
+)
+
 // ioStats counts the data transfers of one goroutine: commands and bytes.
 type ioStats struct {
 	reads, writes, bytesRead, bytesWritten uint64
@@ -35,6 +41,9 @@ type smartLog struct {
 	throttling      throttling
 	idle            atomic.Int64 // when a worker slept last, ns since start
 }
+
+// hours is since when there is power.
+func (l *smartLog) hours() uint64 { return uint64(time.Since(l.start) / time.Hour) }
 
 // commands counts what moved data.
 func (l *smartLog) commands() uint64 { return l.reads.Load() + l.writes.Load() }
@@ -67,14 +76,14 @@ func (h *host) smartPage() *spec.Smart {
 	s := &spec.Smart{
 		CriticalWarning: h.criticalWarning(),
 		Temperature:     temperature,
-		AvailableSpare:  100,
-		SpareThreshold:  10,
+		AvailableSpare:  availableSpare,
+		SpareThreshold:  spareThreshold,
 		UnitsRead:       dataUnits(l.bytesRead.Load()),
 		UnitsWritten:    dataUnits(l.bytesWritten.Load()),
 		HostReads:       l.reads.Load(),
 		HostWrites:      l.writes.Load(),
 		PowerCycles:     1,
-		PowerOnHours:    uint64(time.Since(l.start) / time.Hour),
+		PowerOnHours:    l.hours(),
 		UnsafeShutdowns: l.unsafeShutdowns.Load(),
 		MediaErrors:     l.mediaErrors.Load(),
 		ErrorEntries:    h.c.errors.total(),

@@ -19,6 +19,7 @@ type driveState struct {
 	EventContext []byte `json:",omitempty"`
 	Telemetry    telemetry
 	Slots        firmwareState
+	SelfTest     selfTestState
 	Download     download
 	Admin        *adminState // nil: the controller is not ready
 	Shadow       *shadowState
@@ -130,6 +131,7 @@ func (h *host) state() *driveState {
 		EventContext: h.eventContext,
 		Telemetry:    c.telemetry,
 		Slots:        c.subsystem.firmware.state(),
+		SelfTest:     c.subsystem.selfTest.state(),
 		Download:     h.download,
 
 		Uncorrectable: c.subsystem.uncorrectable.state(c),

@@ -48,6 +48,8 @@ type Subsystem struct {
 	firmware      firmware
 	journal       journal
 	reservations  reservations
+	chores        chores
+	selfTest      selfTest
 
 	// mu is held while namespaces are made, changed, attached and removed. What it waits
 	// for does not need the control goroutine of any host.
@@ -84,6 +86,7 @@ func NewSubsystem(cfg SubsystemConfig) (_ *Subsystem, err error) {
 	if err := s.recallSerial(); err != nil {
 		return nil, err
 	}
+	s.chores.init()
 	s.firmware.load(newFirmware(cfg.Firmware))
 	s.live.hosts = make(map[*host]struct{})
 	s.live.groups = make(map[*group]struct{})
@@ -152,6 +155,7 @@ func (s *Subsystem) keep(subject string, v any) {
 
 // Close closes the backends. Close the controllers before. It is idempotent.
 func (s *Subsystem) Close() error {
+	s.chores.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -96,6 +96,11 @@ func (u *uncorrectable) first(ns *namespace, lba, n uint64) (bad uint64, found b
 	if ns.clean(lba, n) {
 		return 0, false
 	}
+	return u.find(ns, lba, n)
+}
+
+// find is first without the short cut.
+func (u *uncorrectable) find(ns *namespace, lba, n uint64) (bad uint64, found bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	first, last := ns.touched(lba, n, 0)
