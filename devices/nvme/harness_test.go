@@ -106,7 +106,7 @@ func newController(t testing.TB, r *rig) *Controller {
 	for i, b := range r.backends {
 		n := Namespace{BlockSize: r.blocks}
 		if r.formats != nil {
-			n = r.formats[i].configuration()
+			n = r.formats[i].config()
 		}
 		n.Backend = b
 		cfg.Namespaces = append(cfg.Namespaces, n)

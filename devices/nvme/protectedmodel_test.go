@@ -11,15 +11,6 @@ import (
 	"vfiouser/devices/nvme/spec"
 )
 
-// configuration asks for the format.
-func (f format) configuration() Namespace {
-	b := &blockFormats[f.index]
-	return Namespace{
-		BlockSize: 1 << b.shift, Metadata: int(b.metadata), Extended: f.extended, Protection: int(f.protection),
-		Guard: b.guard.Bits(), StorageTag: int(b.storageTag),
-	}
-}
-
 // blockModel is a namespace with metadata as the specification has it, byte for byte.
 type blockModel struct {
 	Namespace
@@ -434,7 +425,7 @@ func TestBlocksWithMetadataFollowAModel(t *testing.T) {
 		g.c.extendedFormats.Store(true)
 		r := newModelRun(t, g, q, rand.New(rand.NewPCG(7, 8)))
 		for i, f := range formats {
-			r.nsid, r.blockModel = uint32(i+1), newBlockModel(f.configuration(), blocks)
+			r.nsid, r.blockModel = uint32(i+1), newBlockModel(f.config(), blocks)
 			steps := 40
 			if byMsg || testing.Short() {
 				steps = 10

@@ -18,6 +18,7 @@ type Namespace struct {
 	id       uint32
 	shift    uint8 // log2 of the block size
 	identity spec.IdentifyNamespace
+	metadata Metadata
 
 	// Writes of whole blocks hold it shared, those that have to read a block first hold it alone.
 	partial sync.RWMutex
@@ -63,6 +64,9 @@ func (c *Controller) addNamespace(ctx context.Context, id uint32) error {
 		return fmt.Errorf("%w: namespace %d of %d blocks in format %#x", ErrUnsupported, id, n.identity.Size, n.identity.FLBAS)
 	}
 	n.shift = uint8(bits.TrailingZeros(uint(size)))
+	if err := n.findMetadata(ctx); err != nil {
+		return err
+	}
 	c.namespaces = append(c.namespaces, n)
 	return nil
 }
@@ -150,6 +154,7 @@ func (n *Namespace) WriteZeroes(ctx context.Context, off, length int64) error {
 		count := min(blocks, 1<<16)
 		cmd := spec.SubmissionEntry{Opcode: spec.NVMWriteZeroes, CDW12: uint32(count - 1)}
 		cmd.SetLBA(lba)
+		n.metadata.ask(&cmd, &Protection{Action: true, RefTag: lba}, 0)
 		if err := n.do(ctx, x, &cmd, nil); err != nil {
 			return n.explain("write zeroes", err)
 		}

@@ -41,6 +41,9 @@ func (n *Namespace) eachPart(ctx context.Context, opcode uint8, oncs uint16, wha
 		return err
 	}
 	most := uint64(maxCommandBlocks)
+	if data != nil && n.metadata.Size > 0 {
+		return fmt.Errorf("%w: %s of blocks with metadata; there is CompareBlocks", ErrUnsupported, what)
+	}
 	if data != nil {
 		most = min(most, uint64(x.q.size)>>n.shift)
 	}
@@ -61,7 +64,7 @@ func (n *Namespace) eachPart(ctx context.Context, opcode uint8, oncs uint16, wha
 }
 
 // Copy copies ranges of the namespace, one behind the other, to what begins at to, without moving the data through the
-// host. All consist of whole blocks. It may take several commands: if it fails, the first ones may have been carried out,
+// host. The controller checks protection information, if there is some, and makes it anew. All consist of whole blocks. It may take several commands: if it fails, the first ones may have been carried out,
 // and what they wrote is what later ones read, if source and destination overlap.
 func (n *Namespace) Copy(ctx context.Context, to int64, ranges ...Range) error {
 	x, err := n.executor(ctx)
@@ -80,19 +83,32 @@ func (n *Namespace) Copy(ctx context.Context, to int64, ranges ...Range) error {
 	if err != nil {
 		return err
 	}
-	most := min(int(id.MSRC)+1, int(x.q.size)/spec.CopyRangeSize)
+	size, put, format := spec.CopyRangeSize, (*spec.CopyRange).Put, uint32(0)
+	if n.metadata.Guard == spec.Guard64 {
+		size, put, format = spec.CopyRange64Size, (*spec.CopyRange).Put64, spec.CopyFormat1
+	}
+	most := min(int(id.MSRC)+1, int(x.q.size)/size)
 	for len(parts) > 0 {
 		count, blocks := 0, uint64(0)
 		for count < min(most, len(parts)) && blocks+uint64(parts[count].Blocks) <= uint64(id.MCL) {
 			blocks += uint64(parts[count].Blocks)
 			count++
 		}
-		list := make([]byte, count*spec.CopyRangeSize)
+		list := make([]byte, count*size)
 		for i := range count {
-			parts[i].Put(list[i*spec.CopyRangeSize:])
+			if n.metadata.Protection > 0 {
+				parts[i].Space = parts[i].LBA & n.metadata.refMask()
+			}
+			put(&parts[i], list[i*size:])
 		}
-		cmd := spec.SubmissionEntry{Opcode: spec.NVMCopy, CDW12: uint32(count - 1)}
+		cmd := spec.SubmissionEntry{Opcode: spec.NVMCopy, CDW12: uint32(count-1) | format}
 		cmd.SetLBA(lba)
+		if n.metadata.Protection > 0 {
+			p := n.metadata.automatic(lba)
+			p.CheckRefTag = n.metadata.Protection == 1 // of type 2 it may be any number
+			n.metadata.ask(&cmd, &p, 0)
+			cmd.CDW12 |= cmd.CDW12 >> spec.RWInfoShift & 0xf << spec.CopyReadInfoShift
+		}
 		if err := n.do(ctx, x, &cmd, list); err != nil {
 			return n.explain("copy", err)
 		}

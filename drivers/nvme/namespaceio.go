@@ -51,6 +51,9 @@ func (n *Namespace) ReadAt(p []byte, off int64) (int, error) {
 	if off >= n.Size() {
 		return 0, io.EOF
 	}
+	if err := n.plain(); err != nil {
+		return 0, err
+	}
 	want := int(min(int64(len(p)), n.Size()-off))
 	done, err := n.move(x, spec.NVMRead, p[:want], off)
 	if err == nil && want < len(p) {
@@ -68,6 +71,9 @@ func (n *Namespace) WriteAt(p []byte, off int64) (int, error) {
 	}
 	if off < 0 || off > n.Size() || int64(len(p)) > n.Size()-off {
 		return 0, fmt.Errorf("%w: write of %d bytes at %d of namespace %d, which has %d", ErrInvalid, len(p), off, n.id, n.Size())
+	}
+	if err := n.plain(); err != nil {
+		return 0, err
 	}
 	mask := int64(n.BlockSize() - 1)
 	if off&mask == 0 && int64(len(p))&mask == 0 {
@@ -178,6 +184,10 @@ func (n *Namespace) submit(x *executor, opcode uint8, pc *piece, off int64) erro
 	blocks := uint64(bytes+n.BlockSize()-1) >> n.shift
 	cmd := spec.SubmissionEntry{Opcode: opcode, NSID: n.id, CDW12: uint32(blocks - 1)}
 	cmd.SetLBA(uint64(off) >> n.shift)
+	if n.metadata.Size > 0 {
+		p := n.metadata.automatic(cmd.LBA())
+		n.metadata.ask(&cmd, &p, 0)
+	}
 	cmd.PRP1, cmd.PRP2 = x.q.PRPs(pc.tag, int(blocks)<<n.shift)
 	return x.submit(pc.tag, &cmd)
 }

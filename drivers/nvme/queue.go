@@ -80,7 +80,7 @@ func (q *Queue) IOVA(tag uint16) uint64 { return q.slots[tag].iova }
 func (q *Queue) Interrupts() bool { return q.irq != nil }
 
 // Read submits a read of blocks logical blocks into the buffer of tag. Errors as for Submit, or ErrInvalid if the buffer
-// is too small.
+// is too small, or ErrUnsupported if the blocks have metadata.
 func (q *Queue) Read(tag uint16, n *Namespace, lba uint64, blocks uint32) error {
 	return q.transfer(spec.NVMRead, tag, n, lba, blocks)
 }
@@ -99,6 +99,9 @@ func (q *Queue) transfer(opcode uint8, tag uint16, n *Namespace, lba uint64, blo
 	if length-1 >= uint64(q.size) {
 		return errTransferSize
 	}
+	if n.metadata.Size > 0 {
+		return errMetadata
+	}
 	s.busy = true
 	// Plain stores: the doorbell publishes them.
 	e[0] = uint64(opcode) | uint64(tag)<<16 | uint64(n.id)<<32
@@ -112,6 +115,8 @@ func (q *Queue) transfer(opcode uint8, tag uint16, n *Namespace, lba uint64, blo
 	q.advance()
 	return nil
 }
+
+var errMetadata = fmt.Errorf("%w: blocks with metadata, which Submit takes", ErrUnsupported)
 
 var errTransferSize = fmt.Errorf("%w: transfer does not fit into the buffer", ErrInvalid)
 

@@ -18,6 +18,7 @@ const (
 	CopyStorageTagCheckRead = 1 << 25 // STCR
 	CopyReadInfoShift       = 12      // PRINFOR, in the order of PRINFO
 	RWInfoShift             = 26      // where PRINFO is
+	CopyFormat1             = 1 << 8  // source ranges are of format 1
 )
 
 // Guard is the format of protection information (PIF), named for the size of its guard.
