@@ -13,7 +13,7 @@ units = $$($(GO) list ./... | grep -v -e /test/guest -e /test/qtest)
 # netpoll's variant keeps a pointer in the kernel's packed, and so misaligned, epoll_event.
 NETPOLL := -gcflags=github.com/panjf2000/gnet/v2/pkg/netpoll=-d=checkptr=0
 
-.PHONY: help build run test test-unit test-guest bench lint compiler lspci nbd clean
+.PHONY: help build run test test-unit test-guest durability bench lint compiler lspci nbd clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +36,9 @@ test-unit: compiler lspci nbd ## the tests that need no guest
 # (-v: it shows which guests ran and for how long, or why they are skipped)
 test-guest: ## the tests with QEMU, without and with a guest
 	$(GO) test -v -count=1 -p 1 -timeout 20m ./test/qtest/... ./test/guest/...
+
+durability: ## kill servers under load 200 times, and check what they promised
+	VFIOUSER_DURABILITY=200 $(GO) test -count=1 -v -run TestDurable ./cmd/vfu
 
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(units)

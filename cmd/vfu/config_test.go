@@ -65,7 +65,7 @@ func TestDocumentedConfig(t *testing.T) {
 		&controller{common: common{place: &place{path: "/run/vfu/disk0.sock"}}, namespaces: []namespace{{"mem:1G", nvme.Namespace{BlockSize: 512}}}},
 		&controller{common: common{place: &place{path: "/run/vfu/disk1.sock"}}, namespaces: []namespace{
 			{"null:64G", nvme.Namespace{BlockSize: 4096, Metadata: 16, Extended: true, Protection: 1, Guard: 64, StorageTag: 16}}, {"mem:256M", nvme.Namespace{BlockSize: 512}}},
-			serial: "VFU0001", subsystem: "s", pool: "dir:/srv/vfu:64G",
+			serial: "VFU0001", subsystem: "s", pool: "dir:/srv/vfu:64G", stateDir: "/var/lib/vfu/disk1",
 			config: nvme.Config{Queues: 8, Doorbells: nvme.Mmap, IdlePoll: 500 * time.Microsecond}},
 		&controller{common: common{place: &place{path: "/run/vfu/disk1b.sock"}}, subsystem: "s"},
 		&card{common: common{place: &place{path: "/run/vfu/net0.sock"}}, link: "switch:lan"},

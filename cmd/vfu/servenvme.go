@@ -26,9 +26,10 @@ null:SIZE (stores nothing). Sizes take K, M, G or T. Filters stand in front, suc
 delay:2ms,error:read:1%,file:disk.img; docs/backends.md has them all.
 
 Controllers of one --subsystem share their namespaces, whichever of them these are
-given to. With --pool hosts can create namespaces of their own:
+given to. With --pool hosts can create namespaces of their own, and with --state-dir these
+and other settings are there again after a restart:
 
-  vfu serve nvme --socket /run/a.sock --subsystem s --pool mem:16G \
+  vfu serve nvme --socket /run/a.sock --subsystem s --pool dir:/srv/ns:16G --state-dir /var/lib/vfu/s \
                  --socket /run/b.sock --subsystem s`
 
 func serveNVMeCommand(p *process) *cobra.Command {
@@ -50,6 +51,7 @@ type controller struct {
 	incoming   bool
 	subsystem  string // that it shares; empty: one of its own
 	pool       string
+	stateDir   string
 	serial     string
 	config     nvme.Config
 }
@@ -110,6 +112,13 @@ func (c *controller) options() []option {
 		option{name: "pool", value: "KIND:ARG", usage: "storage of namespaces that hosts create: mem:SIZE or dir:PATH:SIZE", set: func(s string) error {
 			c.pool = s
 			return block.CheckPool(s)
+		}},
+		option{name: "state-dir", value: "PATH", usage: "directory for what outlives the process: saved features, namespaces that hosts created, reservations, logs", set: func(s string) error {
+			if s == "" {
+				return errors.New("is empty")
+			}
+			c.stateDir = s
+			return nil
 		}},
 	)
 }

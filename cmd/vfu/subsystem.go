@@ -17,6 +17,7 @@ type subsystem struct {
 	members    []*controller
 	serial     string
 	pool       string
+	stateDir   string
 	namespaces []namespace
 
 	log  *slog.Logger
@@ -72,7 +73,7 @@ func (s *subsystem) add(c *controller) error {
 		option string
 		to     *string
 		says   string
-	}{{"serial", &s.serial, c.serial}, {"pool", &s.pool, c.pool}} {
+	}{{"serial", &s.serial, c.serial}, {"pool", &s.pool, c.pool}, {"state directory", &s.stateDir, c.stateDir}} {
 		switch {
 		case once.says == "" || once.says == *once.to:
 		case *once.to != "":
@@ -126,7 +127,7 @@ func (s *subsystem) leave() error {
 }
 
 func (s *subsystem) make() (err error) {
-	cfg := nvme.SubsystemConfig{Serial: s.serial}
+	cfg := nvme.SubsystemConfig{Serial: s.serial, StateDir: s.stateDir, Logger: s.log}
 	defer func() {
 		if err == nil {
 			return

@@ -27,14 +27,24 @@ func (n *Namespace) WriteUncorrectable(ctx context.Context, off, length int64) e
 	return n.eachPart(ctx, spec.NVMWriteUncorrectable, spec.ONCSWriteUncorrectable, "write uncorrectable", off, length, nil)
 }
 
+// WriteDurable writes p at off, whole blocks, which are durable when it returns (Force Unit Access).
+func (n *Namespace) WriteDurable(ctx context.Context, p []byte, off int64) error {
+	return n.eachPartWith(ctx, spec.NVMWrite, spec.RWForceUnit, "write", off, int64(len(p)), p)
+}
+
 // eachPart runs a command on blocks, of which one command takes so many, with their data if there is some.
 func (n *Namespace) eachPart(ctx context.Context, opcode uint8, oncs uint16, what string, off, length int64, data []byte) error {
+	if n != nil && n.c.identity.ONCS&oncs == 0 {
+		return fmt.Errorf("%w: %s", ErrUnsupported, what)
+	}
+	return n.eachPartWith(ctx, opcode, 0, what, off, length, data)
+}
+
+// eachPartWith is eachPart of what every controller has, with bits of CDW12.
+func (n *Namespace) eachPartWith(ctx context.Context, opcode uint8, bits uint32, what string, off, length int64, data []byte) error {
 	x, err := n.executor(ctx)
 	if err != nil {
 		return err
-	}
-	if n.c.identity.ONCS&oncs == 0 {
-		return fmt.Errorf("%w: %s", ErrUnsupported, what)
 	}
 	lba, blocks, err := n.blocks(off, length)
 	if err != nil {
@@ -49,7 +59,7 @@ func (n *Namespace) eachPart(ctx context.Context, opcode uint8, oncs uint16, wha
 	}
 	for blocks > 0 {
 		count := min(blocks, most)
-		cmd := spec.SubmissionEntry{Opcode: opcode, CDW12: uint32(count - 1)}
+		cmd := spec.SubmissionEntry{Opcode: opcode, CDW12: uint32(count-1) | bits}
 		cmd.SetLBA(lba)
 		var part []byte
 		if data != nil {

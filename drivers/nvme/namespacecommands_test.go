@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"vfiouser/block"
 	device "vfiouser/devices/nvme"
 	"vfiouser/devices/nvme/spec"
 	"vfiouser/test/holdings"
@@ -122,5 +123,36 @@ func TestVerifyAndWriteUncorrectable(t *testing.T) {
 		if err := f(none); !errors.Is(err, ErrNoNamespace) {
 			t.Error(err)
 		}
+	}
+}
+
+// What WriteDurable wrote outlives a power cut, and what WriteAt wrote does not.
+func TestWriteDurable(t *testing.T) {
+	holdings.CheckLeaks(t)
+	disk, err := block.NewVolatile(memoryBackend(t), block.VolatileOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newDisk(t, device.Config{Namespaces: []device.Namespace{{Backend: disk}}, MaxTransfer: 64 << 10}).open(t).Namespace(1)
+	data := make([]byte, 200<<10) // several commands
+	pattern(data, 5)
+	if err := n.WriteDurable(testContext(t), data, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.WriteAt(data, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := disk.CutPower(); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(data))
+	if _, err := n.ReadAt(got, 4096); err != nil || !bytes.Equal(got, data) {
+		t.Error("what was durable has gone:", err)
+	}
+	if _, err := n.ReadAt(got, 1<<20); err != nil || !bytes.Equal(got, make([]byte, len(data))) {
+		t.Error("what was not durable is there:", err)
+	}
+	if err := n.WriteDurable(testContext(t), data[:100], 0); !errors.Is(err, ErrInvalid) {
+		t.Error("half a block:", err)
 	}
 }
