@@ -10,15 +10,15 @@ func TestNothingIsAllocated(t *testing.T) {
 	file, _ := newFile(t, size)
 	resident, _ := newFile(t, size)
 	resident.resident = true
-	pooled, _ := newFile(t, size)
-	pooled.resident = false
-	pooled.noInline[Read].Store(true)
-	pooled.noInline[Write].Store(true)
+	pooled, _ := newFileWith(t, size, FileOptions{Engine: EngineThreads})
+	pooled.detour()
+	ring, _ := newFileWith(t, size, FileOptions{Engine: EngineURing})
+	ring.detour()
 	bufs := [][]byte{make([]byte, 512), make([]byte, 3072), make([]byte, 512)}
 	for _, b := range []struct {
 		name string
 		Backend
-	}{{"mem", mem}, {"null", null}, {"file", file}, {"file in memory", resident}, {"file by the pool", pooled}} {
+	}{{"mem", mem}, {"null", null}, {"file", file}, {"file in memory", resident}, {"file by goroutines", pooled}, {"file by io_uring", ring}} {
 		for _, r := range []Request{
 			{Op: Read, Offset: 4096, Length: 4096, Buffers: bufs},
 			{Op: Write, Offset: 4096, Length: 4096, Buffers: bufs},

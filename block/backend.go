@@ -88,6 +88,9 @@ type Request struct {
 	// Deallocate allows WriteZeroes to give the storage back, as long as the
 	// range then reads as zeroes.
 	Deallocate bool
+	// Batch: the caller calls Poll of the backend, which is a Poller, when he
+	// has submitted what he has; the request may wait for that.
+	Batch bool
 	// Offset and Length are in bytes; Flush ignores both.
 	Offset, Length int64
 	// Buffers is the memory of a Read or Write, in order; the lengths add up

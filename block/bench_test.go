@@ -93,36 +93,45 @@ func BenchmarkNull(b *testing.B) {
 // BenchmarkFile keeps a number of requests in flight, as a worker does that
 // polls its queues and never sleeps.
 func BenchmarkFile(b *testing.B) {
-	be, _ := newFile(b, benchSize)
-	fill(b, be)
-	must(b, do(be, &Request{Op: Flush}))
+	const inline, detour, many = 0, 1, 2
 	for _, tt := range []struct {
 		name string
 		op   Op
-		pool bool // as if nothing could be had without waiting
-		many bool // writers
+		how  int // detour: as if nothing could be had without waiting; many: no writer of its own
+		opt  FileOptions
 	}{
-		{"read", Read, false, false},
-		{"read-pool", Read, true, false},
-		{"write", Write, true, false},
-		{"write-many", Write, true, true},
+		{"read", Read, inline, FileOptions{}},
+		{"read/uring", Read, detour, FileOptions{Engine: EngineURing}},
+		{"read/threads", Read, detour, FileOptions{Engine: EngineThreads}},
+		{"read/direct/uring", Read, detour, FileOptions{Engine: EngineURing, Direct: true}},
+		{"read/direct/threads", Read, detour, FileOptions{Engine: EngineThreads, Direct: true}},
+		{"write", Write, detour, FileOptions{}},
+		{"write/uring", Write, many, FileOptions{Engine: EngineURing}},
+		{"write/threads", Write, many, FileOptions{Engine: EngineThreads}},
+		{"write/direct/uring", Write, detour, FileOptions{Engine: EngineURing, Direct: true}},
+		{"write/direct/threads", Write, detour, FileOptions{Engine: EngineThreads, Direct: true}},
 	} {
+		be, _ := newFileWith(b, benchSize, tt.opt)
+		fill(b, be)
+		must(b, do(be, &Request{Op: Flush}))
 		writer := be.writer
-		if tt.many {
-			be.writer = be.crew
-		}
 		for _, depth := range []int{1, 32} {
 			b.Run(fmt.Sprintf("%s/4k/depth%d", tt.name, depth), func(b *testing.B) {
-				be.noInline[tt.op].Store(tt.pool)
-				rs := benchRequests(tt.op, 4<<10, 2*depth)
+				be.noInline[tt.op].Store(tt.how != inline)
+				if tt.how == many {
+					be.writer = be.crew
+				}
+				rs := benchRequests(tt.op, 4<<10, depth)
 				f := flights{idle: make(chan *Request, len(rs))}
 				for i := range rs {
 					rs[i].Completer = &f
+					rs[i].Batch = true
 					f.idle <- &rs[i]
 				}
 				b.ReportAllocs()
 				for b.Loop() {
-					for f.n.Load() >= int64(depth) {
+					for len(f.idle) == 0 {
+						be.Poll()
 					}
 					r := <-f.idle
 					f.n.Add(1)
@@ -131,10 +140,12 @@ func BenchmarkFile(b *testing.B) {
 					}
 				}
 				for f.n.Load() != 0 {
+					be.Poll()
 				}
+				be.Rest()
+				be.writer = writer
 			})
 		}
-		be.writer = writer
 	}
 }
 

@@ -53,7 +53,7 @@ func (s *script) noted() string {
 
 // scripted returns a backend whose kernel follows a script.
 func scripted(t *testing.T, answers map[string][]answer) (*file, *script) {
-	f, _ := newFile(t, 1<<20)
+	f, _ := newFileWith(t, 1<<20, FileOptions{Engine: EngineThreads})
 	f.resident = false
 	f.noInline[Read].Store(true)
 	f.noInline[Write].Store(true)

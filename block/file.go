@@ -23,6 +23,18 @@ const (
 	writeLinger = 50 * time.Microsecond
 )
 
+// Engine is how requests to a file are carried out.
+type Engine uint8
+
+const (
+	// EngineAuto: io_uring where the kernel has it, otherwise goroutines.
+	EngineAuto Engine = iota
+	// EngineURing: io_uring; where there is none, File fails.
+	EngineURing
+	// EngineThreads: goroutines with a blocking system call each.
+	EngineThreads
+)
+
 // FileOptions are the choices File offers; the zero value is the default.
 type FileOptions struct {
 	// ReadOnly opens the file for reading only. Several readers may share it.
@@ -30,18 +42,23 @@ type FileOptions struct {
 	// Unclaimed opens the file without its lock: another server has it, and the backend
 	// is of use once Claim has succeeded (see Claimer).
 	Unclaimed bool
-	// Workers bounds the goroutines that do the work; 0 means 32.
+	// Direct goes past the page cache, with O_DIRECT. Requests whose buffers or ranges are not aligned
+	// as the file asks for (mostly to 512 bytes) go through the cache, which stays coherent.
+	Direct bool
+	// Engine is how the work is done.
+	Engine Engine
+	// Workers bounds the goroutines that do what io_uring does not; 0 means 32.
 	Workers int
 }
 
-// file reads and writes through the page cache, straight from and to the
-// caller's buffers.
+// file reads and writes straight from and to the caller's buffers.
 type file struct {
 	openedFile
 	size     atomic.Int64
 	info     Info
 	volume   *volume // nil: not of a pool
 	kernel   kernel
+	ring     *ring // nil: there is none
 	crew     *crew
 	writer   *crew // for plain writes
 	claim    claim
@@ -60,17 +77,22 @@ type file struct {
 // or a QEMU, has the file open for writing it fails with ErrInUse (file systems
 // without locks excepted). Errors are *OpenError.
 //
-// Requests run in a bounded crew of goroutines; reads that the page cache can
-// serve end within Submit.
+// Reads that the page cache can serve end within Submit. Others, flushes and so on are handed
+// to the kernel through an io_uring, and the backend is a Poller, or to a bounded number of goroutines
+// where there is none.
 func File(path string, opt FileOptions) (Backend, error) {
-	opened, err := openFile(path, opt.ReadOnly)
+	return openBackend(path, opt, systemKernel())
+}
+
+func openBackend(path string, opt FileOptions, k kernel) (Backend, error) {
+	opened, err := openFile(path, opt.ReadOnly, opt.Direct)
 	if err != nil {
 		return nil, &OpenError{Spec: "file:" + path, Err: err}
 	}
 	if opt.Workers <= 0 {
 		opt.Workers = defaultWorkers
 	}
-	f := &file{openedFile: opened, kernel: systemKernel()}
+	f := &file{openedFile: opened, kernel: k}
 	f.size.Store(opened.found)
 	f.info = Info{
 		Kind:          "file",
@@ -81,13 +103,17 @@ func File(path string, opt FileOptions) (Backend, error) {
 	}
 	if !opt.Unclaimed {
 		if err := f.Claim(); err != nil {
-			_ = unix.Close(f.fd)
+			_ = f.release()
 			return nil, err
 		}
 	}
+	if err := f.startRing(opt.Engine); err != nil {
+		_ = f.release()
+		return nil, &OpenError{Spec: "file:" + path, Err: err}
+	}
 	f.crew = newCrew(opt.Workers, 0, f.run)
 	f.writer = f.crew
-	if !opened.device {
+	if f.ring == nil && !opened.device && opened.direct < 0 {
 		// The kernel lets one writer at a time into a regular file. More of
 		// them only wait for each other (3.5 µs against 4.5 µs for 4 KiB).
 		f.writer = newCrew(1, writeLinger, f.run)
@@ -126,23 +152,36 @@ func (f *file) Submit(r *Request) (bool, error) {
 			return true, err
 		}
 	case r.Op == Read || r.Op == Write && !r.FUA:
-		if small && f.tryInline(r) {
+		if small && !f.batches(r) && f.tryInline(r) {
 			return true, nil
 		}
 		if r.Op == Write {
 			crew = f.writer
 		}
 	}
-	if err := crew.submit(r); err != nil {
-		return true, err
+	var err error
+	if f.ring != nil && !(r.Op == WriteZeroes && r.FUA) { // that is two calls
+		if r.Op == Flush || r.Op == Write && r.FUA {
+			if err := f.broken.Load(); err != nil {
+				return true, err
+			}
+		}
+		err = f.ring.submit(r)
+	} else {
+		err = crew.submit(r)
 	}
-	return false, nil
+	return err != nil, err
 }
+
+// batches tells whether a request has company on its way to the kernel, so that a system call
+// of its own would cost more (1.1 µs against 0.6 µs for 4 KiB out of the page cache).
+func (f *file) batches(r *Request) bool { return r.Batch && f.ring != nil && f.ring.fresh.Load() > 0 }
 
 // tryInline transfers what can be had without waiting, and reports whether
 // that was all. What is left, and every error, is for the crew.
 func (f *file) tryInline(r *Request) bool {
-	if f.noInline[r.Op].Load() {
+	// Past the page cache every request waits for the disk.
+	if f.noInline[r.Op].Load() || f.direct >= 0 {
 		return false
 	}
 	w := f.crew.borrow()
@@ -175,6 +214,9 @@ func (f *file) run(w *worker, r *Request) error {
 // stays in the page cache and is written in the kernel's own time.
 func (f *file) Close() error {
 	f.once.Do(func() {
+		if f.ring != nil {
+			f.ring.close()
+		}
 		f.writer.close()
 		f.crew.close()
 		f.claim.mu.Lock()
@@ -183,7 +225,7 @@ func (f *file) Close() error {
 		if f.volume != nil {
 			f.volume.close()
 		}
-		if err := unix.Close(f.fd); err != nil {
+		if err := f.release(); err != nil {
 			f.closeErr = fmt.Errorf("block: closing file:%s: %w", f.path, err)
 		}
 	})

@@ -19,14 +19,19 @@ func blocks(t *testing.T, path string) int64 {
 	return st.Blocks * 512
 }
 
-func TestFileKeepsDataAcrossOpens(t *testing.T) {
+func TestFileKeepsDataAcrossOpens(t *testing.T) { engines(t, testFileKeepsDataAcrossOpens) }
+
+func testFileKeepsDataAcrossOpens(t *testing.T, opt FileOptions) {
 	path := newPath(t, 1<<20)
 	want := []byte(strings.Repeat("persistent", 100))
-	b, err := File(path, FileOptions{})
+	b, err := File(path, opt)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
 	must(t, err)
 	must(t, write(b, 512, want[:3], want[3:700], want[700:]))
 	must(t, b.Close())
-	b, err = File(path, FileOptions{})
+	b, err = File(path, opt)
 	closing(t, b, err)
 	got := make([]byte, len(want))
 	must(t, read(b, 512, got[:500], got[500:]))
@@ -40,9 +45,11 @@ func TestFileKeepsDataAcrossOpens(t *testing.T) {
 	}
 }
 
-func TestFileIsSparse(t *testing.T) {
+func TestFileIsSparse(t *testing.T) { engines(t, testFileIsSparse) }
+
+func testFileIsSparse(t *testing.T, opt FileOptions) {
 	const size = 8 << 20
-	f, path := newFile(t, size)
+	f, path := newFileWith(t, size, opt)
 	if !f.Info().CanDiscard {
 		t.Skip("the file system cannot punch holes")
 	}
@@ -86,8 +93,10 @@ func TestFileIsSparse(t *testing.T) {
 	})
 }
 
-func TestFileReportsGuestFault(t *testing.T) {
-	f, path := newFile(t, 1<<20)
+func TestFileReportsGuestFault(t *testing.T) { engines(t, testFileReportsGuestFault) }
+
+func testFileReportsGuestFault(t *testing.T, opt FileOptions) {
+	f, path := newFileWith(t, 1<<20, opt)
 	guest := truncated(t)
 	for _, op := range []Op{Read, Write} {
 		for _, fua := range []bool{false, true} {
@@ -106,8 +115,10 @@ func TestFileReportsGuestFault(t *testing.T) {
 	must(t, do(f, &Request{Op: Flush}))
 }
 
-func TestShortenedFileReadsAsZeroes(t *testing.T) {
-	f, path := newFile(t, 1<<20)
+func TestShortenedFileReadsAsZeroes(t *testing.T) { engines(t, testShortenedFileReadsAsZeroes) }
+
+func testShortenedFileReadsAsZeroes(t *testing.T, opt FileOptions) {
+	f, path := newFileWith(t, 1<<20, opt)
 	must(t, write(f, 0, bytes.Repeat([]byte{1}, 8192)))
 	must(t, os.Truncate(path, 1000))
 	got := bytes.Repeat([]byte{9}, 8192)
@@ -150,15 +161,22 @@ func TestFileInMemoryIsSynchronous(t *testing.T) {
 }
 
 func TestAsynchronousRequestNeedsCompleter(t *testing.T) {
-	f, _ := newFile(t, 1<<20)
+	engines(t, testAsynchronousRequestNeedsCompleter)
+}
+
+func testAsynchronousRequestNeedsCompleter(t *testing.T, opt FileOptions) {
+	f, _ := newFileWith(t, 1<<20, opt)
 	if done, err := f.Submit(&Request{Op: Flush}); !done || !errors.Is(err, ErrRequest) {
 		t.Errorf("got %v, %v", done, err)
 	}
 }
 
-func TestManyBuffersInOneRequest(t *testing.T) {
+func TestManyBuffersInOneRequest(t *testing.T) { engines(t, testManyBuffersInOneRequest) }
+
+func testManyBuffersInOneRequest(t *testing.T, opt FileOptions) {
 	const n = 3*maxIovecs + 7
-	f, _ := newFile(t, 2<<20)
+	f, _ := newFileWith(t, 2<<20, opt)
+	f.detour()
 	want, got := make([]byte, n*512), make([]byte, n*512)
 	var in, out [][]byte
 	for i := range n {

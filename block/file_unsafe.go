@@ -13,10 +13,14 @@ type kernel struct {
 	preadv2, pwritev2 func(fd int, iov []unix.Iovec, off int64, flags int) (int, syscall.Errno)
 	fallocate         func(fd int, mode uint32, off, n int64) error
 	fdatasync         func(fd int) error
+	setupRing         func(entries uint32) (fd int, m ringMemory, err error)
+	enterRing         func(fd int, n uint32) (int, syscall.Errno)
+	result            func(r *Request, res int32) int32 // what the ring says of a request
 }
 
 func systemKernel() kernel {
-	return kernel{preadv2: preadv2, pwritev2: pwritev2, fallocate: unix.Fallocate, fdatasync: unix.Fdatasync}
+	return kernel{preadv2: preadv2, pwritev2: pwritev2, fallocate: unix.Fallocate, fdatasync: unix.Fdatasync,
+		setupRing: setupRing, enterRing: enterRing, result: func(_ *Request, res int32) int32 { return res }}
 }
 
 func preadv2(fd int, iov []unix.Iovec, off int64, flags int) (int, syscall.Errno) {

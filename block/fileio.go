@@ -70,7 +70,7 @@ func (f *file) vector(w *worker, r *Request, flags int) (int, syscall.Errno) {
 	if r.Op == Write {
 		call = f.kernel.pwritev2
 	}
-	n, errno := call(f.fd, iov, r.Offset+r.done, flags)
+	n, errno := call(f.descriptor(iov, r), iov, r.Offset+r.done, flags)
 	// A worker at rest must not keep the caller's buffers alive.
 	clear(iov)
 	return n, errno

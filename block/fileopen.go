@@ -16,6 +16,10 @@ var errNoPath = because(ErrSpec, "no path; write file:PATH, for example file:/sr
 type openedFile struct {
 	path string
 	fd   int
+	// direct is a descriptor for requests that go past the page cache, if their buffers' addresses
+	// and lengths are multiples of memAlign and their ranges of diskAlign; -1: there is none.
+	direct              int
+	memAlign, diskAlign uint64
 	// found is the size that it had when it was opened, in bytes.
 	found int64
 	// device: a block device, not a regular file.
@@ -27,7 +31,7 @@ type openedFile struct {
 
 // openFile opens a regular file or a block device. The errors say
 // what would be right.
-func openFile(path string, readOnly bool) (openedFile, error) {
+func openFile(path string, readOnly, direct bool) (openedFile, error) {
 	if path == "" {
 		return openedFile{}, errNoPath
 	}
@@ -50,8 +54,12 @@ func openFile(path string, readOnly bool) (openedFile, error) {
 	if err != nil {
 		return openedFile{}, explain(path, err, readOnly)
 	}
-	o := openedFile{path: path, fd: fd}
-	if err := o.inspect(); err != nil {
+	o := openedFile{path: path, fd: fd, direct: -1}
+	err = o.inspect()
+	if err == nil && direct {
+		err = o.openDirect(flags)
+	}
+	if err != nil {
 		_ = unix.Close(fd)
 		return openedFile{}, err
 	}
@@ -151,4 +159,54 @@ func (o *openedFile) canPunch() bool {
 	err := unix.Fallocate(o.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, o.found, SectorSize)
 	// A block device says EINVAL to that range, whatever else it can do.
 	return err == nil || err == syscall.EINVAL
+}
+
+// openDirect opens the file once more, for what goes past the page cache.
+func (o *openedFile) openDirect(flags int) error {
+	fd, err := unix.Open(o.path, flags&^unix.O_EXCL|unix.O_DIRECT, 0)
+	if err != nil {
+		return because(err, "cannot open it for going past the page cache: %v; leave out direct", err)
+	}
+	var is, was unix.Stat_t
+	if err = unix.Fstat(fd, &is); err == nil {
+		err = unix.Fstat(o.fd, &was)
+	}
+	if err == nil && (is.Dev != was.Dev || is.Ino != was.Ino) {
+		err = because(syscall.ESTALE, "it was replaced while it was opened")
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	// What is right everywhere, for kernels that do not say.
+	o.direct, o.memAlign, o.diskAlign = fd, 4096, 4096
+	var st unix.Statx_t
+	if unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st) == nil && st.Mask&unix.STATX_DIOALIGN != 0 {
+		if st.Dio_offset_align == 0 || st.Dio_mem_align == 0 {
+			_ = unix.Close(fd)
+			o.direct = -1
+			return because(syscall.EOPNOTSUPP, "its file system cannot go past the page cache; leave out direct")
+		}
+		o.memAlign, o.diskAlign = uint64(st.Dio_mem_align), uint64(st.Dio_offset_align)
+	}
+	return nil
+}
+
+// descriptor is the one for what is left of a request.
+func (o *openedFile) descriptor(iov []unix.Iovec, r *Request) int {
+	if o.direct >= 0 && uint64(r.Offset+r.done|(r.Length-r.done))&(o.diskAlign-1) == 0 && aligned(iov, o.memAlign) {
+		return o.direct
+	}
+	return o.fd
+}
+
+// release closes what was opened. The lock goes first: the kernel may keep the file for a moment longer
+// than what it did with it for us.
+func (o *openedFile) release() error {
+	_ = unix.FcntlFlock(uintptr(o.fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
+	err := unix.Close(o.fd)
+	if o.direct >= 0 {
+		err = errors.Join(err, unix.Close(o.direct))
+	}
+	return err
 }

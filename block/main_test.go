@@ -1,10 +1,12 @@
 package block
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -74,9 +76,41 @@ func closing(t testing.TB, b Backend, err error) Backend {
 
 func newFile(t testing.TB, size int64) (*file, string) {
 	t.Helper()
+	return newFileWith(t, size, FileOptions{})
+}
+
+func newFileWith(t testing.TB, size int64, opt FileOptions) (*file, string) {
+	t.Helper()
 	path := newPath(t, size)
-	b, err := File(path, FileOptions{})
+	b, err := File(path, opt)
+	if opt.Engine == EngineURing && err != nil {
+		t.Skip(err)
+	}
+	if opt.Direct && errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
+		t.Skip(err)
+	}
 	return closing(t, b, err).(*file), path
+}
+
+// engines are the ways in which a file can be opened.
+func engines(t *testing.T, test func(t *testing.T, opt FileOptions)) {
+	for name, opt := range map[string]FileOptions{
+		"io_uring": {Engine: EngineURing}, "goroutines": {Engine: EngineThreads},
+		"io_uring direct": {Engine: EngineURing, Direct: true}, "goroutines direct": {Engine: EngineThreads, Direct: true},
+	} {
+		t.Run(name, func(t *testing.T) { test(t, opt) })
+	}
+}
+
+// detour has every request go through the engine, as if nothing could be had without waiting.
+func (f *file) detour() {
+	f.resident = false
+	f.noInline[Read].Store(true)
+	f.noInline[Write].Store(true)
+	if f.ring != nil && f.writer != f.crew {
+		f.writer.close()
+		f.writer = f.crew
+	}
 }
 
 // kinds makes one backend of each kind that keeps its data.
@@ -87,6 +121,11 @@ func kinds(t *testing.T, size int64, test func(t *testing.T, b Backend)) {
 	})
 	t.Run("file", func(t *testing.T) {
 		f, _ := newFile(t, size)
+		test(t, f)
+	})
+	engines(t, func(t *testing.T, opt FileOptions) {
+		f, _ := newFileWith(t, size, opt)
+		f.detour()
 		test(t, f)
 	})
 	t.Run("file in memory", func(t *testing.T) {

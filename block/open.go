@@ -40,7 +40,8 @@ func because(cause error, format string, args ...any) error {
 // Open makes a backend out of a text:
 //
 //	mem:SIZE    anonymous memory, gone when closed
-//	file:PATH   a regular file or a block device
+//	file:PATH   a regular file or a block device; behind the path can stand ,direct (past the page
+//	            cache) and ,engine=uring or ,engine=threads, see FileOptions
 //	null:SIZE   nothing at all
 //	nbd:URI     an export of an NBD server, see NBD; "nbd:" may be left out in front of a URI
 //
@@ -103,10 +104,14 @@ func readSpec(spec string) (opener, error) {
 		}
 		return func(OpenOptions) (Backend, error) { return Null(size) }, nil
 	case "file":
-		if arg == "" {
-			return nil, &OpenError{Spec: spec, Err: errNoPath}
+		path, file, err := readFileSettings(arg)
+		if err != nil {
+			return nil, &OpenError{Spec: spec, Err: err}
 		}
-		return func(opt OpenOptions) (Backend, error) { return File(arg, FileOptions{Unclaimed: opt.Unclaimed}) }, nil
+		return func(opt OpenOptions) (Backend, error) {
+			file.Unclaimed = opt.Unclaimed
+			return File(path, file)
+		}, nil
 	case "nbd", "nbd+unix", "nbd+tcp", "nbds", "nbds+unix", "nbds+tcp":
 		uri := spec
 		if kind == "nbd" && !strings.HasPrefix(arg, "//") {
@@ -125,6 +130,35 @@ func readSpec(spec string) (opener, error) {
 	}
 	return nil, &OpenError{Spec: spec,
 		Err: because(ErrSpec, "unknown kind of backend %q; known are mem:SIZE, file:PATH, nbd:URI and null:SIZE", kind)}
+}
+
+// readFileSettings takes what can stand behind a path away from it. Other commas are the path's.
+func readFileSettings(arg string) (path string, opt FileOptions, err error) {
+	for {
+		at := strings.LastIndexByte(arg, ',')
+		setting := arg[at+1:]
+		engine, isEngine := strings.CutPrefix(setting, "engine=")
+		switch {
+		case at >= 0 && setting == "direct":
+			opt.Direct = true
+		case at >= 0 && isEngine:
+			switch engine {
+			case "auto":
+				opt.Engine = EngineAuto
+			case "uring":
+				opt.Engine = EngineURing
+			case "threads":
+				opt.Engine = EngineThreads
+			default:
+				return "", opt, because(ErrSpec, "unknown engine %q; known are auto, uring and threads", engine)
+			}
+		case arg == "":
+			return "", opt, errNoPath
+		default:
+			return arg, opt, nil
+		}
+		arg = arg[:at]
+	}
 }
 
 // readFiltered understands a filter and what is behind it.
