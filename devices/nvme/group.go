@@ -27,6 +27,7 @@ type group struct {
 	levels   [priorities]level
 	left     int64 // bytes that may still be moved in this round
 	batch    batch
+	pollers  pollers
 	posted   []*compQueue
 	inflight uint32 // commands in flight of all queues
 	waiting  int    // completed commands that found no room
@@ -54,6 +55,7 @@ func (g *group) pause() {
 		g.worker.Detach(g)
 		g.attached = false
 	}
+	g.pollers.clear()
 }
 
 // resume gives the group to its worker, if there is anything to poll.
@@ -111,6 +113,9 @@ func (g *group) endRound() {
 
 // round is Poll under the lock.
 func (g *group) round() int {
+	if g.inflight > 0 {
+		g.pollers.poll()
+	}
 	g.enter()
 	n := 0
 	if g.done.head.Load() != nil {
@@ -120,6 +125,15 @@ func (g *group) round() int {
 		n += g.postWaiting()
 	}
 	n += g.serveAll()
+	if g.pollers.fresh {
+		g.pollers.poll()
+		if g.done.head.Load() != nil {
+			n += g.reap()
+		}
+	}
+	if g.inflight == 0 && len(g.pollers.list) > 0 {
+		g.pollers.clear() // others may wait for the same backends
+	}
 	pin := g.h.interrupts.pinBased()
 	if pin {
 		for _, q := range g.cqs {
@@ -209,6 +223,7 @@ func (g *group) Arm() (pending bool) {
 		return false
 	}
 	g.h.c.smart.sleeps()
+	g.pollers.rest()
 	g.enter()
 	defer g.reader.Exit()
 	// The pin is lowered when the doorbell comes, so with shadow doorbells it has to.
@@ -257,6 +272,7 @@ func (g *group) Fault(v any, stack []byte) {
 	g.reader.Exit()
 	g.failed = true
 	g.batch.drop()
+	g.pollers.rest()
 	g.h.fault(v, stack)
 }
 

@@ -29,7 +29,7 @@ const (
 // status whatever kind of memory it is in.
 func (c *Controller) prepare(cmd *command) (plan, spec.Status) {
 	e, r := &cmd.entry, &cmd.request
-	r.Length = 0
+	r.Length, r.Batch = 0, false
 	switch e.Opcode {
 	case spec.NVMRead:
 		r.Op = block.Read
@@ -110,6 +110,10 @@ func (g *group) execute(i int, cmd *command) (st spec.Status, done bool) {
 	}
 	cmd.ns.gate.begin()
 	cmd.counted = true
+	if cmd.ns.poller != nil {
+		r.Batch = true
+		g.pollers.take(cmd.ns.poller)
+	}
 	ended, err := cmd.ns.backend.Submit(r)
 	if !ended {
 		g.leave(i)

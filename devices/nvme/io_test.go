@@ -52,6 +52,7 @@ func fileBackend(t testing.TB, size int64) (block.Backend, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { b.Close() })
 	return b, path
 }
 

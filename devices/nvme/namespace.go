@@ -16,6 +16,7 @@ import (
 type allocation struct {
 	id      uint32
 	backend block.Backend
+	poller  block.Poller // the same; nil if it is none
 	eui64   [8]byte
 	nguid   [16]byte
 	uuid    [16]byte
@@ -60,6 +61,7 @@ func (s *Subsystem) newNamespace(id uint32, n Namespace) (*namespace, error) {
 		return nil, configError("namespace %d: %v", id, err)
 	}
 	a := &allocation{id: id, backend: n.Backend}
+	a.poller, _ = n.Backend.(block.Poller)
 	a.gate.ended = make(chan struct{}, 1)
 	a.identifyBy(s.cfg.Serial)
 	ns := a.newView(f)
