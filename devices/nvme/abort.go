@@ -61,15 +61,25 @@ func (q *subQueue) cancel(st spec.Status, wanted func(*command) bool) (any bool)
 // cancelCommand ends a command: one that no courier has begun, whose courier waits for the
 // backend, or that the backend has, if the backend gives its request back.
 func (h *host) cancelCommand(cmd *command, st spec.Status) bool {
+	if first := cmd.first; first != nil {
+		if first.second != cmd {
+			return false // it has ended already
+		}
+		cmd = first
+	}
+	second := cmd.second
 	if h.couriers.withdraw(cmd) {
 		cmd.finish(st)
+		if second != nil {
+			second.finish(st)
+		}
 		return true
 	}
 	if begun, ended := h.couriers.cancel(cmd, st); begun {
 		return ended
 	}
 	// (a request that was never submitted, or has ended, is none of the backend's)
-	if cmd.ns == nil || !block.Cancel(cmd.ns.backend, &cmd.request) {
+	if second != nil || cmd.ns == nil || !block.Cancel(cmd.ns.backend, &cmd.request) {
 		return false
 	}
 	cmd.finish(st)

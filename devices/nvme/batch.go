@@ -56,11 +56,18 @@ func (g *group) fetch(q *subQueue, tail, limit uint32) (fetched uint32) {
 		cmd := g.batch.cmds[g.batch.n]
 		cmd.queue = q
 		cmd.entry.Get(from)
+		cmd.plan, cmd.result = g.h.c.prepare(cmd)
+		if cmd.result == isFused {
+			taken := g.fuse(q, cmd, tail)
+			if taken == 0 {
+				break
+			}
+			fetched += taken - 1
+		}
 		q.head = q.next(q.head)
 		q.fetched++
 		cq.reserved++
 		fetched++
-		cmd.plan, cmd.result = g.h.c.prepare(cmd)
 		left -= cmd.request.Length
 		g.left -= cmd.request.Length
 		if g.batch.n++; g.batch.n == batchSize {
@@ -128,10 +135,26 @@ func (c *command) prefetch() {
 	}
 }
 
+// fuse is subQueue.fuse for a command in the batch. The second half has passed its place.
+func (g *group) fuse(q *subQueue, cmd *command, tail uint32) (taken uint32) {
+	taken = q.fuse(cmd, tail, func(at uint32) []byte { return q.entry(g.reader, at) })
+	if taken == 2 {
+		q.head = q.next(q.head)
+		q.fetched++
+		q.cq.reserved++
+	}
+	return taken
+}
+
 // leave gives command i of the batch to its queue, as it completes later.
 func (g *group) leave(i int) {
-	q := g.batch.cmds[i].queue
-	q.start(g.batch.cmds[i])
+	c := g.batch.cmds[i]
+	q := c.queue
+	q.start(c)
 	g.inflight++
+	if c.second != nil {
+		q.start(c.second)
+		g.inflight++
+	}
 	g.batch.cmds[i] = q.take()
 }

@@ -20,6 +20,8 @@ type command struct {
 	pins    []dma.Pin // of the memory in request.Buffers, if the backend is asynchronous
 	counted bool      // by the gate of the namespace
 	era     uint32    // of the namespace when it was given to the couriers
+	first   *command  // of the fused pair that it is the second half of
+	second  *command  // of the one that it is the first half of
 	next    *command  // in the list that holds it: done, waiting for room, or to be run
 	flight  flight    // its place among those of its queue
 }

@@ -88,7 +88,13 @@ func (p *couriers) work() {
 		cmd := p.queue.remove()
 		c.begin(cmd)
 		p.mu.Unlock()
-		cmd.finish(c.execute(cmd))
+		if second := cmd.second; second != nil {
+			st1, st2 := c.pair(cmd, second)
+			cmd.finish(st1)
+			second.finish(st2)
+		} else {
+			cmd.finish(c.execute(cmd))
+		}
 		c.finished()
 	}
 }
@@ -103,6 +109,7 @@ type courier struct {
 	units  []byte     // of stored metadata
 	mixed  []byte     // extended blocks
 	passed *gate      // that the command being executed has passed
+	script *script    // of a fused pair
 
 	quit <-chan struct{} // closed when it is to end; nil: never
 
@@ -277,7 +284,7 @@ func (c *courier) datasetManagement(cmd *command) spec.Status {
 
 // fromHost fills p with the data of a command, wherever that is.
 func (c *courier) fromHost(e *spec.SubmissionEntry, p []byte) spec.Status {
-	return c.access(e, p, c.h.readDMA)
+	return c.access(e, p, c.readHost)
 }
 
 // toHost is the other direction.
@@ -300,7 +307,7 @@ func (c *courier) access(e *spec.SubmissionEntry, p []byte, move func(uint64, []
 
 // readList reads a piece of a PRP list or an SGL segment for the walker.
 func (c *courier) readList(iova uint64, p []byte) spec.Status {
-	if err := c.h.readDMA(iova, p); err != nil {
+	if err := c.readHost(iova, p); err != nil {
 		return spec.DataTransferError | spec.StatusDNR
 	}
 	return spec.Success

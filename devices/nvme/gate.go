@@ -71,21 +71,35 @@ const changed spec.Status = 0xfffd
 // pass lets a command at its blocks until release. What it needs of the host it has
 // fetched before, as a host may take its time.
 func (c *courier) pass(cmd *command) spec.Status {
+	switch s := c.script; {
+	case s == nil:
+	case s.replaying: // alone, as it is
+		return c.admit(cmd)
+	default:
+		return fetched
+	}
 	g := &cmd.ns.gate
 	g.lock.RLock()
-	if c.h.c.namespace(cmd.ns.id) != cmd.ns {
+	st := c.admit(cmd)
+	if !st.OK() {
 		g.lock.RUnlock()
-		return changed
-	}
-	if cmd.ns.bars(c.h.c, cmd.entry.Opcode) {
-		g.lock.RUnlock()
-		if cmd.era != cmd.ns.era.Load() {
-			return spec.AbortPreempted | spec.StatusDNR
-		}
-		return conflict
+		return st
 	}
 	c.passed = g
 	return spec.Success
+}
+
+// admit says whether a command that was checked earlier may still be carried out.
+func (c *courier) admit(cmd *command) spec.Status {
+	switch {
+	case c.h.c.namespace(cmd.ns.id) != cmd.ns:
+		return changed
+	case !cmd.ns.bars(c.h.c, cmd.entry.Opcode):
+		return spec.Success
+	case cmd.era != cmd.ns.era.Load():
+		return spec.AbortPreempted | spec.StatusDNR
+	}
+	return conflict
 }
 
 // release ends what pass began, if it did.

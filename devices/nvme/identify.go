@@ -97,6 +97,8 @@ func (h *host) identifyController() *spec.IdentifyController {
 		ONCS: spec.ONCSCompare | spec.ONCSWriteUncorrectable | spec.ONCSDatasetManagement | spec.ONCSWriteZeroes | spec.ONCSSaveFeatures |
 			spec.ONCSTimestamp | spec.ONCSVerify | spec.ONCSCopy | spec.ONCSReservations,
 		OCFS:   spec.OCFSFormat0 | spec.OCFSFormat1,
+		FUSES:  spec.FUSESCompareAndWrite,
+		ACWU:   c.mostCompareAndWrite(),
 		VWC:    spec.VWCFlushBroadcast,
 		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData | spec.SGLSMetadata,
 		SubNQN: nqn(serial),

@@ -18,10 +18,10 @@ const (
 	planRewrite             // as planData, but blocks become readable: see uncorrectable
 )
 
-// Flags of what is not offered: fused commands (Identify Controller, FUSES), and SGLs
-// in admin commands, which have PRPs on PCIe (Base 1.4, 4.2).
+// Flags that I/O commands have if they are fused, and that admin commands never have, as
+// these have PRPs on PCIe (Base 1.4, 4.2).
 const (
-	notOfferedIO    = 0x03
+	fused           = 0x03
 	notOfferedAdmin = 0xc3
 )
 
@@ -44,8 +44,8 @@ func (c *Controller) prepare(cmd *command) (plan, spec.Status) {
 	default:
 		return c.prepareOther(cmd)
 	}
-	if e.Flags&notOfferedIO != 0 || e.PSDT() > spec.PSDTSGLSegment {
-		return 0, spec.InvalidField | spec.StatusDNR
+	if e.Flags&fused != 0 || e.PSDT() > spec.PSDTSGLSegment {
+		return 0, flagsStatus(e)
 	}
 	ns := c.namespace(e.NSID)
 	if ns == nil {

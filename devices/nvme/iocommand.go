@@ -37,8 +37,8 @@ func (c *Controller) prepareOther(cmd *command) (plan, spec.Status) {
 	switch {
 	case prepare == nil:
 		return 0, spec.InvalidOpcode | spec.StatusDNR
-	case cmd.entry.Flags&notOfferedIO != 0 || cmd.entry.PSDT() > spec.PSDTSGLSegment:
-		return 0, spec.InvalidField | spec.StatusDNR
+	case cmd.entry.Flags&fused != 0 || cmd.entry.PSDT() > spec.PSDTSGLSegment:
+		return 0, flagsStatus(&cmd.entry)
 	}
 	if ns := c.namespace(cmd.entry.NSID); ns != nil && ns.bars(c, cmd.entry.Opcode) {
 		return 0, conflict

@@ -40,6 +40,7 @@ type feeder struct {
 	q      *subQueue
 	kicked chan struct{}
 	buf    [maxFeed * spec.SubmissionEntrySize]byte
+	after  [spec.SubmissionEntrySize]byte // behind buf, see lookAhead
 	stats  ioStats
 }
 
@@ -162,8 +163,12 @@ func (f *feeder) step() bool {
 	if err := m.h.readDMA(q.base+uint64(q.head)*spec.SubmissionEntrySize, b); err != nil {
 		return false
 	}
-	for ; len(b) > 0; b = b[spec.SubmissionEntrySize:] {
-		f.begin(b)
+	if f.lookAhead(b, n, tail) != nil {
+		return false
+	}
+	for len(b) > 0 {
+		taken := int(f.begin(b, tail))
+		b = b[min(taken*spec.SubmissionEntrySize, len(b)):]
 	}
 	m.h.c.smart.add(&f.stats)
 	return true
@@ -177,25 +182,58 @@ func (f *feeder) room() uint32 {
 	return limit - min(f.q.inflight, limit)
 }
 
-// begin takes one command on its way.
-func (f *feeder) begin(entry []byte) {
+// begin takes the first one of commands on its way, or the first two if they are fused. It
+// returns how many.
+func (f *feeder) begin(entries []byte, tail uint32) (taken uint32) {
 	q, h := f.q, f.m.h
 	q.mu.Lock() // to the end: an Abort must not see half of it
 	defer q.mu.Unlock()
 	cmd := q.take()
-	q.start(cmd)
-	q.head = q.next(q.head)
-	f.m.inflight.Add(1)
-	cmd.entry.Get(entry)
+	cmd.entry.Get(entries)
+	taken = 1
 	p, st := h.c.prepare(cmd)
+	if st == isFused {
+		taken = q.fuse(cmd, tail, func(uint32) []byte { return f.second(entries) })
+		p, st = cmd.plan, cmd.result
+	}
+	q.start(cmd)
+	if cmd.second != nil {
+		q.start(cmd.second)
+	}
+	for range taken {
+		q.head = q.next(q.head)
+	}
+	f.m.inflight.Add(int32(taken))
 	if st != spec.Success {
 		cmd.finish(st)
-		return
+		return taken
 	}
 	if p == planData || p == planRewrite {
 		f.stats.count(cmd.request.Op, cmd.request.Length)
 	}
 	h.couriers.run(cmd)
+	return taken
+}
+
+// lookAhead reads the entry behind those that are about to begin if it may be half of a
+// pair with the last one.
+func (f *feeder) lookAhead(b []byte, n, tail uint32) error {
+	var last spec.SubmissionEntry
+	last.Get(b[len(b)-spec.SubmissionEntrySize:])
+	q := f.q
+	at := (q.head + n) % q.size
+	if last.Fuse() != spec.FuseFirst || at == tail {
+		return nil
+	}
+	return f.m.h.readDMA(q.base+uint64(at)*spec.SubmissionEntrySize, f.after[:])
+}
+
+// second is the second one of entries, or what lookAhead has read if they are but one.
+func (f *feeder) second(entries []byte) []byte {
+	if len(entries) > spec.SubmissionEntrySize {
+		return entries[spec.SubmissionEntrySize:]
+	}
+	return f.after[:]
 }
 
 // peek reads how far the host is with a queue.

@@ -9,7 +9,7 @@ func (c *courier) fetch(cmd *command, data, metadata []byte, stripped bool) spec
 		if st := c.fromHost(e, data); !st.OK() || stripped {
 			return st
 		}
-		return c.accessMetadata(e, metadata, c.h.readDMA)
+		return c.accessMetadata(e, metadata, c.readHost)
 	}
 	b := c.mixture(len(data) + len(metadata))
 	if st := c.fromHost(e, b); !st.OK() {

@@ -139,6 +139,7 @@ func (q *subQueue) start(c *command) {
 // end puts a command back.
 func (q *subQueue) end(c *command) {
 	c.flight.remove()
+	c.first, c.second = nil, nil
 	q.free = append(q.free, c)
 	q.inflight--
 	if q.inflight == 0 && q.drained != nil {

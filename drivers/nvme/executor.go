@@ -24,6 +24,7 @@ type executor struct {
 	free    chan uint16
 	wg      sync.WaitGroup
 	users   sync.RWMutex // held shared by who uses the queue's memory
+	pairs   sync.Mutex   // held while two tags are taken
 
 	mu    sync.Mutex // the queue belongs to who holds it
 	slots []execSlot

@@ -92,6 +92,12 @@ type SubmissionEntry struct {
 // Fuse is the fused operation field: 0 is a command on its own.
 func (e *SubmissionEntry) Fuse() uint8 { return e.Flags & 3 }
 
+// Values of the fused operation field.
+const (
+	FuseFirst  = 1
+	FuseSecond = 2
+)
+
 // PSDT says how data is described: 0 is PRP.
 func (e *SubmissionEntry) PSDT() uint8 { return e.Flags >> 6 }
 

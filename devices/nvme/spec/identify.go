@@ -77,6 +77,9 @@ const (
 	OCFSFormat1 = 1 << 1
 )
 
+// FUSESCompareAndWrite is the bit of FUSES for the fused operation Compare and Write.
+const FUSESCompareAndWrite = 1 << 0
+
 // Bits of VWC.
 const (
 	VWCPresent        = 1 << 0
