@@ -210,7 +210,8 @@ func (h *host) reset() {
 	h.c.subsystem.disassociate(h.c)
 	h.interrupts.reset()
 	h.c.regs.mu.Lock()
-	h.c.regs.csts, h.c.regs.intms = 0, 0
+	h.c.regs.csts &= spec.CSTSNSSRO
+	h.c.regs.intms = 0
 	h.c.regs.mu.Unlock()
 }
 

@@ -84,7 +84,7 @@ func New(cfg Config) (_ *Controller, err error) {
 			return nil, err
 		}
 	}
-	c.cap = spec.NewCap(uint16(cfg.QueueEntries-1), readyTimeout, 0, 0, 0, spec.CapCQR|spec.CapAMSWeighted|spec.CapCSSNVM)
+	c.cap = spec.NewCap(uint16(cfg.QueueEntries-1), readyTimeout, 0, 0, 0, spec.CapCQR|spec.CapAMSWeighted|spec.CapNSSRS|spec.CapCSSNVM|spec.CapCRWMS)
 	c.smart.start = time.Now()
 	if err := c.newSpace(); err != nil {
 		return nil, err
@@ -187,7 +187,4 @@ func (c *Controller) lock(hold bool, done func()) {
 // goroutine, which does nothing else before.
 func (c *Controller) ResetDevice(*engine.Session) { c.reset() }
 
-func (c *Controller) reset() {
-	c.regs.reset()
-	c.host.ask(func(r *request) { r.resetAsked() })
-}
+func (c *Controller) reset() { c.host.restart(0) }

@@ -36,7 +36,12 @@ type adminConfig struct {
 func (r *registers) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.cc, r.csts, r.aqa, r.asq, r.acq, r.intms = 0, 0, 0, 0, 0, 0
+	r.restart(0)
+}
+
+// restart puts the registers back, but for what CSTS is to say. The lock is held.
+func (r *registers) restart(csts spec.CSTS) {
+	r.cc, r.csts, r.aqa, r.asq, r.acq, r.intms = 0, csts, 0, 0, 0, 0
 }
 
 // config is CC as it is now. The sizes of I/O queue entries may be set while the
@@ -59,7 +64,7 @@ func (c *Controller) readBAR0(off uint64, p []byte) error {
 	if off >= doorbellOffset {
 		return nil // reading a doorbell is undefined (PCIe transport, 3.1.2.1)
 	}
-	var b [spec.RegACQ + 8]byte
+	var b [spec.RegCRTO + 4]byte
 	r := &c.regs
 	r.mu.Lock()
 	le := binary.LittleEndian
@@ -73,6 +78,7 @@ func (c *Controller) readBAR0(off uint64, p []byte) error {
 	le.PutUint64(b[spec.RegASQ:], r.asq)
 	le.PutUint64(b[spec.RegACQ:], r.acq)
 	r.mu.Unlock()
+	le.PutUint32(b[spec.RegCRTO:], readyTimeout)
 	if off < uint64(len(b)) {
 		copy(p, b[off:])
 	}
@@ -97,6 +103,12 @@ func (c *Controller) writeBAR0(off uint64, p []byte) error {
 }
 
 func (c *Controller) writeRegister(off uint64, v uint32) {
+	if off == spec.RegNSSR {
+		if v == spec.NSSRReset {
+			c.subsystem.reset()
+		}
+		return
+	}
 	r := &c.regs
 	low := func(p *uint64) { *p = *p&^0xffffffff | uint64(v)&^(pageSize-1) }
 	high := func(p *uint64) { *p = *p&0xffffffff | uint64(v)<<32 }
@@ -118,6 +130,8 @@ func (c *Controller) writeRegister(off uint64, v uint32) {
 		high(&r.acq)
 	case spec.RegCC:
 		c.writeCC(spec.CC(v & 0x00fffff1))
+	case spec.RegCSTS:
+		r.csts &^= spec.CSTS(v) & spec.CSTSNSSRO // it is cleared by writing 1
 	}
 	intms := r.intms
 	r.mu.Unlock()
@@ -136,6 +150,7 @@ func (c *Controller) writeCC(cc spec.CC) {
 	case old.EN() && !cc.EN():
 		c.host.ask(func(q *request) { q.resetAsked() })
 	case !old.EN() && cc.EN():
+		r.csts = r.csts.WithSHST(spec.ShutNormal) // of a shutdown while it was disabled
 		config := adminConfig{cc, r.aqa, r.asq, r.acq}
 		c.host.ask(func(q *request) { q.enable, q.config = true, config })
 	}

@@ -15,7 +15,7 @@ const (
 	RegCMBLOC = 0x38 // controller memory buffer location
 	RegCMBSZ  = 0x3c // controller memory buffer size
 	RegBPINFO = 0x40 // boot partition information
-	RegCRTO   = 0x68 // controller ready timeouts
+	RegCRTO   = 0x68 // controller ready timeouts, with media in bits 15:0 in units of 500 ms
 	RegPMRCAP = 0xe00
 
 	// RegDoorbells is where the doorbells begin (PCIe transport, 3.1.2).
@@ -45,6 +45,8 @@ const (
 
 	CapCSSAll  Cap = 1 << 43 // I/O command sets by CC.CSS = CSSAll
 	CapCSSNone Cap = 1 << 44 // no I/O command set: admin commands only
+
+	CapCRWMS Cap = 1 << 59 // CRTO says when the controller is ready with its media
 )
 
 // NewCap builds a CAP value: mqes is zero based, to in units of 500 ms,
