@@ -17,7 +17,7 @@ func TestVerifyMethods(t *testing.T) {
 	for i, method := range jobs {
 		jobs[i] = fmt.Sprintf("--name=%s --offset=%dm --verify=%s", method, 2*i, method)
 		if method == "pattern" {
-			jobs[i] += " --verify_pattern=%o'vfio-user'0xdead"
+			jobs[i] += " --verify_pattern=0xdeadbeef%o"
 		}
 	}
 	const fio = `fio --direct=1 --ioengine=libaio --thread --rw=randwrite --iodepth=8 --verify_fatal=1 `

@@ -59,6 +59,8 @@ mount -t ext4 /dev/vda /tools
 mount -t ext4 /dev/vdb /tools/suite
 for i in dev proc sys; do mount --rbind /$i /tools/$i; done
 mount -t debugfs debug /tools/sys/kernel/debug
+hostname guest
+chroot /tools /usr/sbin/modprobe configfs
 mount -t configfs config /tools/sys/kernel/config
 ln -sfn /proc/self/fd /dev/fd
 mkdir -p /tools/dev/pts

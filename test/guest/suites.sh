@@ -50,7 +50,8 @@ configure() {
   ln -sf gawk "$root/usr/bin/awk"
   printf 'root:x:0:0::/root:/bin/bash\ntester:x:1000:1000::/tmp:/bin/bash\n' > "$root/etc/passwd"
   printf 'root:x:0:\ntester:x:1000:\n' > "$root/etc/group"
-  for i in su sudo; do
+  echo "127.0.0.1 localhost guest" > "$root/etc/hosts"
+  for i in su sudo other; do
     printf '%s sufficient pam_permit.so\n' auth account session > "$root/etc/pam.d/$i"
   done
   # (blktests looks for these, and does not understand the names of Debian's kernels)

@@ -55,7 +55,10 @@ NVMET_TRTYPES=loop
 # It does not understand the names of Debian's kernels.
 uname() { command uname "\$@" | sed 's/+deb[0-9]*//'; }
 END
-./check %s 2>&1`, name)
+./check %s 2>&1
+status=$?
+cat results/*/%[1]s.full 2> /dev/null
+exit $status`, name)
 	}
 	return s, nil
 }

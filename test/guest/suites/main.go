@@ -189,13 +189,16 @@ func (r *runner) try(ctx context.Context, name string) (output string, ended boo
 	return output, false
 }
 
-// findDisk is a script that notes the names of the first device's disk and controller.
+// findDisk is a script that notes the names of the first device's disk and controller, and
+// links what udev would link.
 const findDisk = `
 for i in $(seq 50); do
   for sysfs in /sys/bus/pci/devices/0000:00:04.0/nvme/nvme*; do ctrl=${sysfs##*/}; done
   [ -b /dev/${ctrl}n1 ] && break
   sleep 0.1
 done
+mkdir -p /dev/char
+ln -sfn "/dev/$ctrl" "/dev/char/$(cat "/sys/class/nvme/$ctrl/dev")"
 echo "ctrl=/dev/$ctrl disk=/dev/${ctrl}n1" > /tools/tmp/disk
 `
 
