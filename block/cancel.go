@@ -54,3 +54,35 @@ func (f *Filter) unhold(c *call) bool {
 	heap.Remove(&f.held, i)
 	return true
 }
+
+// cancel takes back a request that waits for a worker and of which nothing was done.
+func (c *crew) cancel(r *Request) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var before *Request
+	for x := c.head; x != nil; before, x = x, x.next {
+		if x != r {
+			continue
+		}
+		if r.done > 0 {
+			return false
+		}
+		if before == nil {
+			c.head = r.next
+		} else {
+			before.next = r.next
+		}
+		if c.tail == r {
+			c.tail = before
+		}
+		r.next = nil
+		c.queued.Store(c.head != nil)
+		return true
+	}
+	return false
+}
+
+// Cancel takes back a request that waits for a worker.
+func (f *file) Cancel(r *Request) bool {
+	return f.crew.cancel(r) || f.writer != f.crew && f.writer.cancel(r)
+}

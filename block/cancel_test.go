@@ -75,3 +75,39 @@ func TestCancelTooLate(t *testing.T) {
 		}
 	})
 }
+
+// What waits for a worker is given back, what has begun is not.
+func TestCancelInACrew(t *testing.T) {
+	begun, goOn := make(chan *Request, 5), make(chan struct{})
+	c := newCrew(1, 0, func(_ *worker, r *Request) error {
+		begun <- r
+		<-goOn
+		return nil
+	})
+	rs := make([]Request, 5)
+	ended := make(result, len(rs))
+	for i := range rs {
+		rs[i] = Request{Op: Flush, Completer: ended}
+		must(t, c.submit(&rs[i]))
+		if i == 0 {
+			<-begun
+		}
+	}
+	rs[3].done = 512 // a part was done on the way
+	for i, want := range []bool{false, true, false, false, true} {
+		if i != 2 && c.cancel(&rs[i]) != want {
+			t.Errorf("request %d: cancelled %t", i, !want)
+		}
+	}
+	must(t, c.submit(&rs[4])) // behind the others, as before
+	close(goOn)
+	for _, want := range []int{2, 3, 4} {
+		if r := <-begun; r != &rs[want] {
+			t.Errorf("not request %d", want)
+		}
+	}
+	for range 4 {
+		must(t, <-ended)
+	}
+	c.close()
+}

@@ -45,6 +45,20 @@ func (h *host) cancel(q *subQueue, st spec.Status, wanted func(*command) bool) (
 	return any
 }
 
+// abortAll stops the workers and ends every command that can be ended.
+func (h *host) abortAll() {
+	for _, g := range h.groups {
+		g.pause()
+	}
+	for i := 1; i < len(h.sqs); i++ {
+		if q := h.sqs[i].Load(); q != nil {
+			q.mu.Lock() // (of a messenger, which goes on)
+			q.cancel(spec.AbortSQDeletion, everyCommand)
+			q.mu.Unlock()
+		}
+	}
+}
+
 func everyCommand(*command) bool { return true }
 
 // cancel ends commands, for the owner of the queue; they are then in its list of those done.
@@ -158,19 +172,36 @@ func (c *courier) await(ns *namespace, r *block.Request) error {
 	if c.abandoned() && block.Cancel(ns.backend, r) { // nobody need have seen it to cancel it
 		c.ended <- canceled(spec.AbortSQDeletion)
 	}
-	var err error
-	select {
-	case err = <-c.ended:
-	case <-c.quit:
-		if block.Cancel(ns.backend, r) {
-			c.ended <- canceled(spec.AbortRequested)
-		}
-		err = <-c.ended
-	}
+	err := c.end(ns, r)
 	c.mu.Lock()
 	c.sent = nil
 	c.mu.Unlock()
 	return err
+}
+
+// end waits for the result of a request, which it takes back when that is to end: by quit, or on
+// the control goroutine by a reset or the end of the client.
+func (c *courier) end(ns *namespace, r *block.Request) error {
+	quit, wake := c.quit, (<-chan struct{})(nil)
+	if c == &c.h.data {
+		wake = c.h.wake
+		defer c.h.signal() // what woke this up is still to be done
+	}
+	for {
+		select {
+		case err := <-c.ended:
+			return err
+		case <-quit:
+		case <-wake:
+			if !c.h.resetPending() && !c.h.abandoned() {
+				continue
+			}
+		}
+		if block.Cancel(ns.backend, r) {
+			return canceled(spec.AbortRequested)
+		}
+		return <-c.ended
+	}
 }
 
 // take removes a command from the list, if it is in there.

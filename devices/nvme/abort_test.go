@@ -161,3 +161,28 @@ func TestDeletionAndResetAbort(t *testing.T) {
 		}
 	})
 }
+
+// A client that leaves does not wait for what has not begun; nor does a reset for the flush of a
+// shutdown.
+func TestLeavingAndShutdownAbort(t *testing.T) {
+	b := &slowBackend{Backend: memory(t, 1<<20)}
+	g, _ := started(t, rig{backends: []block.Backend{b}})
+	b.hold.Store(true)
+	g.write32(spec.RegCC, uint32(spec.NewCC(true, 0, 6, 4).WithSHN(spec.ShutdownNormal)))
+	g.until("the flush", func() bool { return b.held() == 1 })
+	g.disable()
+	if b.held() != 0 {
+		t.Errorf("after the reset the backend has %d requests", b.held())
+	}
+	b.hold.Store(false)
+	g.enable()
+	q := g.createQueue(1, 16)
+
+	b.hold.Store(true)
+	q.submit(rw(spec.NVMWrite, 1, 0, 8, g.alloc(1), 0))
+	g.until("the request", func() bool { return b.held() == 1 })
+	g.leave()
+	if b.held() != 0 {
+		t.Errorf("after the client the backend has %d requests", b.held())
+	}
+}

@@ -191,6 +191,8 @@ func (h *host) enable(a adminConfig) {
 // features are what they were.
 func (h *host) reset() {
 	h.ready.Store(false)
+	h.dropping.Store(true)
+	h.abortAll() // first: what runs in the background may wait for it
 	h.endBackground()
 	h.admin.open = false
 	h.sqs[0].Store(nil)
@@ -230,6 +232,9 @@ func (h *host) setHeld(held bool) {
 	h.held = held
 	if held {
 		h.unwatchDoorbells()
+		if h.abandoned() {
+			h.abortAll()
+		}
 		h.stopQueues()
 		h.background.wg.Wait()
 		return

@@ -1,7 +1,6 @@
 package nvme
 
 import (
-	"vfiouser/devices/nvme/spec"
 	"vfiouser/dma"
 )
 
@@ -144,16 +143,7 @@ func (h *host) eachMessenger(f func(*messenger)) {
 func (h *host) dropQueues() {
 	h.dropping.Store(true)
 	defer h.dropping.Store(false)
-	for _, g := range h.groups {
-		g.pause()
-	}
-	for i := 1; i < len(h.sqs); i++ {
-		if q := h.sqs[i].Load(); q != nil {
-			q.mu.Lock()
-			q.cancel(spec.AbortSQDeletion, everyCommand)
-			q.mu.Unlock()
-		}
-	}
+	h.abortAll()
 	h.stopQueues()
 	for i := 1; i < len(h.cqs); i++ {
 		h.sqs[i].Store(nil)

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// readyTimeout is CAP.TO in units of 500 ms: 15 s, as a reset waits for the
-	// backend's requests in flight.
-	readyTimeout = 30
+	// readyTimeout is CAP.TO in units of 500 ms: 60 s, as a reset waits for requests that a
+	// backend has begun and that may still write to the host's memory; an NBD server has 30 s.
+	readyTimeout = 120
 
 	pageSize  = 4096 // the only memory page size, CAP.MPSMIN and CAP.MPSMAX
 	pageShift = 12
