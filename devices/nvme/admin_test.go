@@ -90,9 +90,8 @@ func TestIdentifyRefuses(t *testing.T) {
 		want      spec.Status
 	}{
 		{"namespace 0", spec.CNSNamespace, 0, 0, spec.InvalidNamespaceOrFormat},
-		{"namespace beyond the last", spec.CNSNamespace, 2, 0, spec.InvalidNamespaceOrFormat},
-		{"all namespaces", spec.CNSNamespace, spec.BroadcastNSID, 0, spec.InvalidNamespaceOrFormat},
-		{"descriptors of none", spec.CNSDescriptors, 9, 0, spec.InvalidNamespaceOrFormat},
+		{"namespace beyond the last", spec.CNSNamespace, MaxNamespaces + 1, 0, spec.InvalidNamespaceOrFormat},
+		{"descriptors of none", spec.CNSDescriptors, 9, 0, spec.InvalidField},
 		{"list after the last possible", spec.CNSActiveNamespaces, spec.BroadcastNSID - 1, 0, spec.InvalidNamespaceOrFormat},
 		{"unknown structure", 0x7f, 1, 0, spec.InvalidField},
 		{"unknown command set", spec.CNSCommandSetController, 0, 2, spec.InvalidField},

@@ -15,17 +15,24 @@ const maxBackground = 64
 // background is the admin commands of a host that take their time.
 type background struct {
 	mu       sync.Mutex
-	finished []adminResult // under mu: to be posted
-	running  int           // of the control goroutine: not yet posted
+	finished []finished // under mu
+	running  int        // of the control goroutine: not yet posted
 	ctx      context.Context
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 }
 
+// finished is a command that is to be completed.
+type finished struct {
+	adminResult
+	after func(spec.Status)
+}
+
 // later runs f on a goroutine of its own, and completes the command with what it returns.
 // The context ends when the controller is reset or the client leaves, which wait for f; f
-// must not wait for the control goroutine.
-func (h *host) later(e *spec.SubmissionEntry, f func(ctx context.Context, by *courier) (spec.Status, uint32)) (spec.Status, uint32) {
+// must not wait for the control goroutine. after, if it is not nil, is told the status on the
+// control goroutine before the completion is posted.
+func (h *host) later(e *spec.SubmissionEntry, f func(ctx context.Context, by *courier) (spec.Status, uint32), after func(spec.Status)) (spec.Status, uint32) {
 	b := &h.background
 	if b.running == 0 {
 		b.ctx, b.cancel = context.WithCancel(h.s.Context())
@@ -39,7 +46,7 @@ func (h *host) later(e *spec.SubmissionEntry, f func(ctx context.Context, by *co
 			h.logFailure(0, &entry, st)
 		}
 		b.mu.Lock()
-		b.finished = append(b.finished, adminResult{entry.CID, st, dw0})
+		b.finished = append(b.finished, finished{adminResult{entry.CID, st, dw0}, after})
 		b.mu.Unlock()
 		h.signal()
 	})
@@ -68,6 +75,9 @@ func (h *host) collectBackground() {
 	b.mu.Unlock()
 	for _, r := range finished {
 		b.running--
+		if r.after != nil {
+			r.after(r.st)
+		}
 		h.completeAdmin(r.cid, r.st, r.dw0)
 	}
 	if b.running == 0 {

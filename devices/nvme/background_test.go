@@ -20,7 +20,7 @@ func TestBackgroundCommandsDoNotHoldUpOthers(t *testing.T) {
 		return h.later(e, func(context.Context, *courier) (spec.Status, uint32) {
 			<-release
 			return spec.Success, 77
-		})
+		}, nil)
 	}
 	g.enable()
 	cid := g.admin.submit(spec.SubmissionEntry{Opcode: opcodeLater})
@@ -42,7 +42,7 @@ func TestResetAndLeavingEndBackgroundCommands(t *testing.T) {
 			<-ctx.Done()
 			ended <- struct{}{}
 			return spec.InternalError, 0
-		})
+		}, nil)
 	}
 	g.enable()
 	for range 2 {

@@ -18,7 +18,7 @@ func (c *Controller) prepareCopy(cmd *command) (plan, spec.Status) {
 	ns, kind := c.served(cmd.entry.NSID), cmd.entry.CopyFormat()
 	switch {
 	case ns == nil:
-		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+		return 0, c.absent(cmd.entry.NSID)
 	case kind > 1:
 		return 0, spec.InvalidField | spec.StatusDNR
 	case ns.protection.kind != 0 && (kind == 1) != (ns.protection.guard == spec.Guard64):

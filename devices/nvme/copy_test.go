@@ -108,7 +108,7 @@ func TestCopyRefusals(t *testing.T) {
 			want   spec.Status
 			at     uint64
 		}{
-			{"no namespace", func(e *spec.SubmissionEntry) { e.NSID = 2 }, 8, one, spec.InvalidNamespaceOrFormat, 8},
+			{"no namespace", func(e *spec.SubmissionEntry) { e.NSID = 2 }, 8, one, spec.InvalidField, 8},
 			{"all namespaces", func(e *spec.SubmissionEntry) { e.NSID = spec.BroadcastNSID }, 8, one, spec.InvalidNamespaceOrFormat, 8},
 			{"format 2", func(e *spec.SubmissionEntry) { e.CDW12 |= 2 << 8 }, 8, one, spec.InvalidField, 8},
 			{"format 15", func(e *spec.SubmissionEntry) { e.CDW12 |= 15 << 8 }, 8, one, spec.InvalidField, 8},

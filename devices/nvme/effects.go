@@ -4,7 +4,11 @@ import "vfiouser/devices/nvme/spec"
 
 // adminEffects is what admin commands do beside being supported: to data, to namespaces and to
 // what the controller can do.
-var adminEffects = [256]uint32{}
+var adminEffects = [256]uint32{
+	spec.AdminNamespaceManagement: spec.EffectNamespaceSet,
+	spec.AdminNamespaceAttachment: spec.EffectNamespaceSet,
+	spec.AdminFormatNVM:           spec.EffectLogicalBlocks | spec.EffectNamespaceCaps | spec.EffectExecutionExclNS,
+}
 
 // effectsPage lists the commands supported (Base 2.0, 5.16.1.6).
 func (h *host) effectsPage() *spec.EffectsLog {

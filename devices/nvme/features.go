@@ -251,7 +251,7 @@ func (c *Controller) validNSID(id uint32) bool { return id-1 < MaxNamespaces }
 
 // absent is the status of a command for one namespace, which is not there (Base 2.0, 3.2.1).
 func (c *Controller) absent(id uint32) spec.Status {
-	if c.validNSID(id) {
+	if c.validNSID(id) && c.namespace(id) == nil {
 		return badField
 	}
 	return spec.InvalidNamespaceOrFormat | spec.StatusDNR

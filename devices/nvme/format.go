@@ -2,6 +2,7 @@ package nvme
 
 import (
 	"fmt"
+	"math"
 
 	"vfiouser/devices/nvme/spec"
 )
@@ -84,6 +85,16 @@ func (f format) blocksIn(size int64) uint64 {
 		n--
 	}
 	return n
+}
+
+// bytesOf is the size in bytes that n blocks and their metadata take; false: more than there
+// can be.
+func (f format) bytesOf(n uint64) (bytes int64, ok bool) {
+	b := &blockFormats[f.index]
+	if n > math.MaxInt64/(1<<b.shift+uint64(b.metadata)+1<<b.shift) {
+		return 0, false
+	}
+	return int64((n + f.metadataBlocks(n)) << b.shift), true
 }
 
 // metadataBlocks is the size of the metadata of n blocks.

@@ -78,6 +78,9 @@ func (c *courier) pass(cmd *command) spec.Status {
 	default:
 		return fetched
 	}
+	if cmd.ns.formatting.Load() {
+		return spec.FormatInProgress
+	}
 	g := &cmd.ns.gate
 	g.lock.RLock()
 	st := c.admit(cmd)

@@ -82,7 +82,7 @@ func TestCommandThatWaitedSeesTheNewView(t *testing.T) {
 		next func(s *Subsystem, ns *namespace)
 		want spec.Status
 	}{
-		{"gone", spec.NVMRead, func(s *Subsystem, ns *namespace) { s.replace(ns, nil) }, spec.InvalidNamespaceOrFormat | spec.StatusDNR},
+		{"gone", spec.NVMRead, func(s *Subsystem, ns *namespace) { s.replace(ns, nil) }, spec.InvalidField | spec.StatusDNR},
 		{"smaller blocks", spec.NVMRead, func(s *Subsystem, ns *namespace) { s.replace(ns, ns.newView(format{})) }, spec.Success},
 		{"larger blocks, out of range", spec.NVMWrite, func(s *Subsystem, ns *namespace) { s.replace(ns, ns.newView(format{index: 1})) }, spec.LBAOutOfRange | spec.StatusDNR},
 		{"compare", spec.NVMCompare, func(s *Subsystem, ns *namespace) { s.replace(ns, ns.newView(format{index: 1})) }, spec.LBAOutOfRange | spec.StatusDNR},

@@ -9,62 +9,68 @@ import (
 // identify is the Identify command (Base 1.4, 5.15).
 func (h *host) identify(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	var b [spec.IdentifySize]byte
-	st := h.identifyPage(b[:], uint8(e.CDW10), e.NSID, uint16(e.CDW11), uint8(e.CDW11>>24))
+	st := h.identifyPage(b[:], e)
 	if st.OK() {
 		st = h.data.toHost(e, b[:])
 	}
 	return st, 0
 }
 
-// identifyPage fills b for a CNS value. id is the CNS specific identifier, csi the command set, for the values that
-// version 2.0 added; hosts ask for them whatever the version.
-func (h *host) identifyPage(b []byte, cns uint8, nsid uint32, id uint16, csi uint8) spec.Status {
-	const badNamespace = spec.InvalidNamespaceOrFormat | spec.StatusDNR
-	c := h.c
-	ns := c.namespace(nsid)
+// identifyPage fills b.
+func (h *host) identifyPage(b []byte, e *spec.SubmissionEntry) spec.Status {
+	const setIsNVM = 0
+	c, s := h.c, h.c.subsystem
+	cns, controller := uint8(e.CDW10), uint16(e.CDW10>>16)
+	id, set := uint16(e.CDW11), uint8(e.CDW11>>24)
+	ns := c.namespace(e.NSID)
 	switch cns {
-	case spec.CNSNamespace, spec.CNSDescriptors, spec.CNSCommandSetNamespace, spec.CNSIndependentNamespace:
-		if ns == nil {
-			return badNamespace
-		}
-	case spec.CNSActiveNamespaces:
-		if nsid >= spec.BroadcastNSID-1 {
-			return badNamespace
+	case spec.CNSCommandSetNamespace, spec.CNSCommandSetController:
+		if set != setIsNVM {
+			return badField
 		}
 	}
 	switch cns {
 	case spec.CNSNamespace:
-		c.identifyNamespace(ns).Put(b)
+		return h.identifyNamespace(b, e.NSID, ns)
+	case spec.CNSAllocatedNamespace:
+		return h.identifyNamespace(b, e.NSID, s.allocated(e.NSID))
 	case spec.CNSController:
 		h.identifyController().Put(b)
 	case spec.CNSActiveNamespaces:
-		var ids []uint32
-		for _, ns := range c.active() {
-			if ns.id > nsid {
-				ids = append(ids, ns.id)
-			}
+		return listFrom(b, e.NSID, c.active())
+	case spec.CNSAllocatedNamespaces:
+		return listFrom(b, e.NSID, s.list())
+	case spec.CNSNamespaceControllers:
+		st := s.checkAllocated(e.NSID)
+		if st.OK() {
+			s.putControllers(b, controller, e.NSID)
 		}
-		spec.PutNamespaceList(b, ids)
+		return st
+	case spec.CNSSubsystemControllers:
+		s.putControllers(b, controller, 0)
 	case spec.CNSEnduranceGroups:
 		if id <= enduranceGroup {
 			spec.PutEnduranceGroupList(b, enduranceGroup)
 		}
 	case spec.CNSDescriptors:
-		c.subsystem.identifiers(ns).Put(b)
-	case spec.CNSIndependentNamespace:
-		(&spec.IndependentNamespace{NSTAT: 1, RESCAP: reservationCapabilities}).Put(b)
-	case spec.CNSCommandSetNamespace:
-		if csi != 0 {
-			return spec.InvalidField | spec.StatusDNR
+		if ns == nil {
+			return c.absent(e.NSID)
 		}
-		ns.identifyNVM().Put(b)
+		s.identifiers(ns).Put(b)
+	case spec.CNSIndependentNamespace, spec.CNSCommandSetNamespace:
+		switch {
+		case !c.validNSID(e.NSID):
+			return c.absent(e.NSID)
+		case ns == nil: // all zeroes
+		case cns == spec.CNSCommandSetNamespace:
+			ns.identifyNVM().Put(b)
+		default:
+			(&spec.IndependentNamespace{NMIC: ns.nmic(), NSTAT: 1, RESCAP: reservationCapabilities}).Put(b)
+		}
 	case spec.CNSCommandSetController:
 		// All fields of the NVM command set are optional, 0 is "not reported".
-		if csi != 0 {
-			return spec.InvalidField | spec.StatusDNR
-		}
 	default:
-		return spec.InvalidField | spec.StatusDNR
+		return badField
 	}
 	return spec.Success
 }
@@ -91,6 +97,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		ELPE:              errorEntries - 1,
 		WarningTemp:       warningTemp,
 		CriticalTemp:      criticalTmp,
+		FNA:               formatAttributes,
 		SQES:              spec.SubmissionEntryExponent<<4 | spec.SubmissionEntryExponent,
 		CQES:              spec.CompletionEntryExponent<<4 | spec.CompletionEntryExponent,
 		Namespaces:        MaxNamespaces,
@@ -104,6 +111,10 @@ func (h *host) identifyController() *spec.IdentifyController {
 		SubNQN: nqn(serial),
 	}
 	identifyManagement(id)
+	total, free := c.subsystem.capacity()
+	id.TotalCapacity, id.UnallocatedCapacity = [2]uint64{total}, [2]uint64{free}
+	id.MNAN = MaxNamespaces
+	id.OACS |= spec.OACSNamespaceManagement | spec.OACSFormat
 	if h.offersShadow() {
 		id.OACS |= spec.OACSDoorbellBuffer
 	}

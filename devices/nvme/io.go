@@ -49,7 +49,7 @@ func (c *Controller) prepare(cmd *command) (plan, spec.Status) {
 	}
 	ns := c.namespace(e.NSID)
 	if ns == nil {
-		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+		return 0, c.absent(e.NSID)
 	}
 	lba, n := e.LBA(), uint64(e.Blocks())
 	if limit := ns.readable.Load(); n > limit || lba > limit-n {

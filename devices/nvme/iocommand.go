@@ -57,7 +57,13 @@ func (c *Controller) prepareFlush(cmd *command) (plan, spec.Status) {
 	}
 	cmd.ns = c.served(cmd.entry.NSID)
 	if cmd.ns == nil {
-		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+		return 0, c.absent(cmd.entry.NSID)
+	}
+	switch {
+	case cmd.ns.formatting.Load():
+		return 0, spec.FormatInProgress
+	case cmd.ns.gate.shut.Load():
+		return planSlow, spec.Success
 	}
 	return planSimple, spec.Success
 }
@@ -66,7 +72,7 @@ func (c *Controller) prepareDatasetManagement(cmd *command) (plan, spec.Status) 
 	cmd.ns = c.served(cmd.entry.NSID)
 	switch {
 	case cmd.ns == nil:
-		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+		return 0, c.absent(cmd.entry.NSID)
 	case cmd.ns.info.ReadOnly && cmd.entry.CDW11&spec.DSMDeallocate != 0:
 		return 0, spec.NamespaceWriteProtected | spec.StatusDNR
 	}
@@ -77,7 +83,7 @@ func (c *Controller) prepareDatasetManagement(cmd *command) (plan, spec.Status) 
 func (c *Controller) locate(cmd *command) spec.Status {
 	ns := c.served(cmd.entry.NSID)
 	if ns == nil {
-		return spec.InvalidNamespaceOrFormat | spec.StatusDNR
+		return c.absent(cmd.entry.NSID)
 	}
 	if !ns.has(cmd.entry.LBA(), uint64(cmd.entry.Blocks())) {
 		return spec.LBAOutOfRange | spec.StatusDNR

@@ -23,7 +23,7 @@ type journal struct {
 
 // recorded are the types of events that are recorded.
 const recorded = 1<<spec.EventSmart | 1<<spec.EventFirmwareCommit | 1<<spec.EventTimestamp | 1<<spec.EventPowerOn |
-	1<<spec.EventThermal
+	1<<spec.EventThermal | 1<<spec.EventNamespace | 1<<spec.EventFormatStart | 1<<spec.EventFormatEnd
 
 // add appends an event and forgets the oldest ones that find no room any more.
 func (j *journal) add(e spec.PersistentEvent) {

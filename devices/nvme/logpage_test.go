@@ -53,7 +53,7 @@ func TestErrorLogHasTheNewestFirst(t *testing.T) {
 	for i := range e {
 		e[i].Get(g.bytes(page, pageSize)[i*spec.ErrorEntrySize:])
 	}
-	if e[0].Count != 2 || e[0].SQID != 1 || e[0].NSID != 5 || e[0].Status.Code() != spec.InvalidNamespaceOrFormat {
+	if e[0].Count != 2 || e[0].SQID != 1 || e[0].NSID != 5 || e[0].Status.Code() != spec.InvalidField {
 		t.Errorf("newest %+v", e[0])
 	}
 	if e[1].Count != 1 || e[1].LBA != 1<<40 || e[1].Status.Code() != spec.LBAOutOfRange {

@@ -15,6 +15,7 @@ import (
 // allocation is what stays of a namespace while it is formatted and resized.
 type allocation struct {
 	id      uint32
+	unique  uint32 // among all namespaces that there ever were
 	backend block.Backend
 	poller  block.Poller // the same; nil if it is none
 	eui64   [8]byte
@@ -23,8 +24,16 @@ type allocation struct {
 	gate    gate
 	view    atomic.Pointer[namespace] // what holds, nil once the namespace is gone
 
+	volume     string // of the pool, empty without
+	configured bool   // it is one of SubsystemConfig
+	private    bool   // one controller at a time may have it (NMIC)
+
+	formatting atomic.Bool   // Format NVM has begun
+	formatted  atomic.Uint32 // how far it is, in percent
+
 	// Under Subsystem.mu.
 	attached   uint8 // controllers, a bit each
+	wanted     uint8 // the same, and controllers that are not there now
 	everywhere bool  // controllers that come later have it too
 
 	reservation reservation   // under reservations.mu
@@ -60,16 +69,22 @@ func (s *Subsystem) newNamespace(id uint32, n Namespace) (*namespace, error) {
 	if err != nil {
 		return nil, configError("namespace %d: %v", id, err)
 	}
-	a := &allocation{id: id, backend: n.Backend}
-	a.poller, _ = n.Backend.(block.Poller)
-	a.gate.ended = make(chan struct{}, 1)
-	a.identifyBy(s.cfg.Serial)
+	a := s.newAllocation(id, n.Backend)
 	ns := a.newView(f)
 	if ns.blocks == 0 {
 		return nil, configError("namespace %d: %d bytes are less than a block of %d", id, n.Backend.Size(), 1<<ns.shift)
 	}
 	a.view.Store(ns)
 	return ns, nil
+}
+
+// newAllocation takes a backend in. The caller holds mu, once there is more than one goroutine.
+func (s *Subsystem) newAllocation(id uint32, b block.Backend) *allocation {
+	a := &allocation{id: id, unique: s.unique(id), backend: b}
+	a.poller, _ = b.(block.Poller)
+	a.gate.ended = make(chan struct{}, 1)
+	a.identifyBy(s.cfg.Serial)
+	return a
 }
 
 // newView is the namespace in a format that is possible, with the size that its backend has
@@ -84,12 +99,12 @@ func (a *allocation) newView(f format) *namespace {
 
 // identifyBy makes the namespace's identifiers.
 func (a *allocation) identifyBy(serial string) {
-	sum := identity(serial, a.id)
+	sum := identity(serial, a.unique)
 	copy(a.eui64[:], sum[:8])
 	a.eui64[0] = a.eui64[0]&^1 | 2 // a locally administered, individual address
 	copy(a.nguid[:], sum[8:24])
 	a.nguid[8] = a.nguid[8]&^1 | 2
-	a.uuid = uuid(identity(serial, a.id|1<<31))
+	a.uuid = uuid(identity(serial, a.unique|1<<31))
 }
 
 // identifiers are those of a namespace.
@@ -117,41 +132,6 @@ func uuid(sum [32]byte) (id [16]byte) {
 func nqn(serial string) string {
 	u := uuid(identity(serial, 0))
 	return fmt.Sprintf("nqn.2014-08.org.nvmexpress:uuid:%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
-}
-
-// identifyNamespace is CNS 00h.
-func (c *Controller) identifyNamespace(n *namespace) *spec.IdentifyNamespace {
-	ids := c.subsystem.identifiers(n)
-	id := &spec.IdentifyNamespace{
-		Size: n.blocks, Capacity: n.blocks, Utilization: n.blocks,
-		NVMCapacity: [2]uint64{uint64(n.stored())},
-		MSSRL:       uint16(c.maxCopy(n)), MCL: uint32(c.maxCopy(n)), MSRC: maxCopyRanges - 1,
-		EnduranceGroup: enduranceGroup, RESCAP: reservationCapabilities,
-		NGUID: ids.NGUID, EUI64: ids.EUI64,
-	}
-	if n.info.CanDiscard {
-		id.DLFEAT = spec.DLFEATReadZeroes | spec.DLFEATWZDealloc
-	}
-	if n.info.ReadOnly {
-		id.NSATTR = spec.NSAttrProtected
-	}
-	id.NLBAF, id.FLBAS, id.DPS = uint8(len(blockFormats)-1), n.format.flbas(), n.format.dps()
-	id.MC = spec.MCExtended | spec.MCSeparate
-	id.DPC = spec.DPCType1 | spec.DPCType2 | spec.DPCType3 | spec.DPCLastBytes
-	for i, b := range blockFormats {
-		id.Formats[i] = spec.LBAFormat{MetadataSize: b.metadata, DataExponent: b.shift, Performance: b.performance}
-	}
-	return id
-}
-
-// identifyNVM is CNS 05h for the NVM command set.
-func (n *namespace) identifyNVM() *spec.IdentifyNamespaceNVM {
-	id := &spec.IdentifyNamespaceNVM{PIC: spec.PICStorageTag16 | spec.PICNoMask16 | spec.PICCopyTagCheck}
-	for i, b := range blockFormats {
-		id.Formats[i] = spec.ExtendedFormat{Guard: b.guard, StorageTag: b.storageTag}
-	}
-	id.StorageTagMask = 1<<blockFormats[n.format.index].storageTag - 1
-	return id
 }
 
 // statusOf is how the failure of a backend is told to the host.

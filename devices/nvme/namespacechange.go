@@ -106,14 +106,9 @@ func (s *Subsystem) allocate(n Namespace) (*namespace, error) {
 }
 
 // RemoveNamespace removes a namespace when the I/O in flight on it has ended, closes its
-// backend and tells the hosts. It waits for the storage. The error is ErrNoNamespace, or
-// what Close of the backend returned.
+// backend and tells the hosts. What it had in the pool is given back. It waits for the
+// storage. The error is ErrNoNamespace, or what the storage said.
 func (s *Subsystem) RemoveNamespace(nsid uint32) error {
-	return s.remove(nsid, nil)
-}
-
-// remove is RemoveNamespace; the host that asked for it is not told.
-func (s *Subsystem) remove(nsid uint32, by *host) error {
 	found := s.allocated(nsid)
 	err := fmt.Errorf("%w: %d", ErrNoNamespace, nsid)
 	if found == nil {
@@ -124,12 +119,16 @@ func (s *Subsystem) remove(nsid uint32, by *host) error {
 			return // somebody else was quicker
 		}
 		s.mu.Lock()
-		attached := ns.attached
 		s.selfTest.removed(ns.id)
+		s.retire(nsid)
 		s.replace(ns, nil)
-		s.noteChange(ns, attached, by)
+		s.noteChange(ns, ns.attached)
+		s.keepLayout()
 		s.mu.Unlock()
 		err = ns.backend.Close()
+		if ns.volume != "" {
+			err = errors.Join(err, s.cfg.Pool.Remove(ns.volume))
+		}
 	})
 	return err
 }
@@ -176,12 +175,12 @@ func (s *Subsystem) resize(ns *namespace, bytes int64) error {
 }
 
 // noteChange tells the hosts of controllers, a bit each, that something about a namespace
-// is not what it was, but not those that know it.
-func (s *Subsystem) noteChange(ns *namespace, controllers uint8, know ...*host) {
+// is not what it was.
+func (s *Subsystem) noteChange(ns *namespace, controllers uint8) {
 	s.live.Lock()
 	defer s.live.Unlock()
 	for h := range s.live.hosts {
-		if controllers&h.c.bit() != 0 && !slices.Contains(know, h) {
+		if controllers&h.c.bit() != 0 {
 			h.changed.add(ns.id)
 			h.events.Or(1 << eventNamespaces)
 			h.signal()

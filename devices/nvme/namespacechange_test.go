@@ -74,7 +74,7 @@ func TestNamespacesComeChangeAndGo(t *testing.T) {
 		if list := g.changedList(); list != nil {
 			t.Errorf("%s: changed %d once more", step.name, list)
 		}
-		const gone = spec.InvalidNamespaceOrFormat | spec.StatusDNR
+		const gone = spec.InvalidField | spec.StatusDNR
 		if !step.there {
 			if st := read(step.nsid, 0); st != gone {
 				t.Errorf("%s: %v", step.name, st)

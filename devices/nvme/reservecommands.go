@@ -8,7 +8,7 @@ import (
 func (c *Controller) prepareReservation(cmd *command) (plan, spec.Status) {
 	cmd.ns = c.namespace(cmd.entry.NSID)
 	if cmd.ns == nil {
-		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+		return 0, c.absent(cmd.entry.NSID)
 	}
 	return planSlow, spec.Success
 }

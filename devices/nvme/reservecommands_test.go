@@ -208,10 +208,10 @@ func TestReservationCommandsAreChecked(t *testing.T) {
 		prp1   uint64
 		want   spec.Status
 	}{
-		{"register without a namespace", spec.NVMReservationRegister, 9, 0, data, spec.InvalidNamespaceOrFormat | spec.StatusDNR},
+		{"register without a namespace", spec.NVMReservationRegister, 9, 0, data, spec.InvalidField | spec.StatusDNR},
 		{"register on all", spec.NVMReservationRegister, spec.BroadcastNSID, 0, data, spec.InvalidNamespaceOrFormat | spec.StatusDNR},
 		{"acquire without a namespace", spec.NVMReservationAcquire, 0, 0, data, spec.InvalidNamespaceOrFormat | spec.StatusDNR},
-		{"report without a namespace", spec.NVMReservationReport, 2, 0, data, spec.InvalidNamespaceOrFormat | spec.StatusDNR},
+		{"report without a namespace", spec.NVMReservationReport, 2, 0, data, spec.InvalidField | spec.StatusDNR},
 		{"CPTPL 1", spec.NVMReservationRegister, 1, 1 << 30, data, badField},
 		{"register action 3", spec.NVMReservationRegister, 1, 3, data, badField},
 		{"acquire of an ignored key", spec.NVMReservationAcquire, 1, 1<<8 | 1<<3, data, badField},

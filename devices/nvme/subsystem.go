@@ -55,6 +55,7 @@ type Subsystem struct {
 	// for does not need the control goroutine of any host.
 	mu          sync.Mutex
 	namespaces  [MaxNamespaces]*namespace // allocated, by number less one
+	generations map[uint32]uint32         // of the numbers: how many namespaces have had them before
 	controllers [MaxControllers]*Controller
 	closed      bool
 
@@ -72,7 +73,7 @@ func NewSubsystem(cfg SubsystemConfig) (_ *Subsystem, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	s := &Subsystem{cfg: cfg}
+	s := &Subsystem{cfg: cfg, generations: make(map[uint32]uint32)}
 	if cfg.StateDir != "" {
 		if err := s.state.open(cfg.StateDir); err != nil {
 			return nil, err
@@ -95,8 +96,11 @@ func NewSubsystem(cfg SubsystemConfig) (_ *Subsystem, err error) {
 		if err != nil {
 			return nil, err
 		}
-		ns.everywhere = true
+		ns.everywhere, ns.configured = true, true
 		s.namespaces[i] = ns
+	}
+	if err := s.recallLayout(); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -190,7 +194,7 @@ func (s *Subsystem) join(c *Controller) error {
 		c.index = i
 		s.associate(c, association{c: c})
 		for _, ns := range s.namespaces {
-			if ns != nil && ns.everywhere {
+			if ns != nil && (ns.everywhere || ns.wanted&c.bit() != 0) {
 				ns.attached |= c.bit()
 			}
 		}

@@ -220,6 +220,8 @@ func (c *Controller) prepareMarked(cmd *command, ns *namespace) (plan, spec.Stat
 		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
 	case ns.bars(c, e.Opcode):
 		return 0, conflict
+	case ns.formatting.Load():
+		return 0, spec.FormatInProgress
 	case !ns.has(lba, n):
 		return 0, spec.LBAOutOfRange | spec.StatusDNR
 	case ns.info.ReadOnly && !read:

@@ -37,7 +37,7 @@ type Controller struct {
 	maxEntries  int // of a queue
 	maxTransfer int // bytes; 0: no limit
 	identity    spec.IdentifyController
-	namespaces  []*Namespace
+	namespaces  atomic.Pointer[[]*Namespace]
 	bells       doorbells
 	msix        uint64 // offset of the MSI-X capability; 0: none
 	msixControl uint16
@@ -117,7 +117,7 @@ func (c *Controller) open(ctx context.Context, o *options) error {
 	if err := c.numberOfQueues(ctx, o.queues, region.Size); err != nil {
 		return err
 	}
-	return c.findNamespaces(ctx)
+	return c.Rescan(ctx)
 }
 
 func (c *Controller) mapMemory(ctx context.Context, iova uint64) error {

@@ -33,7 +33,7 @@ const diskSize = 64 << 20
 // newDisk serves a controller with one namespace in memory, unless cfg has its own.
 func newDisk(t testing.TB, cfg device.Config) *disk {
 	t.Helper()
-	if cfg.Namespaces == nil {
+	if cfg.Namespaces == nil && cfg.Subsystem == nil {
 		b, err := block.Memory(diskSize)
 		if err != nil {
 			t.Fatal(err)

@@ -29,8 +29,10 @@ var (
 	_ io.WriterAt = (*Namespace)(nil)
 )
 
-// findNamespaces lists the active namespaces.
-func (c *Controller) findNamespaces(ctx context.Context) error {
+// Rescan looks which namespaces are active now, and how they are formatted. A Namespace that was
+// returned before goes on with what it knew when the controller or a scan opened it.
+func (c *Controller) Rescan(ctx context.Context) error {
+	var list []*Namespace
 	for last := uint32(0); ; {
 		data, err := c.IdentifyData(ctx, spec.CNSActiveNamespaces, last)
 		if err != nil {
@@ -42,47 +44,50 @@ func (c *Controller) findNamespaces(ctx context.Context) error {
 				return fmt.Errorf("%w: namespace list is not ascending", ErrDevice)
 			}
 			last = id
-			if err := c.addNamespace(ctx, id); err != nil {
+			n, err := c.newNamespace(ctx, id)
+			if err != nil {
 				return err
 			}
+			list = append(list, n)
 		}
 		if len(ids) < spec.MaxListNamespaces {
+			c.namespaces.Store(&list)
 			return nil
 		}
 	}
 }
 
-func (c *Controller) addNamespace(ctx context.Context, id uint32) error {
+func (c *Controller) newNamespace(ctx context.Context, id uint32) (*Namespace, error) {
 	data, err := c.IdentifyData(ctx, spec.CNSNamespace, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	n := &Namespace{c: c, id: id}
 	n.identity.Get(data)
 	size := n.identity.BlockSize()
 	if size == 0 || n.identity.Size > 1<<63>>bits.TrailingZeros(uint(size))-1 {
-		return fmt.Errorf("%w: namespace %d of %d blocks in format %#x", ErrUnsupported, id, n.identity.Size, n.identity.FLBAS)
+		return nil, fmt.Errorf("%w: namespace %d of %d blocks in format %#x", ErrUnsupported, id, n.identity.Size, n.identity.FLBAS)
 	}
 	n.shift = uint8(bits.TrailingZeros(uint(size)))
 	if err := n.findMetadata(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	c.namespaces = append(c.namespaces, n)
-	return nil
+	return n, nil
 }
 
-// Namespaces are the namespaces that were active when the controller was opened, in ascending order.
-func (c *Controller) Namespaces() []*Namespace { return slices.Clone(c.namespaces) }
+// Namespaces are the namespaces that were active at the last scan, in ascending order.
+func (c *Controller) Namespaces() []*Namespace { return slices.Clone(*c.namespaces.Load()) }
 
 // Namespace returns a namespace, or nil, whose methods fail with ErrNoNamespace, if there is none with this identifier.
 func (c *Controller) Namespace(id uint32) *Namespace {
-	i, ok := slices.BinarySearchFunc(c.namespaces, id, func(n *Namespace, id uint32) int {
+	list := *c.namespaces.Load()
+	i, ok := slices.BinarySearchFunc(list, id, func(n *Namespace, id uint32) int {
 		return int(int64(n.id) - int64(id))
 	})
 	if !ok {
 		return nil
 	}
-	return c.namespaces[i]
+	return list[i]
 }
 
 // ID is the namespace identifier.

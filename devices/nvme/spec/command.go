@@ -13,26 +13,29 @@ const (
 
 // Admin opcodes (Base 2.0, figure 138).
 const (
-	AdminDeleteSQ         = 0x00
-	AdminCreateSQ         = 0x01
-	AdminGetLogPage       = 0x02
-	AdminDeleteCQ         = 0x04
-	AdminCreateCQ         = 0x05
-	AdminIdentify         = 0x06
-	AdminAbort            = 0x08
-	AdminSetFeatures      = 0x09
-	AdminGetFeatures      = 0x0a
-	AdminAsyncEvent       = 0x0c
-	AdminFirmwareCommit   = 0x10
-	AdminFirmwareDownload = 0x11
-	AdminSelfTest         = 0x14
-	AdminKeepAlive        = 0x18
-	AdminDirectiveSend    = 0x19
-	AdminDirectiveReceive = 0x1a
-	AdminDoorbellBuffer   = 0x7c
-	AdminSecuritySend     = 0x81
-	AdminSecurityReceive  = 0x82
-	AdminSanitize         = 0x84
+	AdminDeleteSQ            = 0x00
+	AdminCreateSQ            = 0x01
+	AdminGetLogPage          = 0x02
+	AdminDeleteCQ            = 0x04
+	AdminCreateCQ            = 0x05
+	AdminIdentify            = 0x06
+	AdminAbort               = 0x08
+	AdminSetFeatures         = 0x09
+	AdminGetFeatures         = 0x0a
+	AdminAsyncEvent          = 0x0c
+	AdminNamespaceManagement = 0x0d
+	AdminFirmwareCommit      = 0x10
+	AdminFirmwareDownload    = 0x11
+	AdminNamespaceAttachment = 0x15
+	AdminFormatNVM           = 0x80
+	AdminSelfTest            = 0x14
+	AdminKeepAlive           = 0x18
+	AdminDirectiveSend       = 0x19
+	AdminDirectiveReceive    = 0x1a
+	AdminDoorbellBuffer      = 0x7c
+	AdminSecuritySend        = 0x81
+	AdminSecurityReceive     = 0x82
+	AdminSanitize            = 0x84
 )
 
 // Opcodes of the NVM command set.

@@ -7,6 +7,7 @@ const (
 	PersistentEventsHeader = 512
 	PersistentEventHeader  = 24
 	PowerOnEventSize       = 44
+	NamespaceEventSize     = 48
 	FirmwareEventSize      = 22
 	TimestampEventSize     = 16
 	FormatStartEventSize   = 12
@@ -140,6 +141,61 @@ func (e *PowerOnEvent) Get(b []byte) {
 	b = b[:PowerOnEventSize]
 	*e = PowerOnEvent{text(b[:8]), binary.LittleEndian.Uint16(b[8:]), binary.LittleEndian.Uint32(b[24:]),
 		binary.LittleEndian.Uint64(b[28:]), binary.LittleEndian.Uint64(b[36:])}
+}
+
+// NamespaceEvent is the data of EventNamespace: what Namespace Management was asked for.
+type NamespaceEvent struct {
+	CDW10            uint32
+	NSID             uint32
+	Size, Capacity   uint64 // blocks
+	FLBAS, DPS, NMIC uint8
+}
+
+// Put writes the 48 bytes of the data.
+func (e *NamespaceEvent) Put(b []byte) {
+	b = b[:NamespaceEventSize]
+	clear(b)
+	binary.LittleEndian.PutUint32(b, e.CDW10)
+	binary.LittleEndian.PutUint64(b[8:], e.Size)
+	binary.LittleEndian.PutUint64(b[24:], e.Capacity)
+	b[32], b[33], b[34] = e.FLBAS, e.DPS, e.NMIC
+	binary.LittleEndian.PutUint32(b[44:], e.NSID)
+}
+
+// FormatStartEvent is the data of EventFormatStart.
+type FormatStartEvent struct {
+	NSID  uint32
+	FNA   uint8
+	CDW10 uint32
+}
+
+// Put writes the 12 bytes of the data.
+func (e *FormatStartEvent) Put(b []byte) {
+	b = b[:FormatStartEventSize]
+	clear(b)
+	binary.LittleEndian.PutUint32(b, e.NSID)
+	b[4] = e.FNA
+	binary.LittleEndian.PutUint32(b[8:], e.CDW10)
+}
+
+// FormatEndEvent is the data of EventFormatEnd.
+type FormatEndEvent struct {
+	NSID      uint32
+	Remaining uint8 // percent
+	Failed    bool
+	Status    Status
+}
+
+// Put writes the 12 bytes of the data.
+func (e *FormatEndEvent) Put(b []byte) {
+	b = b[:FormatEndEventSize]
+	clear(b)
+	binary.LittleEndian.PutUint32(b, e.NSID)
+	b[4] = e.Remaining
+	if e.Failed {
+		b[5] = 1
+	}
+	binary.LittleEndian.PutUint32(b[8:], uint32(e.Status)<<1)
 }
 
 // FirmwareEvent is the data of EventFirmwareCommit.

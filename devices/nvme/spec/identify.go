@@ -25,13 +25,23 @@ const (
 // IdentifySize is the size of every Identify data structure.
 const IdentifySize = 4096
 
+// Bits of FNA.
+const (
+	FNAFormatAll   = 1 << 0 // a format is of all namespaces
+	FNAEraseAll    = 1 << 1 // so is an erasure
+	FNACryptoErase = 1 << 2
+	FNANoBroadcast = 1 << 3
+)
+
 // Bits of OACS.
 const (
-	OACSSecurity       = 1 << 0
-	OACSFirmware       = 1 << 2
-	OACSSelfTest       = 1 << 4
-	OACSDirectives     = 1 << 5
-	OACSDoorbellBuffer = 1 << 8
+	OACSSecurity            = 1 << 0
+	OACSFormat              = 1 << 1
+	OACSFirmware            = 1 << 2
+	OACSNamespaceManagement = 1 << 3
+	OACSSelfTest            = 1 << 4
+	OACSDirectives          = 1 << 5
+	OACSDoorbellBuffer      = 1 << 8
 )
 
 // Bits of FRMW.
@@ -110,63 +120,65 @@ const CMICControllers = 1 << 1 // the subsystem may have several controllers
 // a meaning for an I/O controller without firmware, sanitize or namespace
 // management (Base 2.0, figure 275; offsets stand in Put).
 type IdentifyController struct {
-	VendorID          uint16
-	SubsystemVendorID uint16
-	Serial            string // 20 ASCII characters, padded with spaces
-	Model             string // 40
-	Firmware          string // 8
-	RAB               uint8  // recommended arbitration burst, exponent
-	OUI               [3]byte
-	CMIC              uint8
-	MDTS              uint8 // largest transfer, exponent in units of CAP.MPSMIN; 0: none
-	ControllerID      uint16
-	Version           uint32
-	RTD3Resume        uint32 // µs
-	RTD3Entry         uint32 // µs
-	OAES              uint32
-	CTRATT            uint32
-	ControllerType    uint8 // 1: I/O controller
-	OACS              uint16
-	ACL               uint8 // zero based
-	AERL              uint8 // zero based
-	FRMW              uint8
-	LPA               uint8
-	ELPE              uint8 // zero based
-	NPSS              uint8 // zero based
-	AVSCC             uint8
-	APSTA             uint8
-	WarningTemp       uint16 // K
-	CriticalTemp      uint16 // K
-	MTFA              uint16 // units of 100 ms, of a firmware activation
-	TotalCapacity     [2]uint64
-	SelfTestTime      uint16 // minutes, of the extended one
-	SelfTestOptions   uint8
-	FWUG              uint8  // units of 4 KiB
-	KAS               uint16 // units of 100 ms
-	HCTMA             uint16
-	MinThermal        uint16 // K, MNTMT
-	MaxThermal        uint16 // K, MXTMT
-	SANICAP           uint32
-	EnduranceGroups   uint16 // highest identifier, ENDGIDMAX
-	PELS              uint32 // units of 64 KiB
-	SQES              uint8
-	CQES              uint8
-	MaxCommands       uint16
-	Namespaces        uint32
-	ONCS              uint16
-	FUSES             uint16
-	FNA               uint8
-	VWC               uint8
-	AWUN              uint16 // zero based
-	AWUPF             uint16
-	ICSVSCC           uint8
-	NWPC              uint8
-	ACWU              uint16
-	OCFS              uint16
-	SGLS              uint32
-	MaxNamespaces     uint32
-	SubNQN            string // 256 bytes, NUL padded
-	PowerStates       [32]PowerState
+	VendorID            uint16
+	SubsystemVendorID   uint16
+	Serial              string // 20 ASCII characters, padded with spaces
+	Model               string // 40
+	Firmware            string // 8
+	RAB                 uint8  // recommended arbitration burst, exponent
+	OUI                 [3]byte
+	CMIC                uint8
+	MDTS                uint8 // largest transfer, exponent in units of CAP.MPSMIN; 0: none
+	ControllerID        uint16
+	Version             uint32
+	RTD3Resume          uint32 // µs
+	RTD3Entry           uint32 // µs
+	OAES                uint32
+	CTRATT              uint32
+	ControllerType      uint8 // 1: I/O controller
+	OACS                uint16
+	ACL                 uint8 // zero based
+	AERL                uint8 // zero based
+	FRMW                uint8
+	LPA                 uint8
+	ELPE                uint8 // zero based
+	NPSS                uint8 // zero based
+	AVSCC               uint8
+	APSTA               uint8
+	WarningTemp         uint16    // K
+	CriticalTemp        uint16    // K
+	MTFA                uint16    // units of 100 ms, of a firmware activation
+	TotalCapacity       [2]uint64 // TNVMCAP, bytes
+	UnallocatedCapacity [2]uint64 // UNVMCAP, bytes
+	SelfTestTime        uint16    // minutes, of the extended one
+	SelfTestOptions     uint8
+	FWUG                uint8  // units of 4 KiB
+	KAS                 uint16 // units of 100 ms
+	HCTMA               uint16
+	MinThermal          uint16 // K, MNTMT
+	MaxThermal          uint16 // K, MXTMT
+	SANICAP             uint32
+	EnduranceGroups     uint16 // highest identifier, ENDGIDMAX
+	PELS                uint32 // units of 64 KiB
+	SQES                uint8
+	CQES                uint8
+	MaxCommands         uint16
+	Namespaces          uint32
+	ONCS                uint16
+	FUSES               uint16
+	FNA                 uint8
+	MNAN                uint32 // namespaces that may be allocated
+	VWC                 uint8
+	AWUN                uint16 // zero based
+	AWUPF               uint16
+	ICSVSCC             uint8
+	NWPC                uint8
+	ACWU                uint16
+	OCFS                uint16
+	SGLS                uint32
+	MaxNamespaces       uint32
+	SubNQN              string // 256 bytes, NUL padded
+	PowerStates         [32]PowerState
 }
 
 // Put writes all 4,096 bytes.
@@ -203,6 +215,8 @@ func (c *IdentifyController) Put(b []byte) {
 	le.PutUint16(b[268:], c.CriticalTemp)
 	le.PutUint64(b[280:], c.TotalCapacity[0])
 	le.PutUint64(b[288:], c.TotalCapacity[1])
+	le.PutUint64(b[296:], c.UnallocatedCapacity[0])
+	le.PutUint64(b[304:], c.UnallocatedCapacity[1])
 	le.PutUint16(b[270:], c.MTFA)
 	le.PutUint16(b[316:], c.SelfTestTime)
 	b[318] = c.SelfTestOptions
@@ -221,6 +235,7 @@ func (c *IdentifyController) Put(b []byte) {
 	le.PutUint16(b[520:], c.ONCS)
 	le.PutUint16(b[522:], c.FUSES)
 	b[524] = c.FNA
+	le.PutUint32(b[540:], c.MNAN)
 	b[525] = c.VWC
 	le.PutUint16(b[526:], c.AWUN)
 	le.PutUint16(b[528:], c.AWUPF)
@@ -241,62 +256,64 @@ func (c *IdentifyController) Get(b []byte) {
 	b = b[:IdentifySize]
 	le := binary.LittleEndian
 	*c = IdentifyController{
-		VendorID:          le.Uint16(b[0:]),
-		SubsystemVendorID: le.Uint16(b[2:]),
-		Serial:            text(b[4:24]),
-		Model:             text(b[24:64]),
-		Firmware:          text(b[64:72]),
-		RAB:               b[72],
-		OUI:               [3]byte(b[73:76]),
-		CMIC:              b[76],
-		MDTS:              b[77],
-		ControllerID:      le.Uint16(b[78:]),
-		Version:           le.Uint32(b[80:]),
-		RTD3Resume:        le.Uint32(b[84:]),
-		RTD3Entry:         le.Uint32(b[88:]),
-		OAES:              le.Uint32(b[92:]),
-		CTRATT:            le.Uint32(b[96:]),
-		ControllerType:    b[111],
-		OACS:              le.Uint16(b[256:]),
-		ACL:               b[258],
-		AERL:              b[259],
-		FRMW:              b[260],
-		LPA:               b[261],
-		ELPE:              b[262],
-		NPSS:              b[263],
-		AVSCC:             b[264],
-		APSTA:             b[265],
-		WarningTemp:       le.Uint16(b[266:]),
-		CriticalTemp:      le.Uint16(b[268:]),
-		TotalCapacity:     [2]uint64{le.Uint64(b[280:]), le.Uint64(b[288:])},
-		MTFA:              le.Uint16(b[270:]),
-		SelfTestTime:      le.Uint16(b[316:]),
-		SelfTestOptions:   b[318],
-		FWUG:              b[319],
-		KAS:               le.Uint16(b[320:]),
-		HCTMA:             le.Uint16(b[322:]),
-		MinThermal:        le.Uint16(b[324:]),
-		MaxThermal:        le.Uint16(b[326:]),
-		SANICAP:           le.Uint32(b[328:]),
-		EnduranceGroups:   le.Uint16(b[340:]),
-		PELS:              le.Uint32(b[352:]),
-		SQES:              b[512],
-		CQES:              b[513],
-		MaxCommands:       le.Uint16(b[514:]),
-		Namespaces:        le.Uint32(b[516:]),
-		ONCS:              le.Uint16(b[520:]),
-		FUSES:             le.Uint16(b[522:]),
-		FNA:               b[524],
-		VWC:               b[525],
-		AWUN:              le.Uint16(b[526:]),
-		AWUPF:             le.Uint16(b[528:]),
-		ICSVSCC:           b[530],
-		NWPC:              b[531],
-		ACWU:              le.Uint16(b[532:]),
-		OCFS:              le.Uint16(b[534:]),
-		SGLS:              le.Uint32(b[536:]),
-		MaxNamespaces:     le.Uint32(b[540:]),
-		SubNQN:            text(b[768:1024]),
+		VendorID:            le.Uint16(b[0:]),
+		SubsystemVendorID:   le.Uint16(b[2:]),
+		Serial:              text(b[4:24]),
+		Model:               text(b[24:64]),
+		Firmware:            text(b[64:72]),
+		RAB:                 b[72],
+		OUI:                 [3]byte(b[73:76]),
+		CMIC:                b[76],
+		MDTS:                b[77],
+		ControllerID:        le.Uint16(b[78:]),
+		Version:             le.Uint32(b[80:]),
+		RTD3Resume:          le.Uint32(b[84:]),
+		RTD3Entry:           le.Uint32(b[88:]),
+		OAES:                le.Uint32(b[92:]),
+		CTRATT:              le.Uint32(b[96:]),
+		ControllerType:      b[111],
+		OACS:                le.Uint16(b[256:]),
+		ACL:                 b[258],
+		AERL:                b[259],
+		FRMW:                b[260],
+		LPA:                 b[261],
+		ELPE:                b[262],
+		NPSS:                b[263],
+		AVSCC:               b[264],
+		APSTA:               b[265],
+		WarningTemp:         le.Uint16(b[266:]),
+		CriticalTemp:        le.Uint16(b[268:]),
+		TotalCapacity:       [2]uint64{le.Uint64(b[280:]), le.Uint64(b[288:])},
+		UnallocatedCapacity: [2]uint64{le.Uint64(b[296:]), le.Uint64(b[304:])},
+		MNAN:                le.Uint32(b[540:]),
+		MTFA:                le.Uint16(b[270:]),
+		SelfTestTime:        le.Uint16(b[316:]),
+		SelfTestOptions:     b[318],
+		FWUG:                b[319],
+		KAS:                 le.Uint16(b[320:]),
+		HCTMA:               le.Uint16(b[322:]),
+		MinThermal:          le.Uint16(b[324:]),
+		MaxThermal:          le.Uint16(b[326:]),
+		SANICAP:             le.Uint32(b[328:]),
+		EnduranceGroups:     le.Uint16(b[340:]),
+		PELS:                le.Uint32(b[352:]),
+		SQES:                b[512],
+		CQES:                b[513],
+		MaxCommands:         le.Uint16(b[514:]),
+		Namespaces:          le.Uint32(b[516:]),
+		ONCS:                le.Uint16(b[520:]),
+		FUSES:               le.Uint16(b[522:]),
+		FNA:                 b[524],
+		VWC:                 b[525],
+		AWUN:                le.Uint16(b[526:]),
+		AWUPF:               le.Uint16(b[528:]),
+		ICSVSCC:             b[530],
+		NWPC:                b[531],
+		ACWU:                le.Uint16(b[532:]),
+		OCFS:                le.Uint16(b[534:]),
+		SGLS:                le.Uint32(b[536:]),
+		MaxNamespaces:       le.Uint32(b[540:]),
+		SubNQN:              text(b[768:1024]),
 	}
 	for i := range c.PowerStates {
 		c.PowerStates[i].Get(b[2048+PowerStateSize*i:])

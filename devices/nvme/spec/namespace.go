@@ -52,6 +52,8 @@ type IdentifyNamespace struct {
 	MCL         uint32 // blocks of one Copy
 	MSRC        uint8  // source ranges of one Copy, zero based
 	NSATTR      uint8  // bit 0: write protected
+	ANAGroup    uint32
+	NVMSet      uint16
 	// EnduranceGroup is the group that the namespace is in, 0: none.
 	EnduranceGroup uint16
 	NGUID          [16]byte
@@ -105,6 +107,8 @@ func (n *IdentifyNamespace) Put(b []byte) {
 	le.PutUint32(b[76:], n.MCL)
 	b[80] = n.MSRC
 	b[99] = n.NSATTR
+	le.PutUint32(b[92:], n.ANAGroup)
+	le.PutUint16(b[100:], n.NVMSet)
 	le.PutUint16(b[102:], n.EnduranceGroup)
 	copy(b[104:120], n.NGUID[:])
 	copy(b[120:128], n.EUI64[:])
@@ -148,6 +152,8 @@ func (n *IdentifyNamespace) Get(b []byte) {
 		MCL:            le.Uint32(b[76:]),
 		MSRC:           b[80],
 		NSATTR:         b[99],
+		ANAGroup:       le.Uint32(b[92:]),
+		NVMSet:         le.Uint16(b[100:]),
 		EnduranceGroup: le.Uint16(b[102:]),
 		NGUID:          [16]byte(b[104:120]),
 		EUI64:          [8]byte(b[120:128]),

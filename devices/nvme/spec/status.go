@@ -60,31 +60,41 @@ const (
 	LBAOutOfRange                 Status = 0x80
 	CapacityExceeded              Status = 0x81
 	NamespaceNotReady             Status = 0x82
+	FormatInProgress              Status = 0x84
 	ReservationConflict           Status = 0x83
 )
 
 // Command specific status codes.
 const (
-	CompletionQueueInvalid    Status = SCTCommand << 8
-	InvalidQueueID            Status = SCTCommand<<8 | 0x01
-	InvalidQueueSize          Status = SCTCommand<<8 | 0x02
-	AbortLimitExceeded        Status = SCTCommand<<8 | 0x03
-	AsyncEventLimitExceeded   Status = SCTCommand<<8 | 0x05
-	InvalidFirmwareSlot       Status = SCTCommand<<8 | 0x06
-	InvalidFirmwareImage      Status = SCTCommand<<8 | 0x07
-	SelfTestInProgress        Status = SCTCommand<<8 | 0x1d
-	InvalidInterruptVector    Status = SCTCommand<<8 | 0x08
-	InvalidLogPage            Status = SCTCommand<<8 | 0x09
-	InvalidQueueDeletion      Status = SCTCommand<<8 | 0x0c
-	FeatureNotSaveable        Status = SCTCommand<<8 | 0x0d
-	FeatureNotChangeable      Status = SCTCommand<<8 | 0x0e
-	FeatureNotNamespace       Status = SCTCommand<<8 | 0x0f
-	OverlappingRange          Status = SCTCommand<<8 | 0x14
-	InvalidControllerID       Status = SCTCommand<<8 | 0x1f
-	ConflictingAttributes     Status = SCTCommand<<8 | 0x80
-	InvalidProtectionInfo     Status = SCTCommand<<8 | 0x81
-	WriteToReadOnly           Status = SCTCommand<<8 | 0x82
-	CommandSizeLimitsExceeded Status = SCTCommand<<8 | 0x83
+	CompletionQueueInvalid         Status = SCTCommand << 8
+	InvalidQueueID                 Status = SCTCommand<<8 | 0x01
+	InvalidQueueSize               Status = SCTCommand<<8 | 0x02
+	AbortLimitExceeded             Status = SCTCommand<<8 | 0x03
+	AsyncEventLimitExceeded        Status = SCTCommand<<8 | 0x05
+	InvalidFirmwareSlot            Status = SCTCommand<<8 | 0x06
+	InvalidFirmwareImage           Status = SCTCommand<<8 | 0x07
+	SelfTestInProgress             Status = SCTCommand<<8 | 0x1d
+	InvalidInterruptVector         Status = SCTCommand<<8 | 0x08
+	InvalidLogPage                 Status = SCTCommand<<8 | 0x09
+	InvalidFormat                  Status = SCTCommand<<8 | 0x0a
+	InvalidQueueDeletion           Status = SCTCommand<<8 | 0x0c
+	FeatureNotSaveable             Status = SCTCommand<<8 | 0x0d
+	FeatureNotChangeable           Status = SCTCommand<<8 | 0x0e
+	FeatureNotNamespace            Status = SCTCommand<<8 | 0x0f
+	OverlappingRange               Status = SCTCommand<<8 | 0x14
+	NamespaceInsufficientCapacity  Status = SCTCommand<<8 | 0x15
+	NamespaceIdentifierUnavailable Status = SCTCommand<<8 | 0x16
+	NamespaceAlreadyAttached       Status = SCTCommand<<8 | 0x18
+	NamespaceIsPrivate             Status = SCTCommand<<8 | 0x19
+	NamespaceNotAttached           Status = SCTCommand<<8 | 0x1a
+	ThinProvisioningNotSupported   Status = SCTCommand<<8 | 0x1b
+	ControllerListInvalid          Status = SCTCommand<<8 | 0x1c
+	InvalidControllerID            Status = SCTCommand<<8 | 0x1f
+	CommandSetNotSupported         Status = SCTCommand<<8 | 0x29
+	ConflictingAttributes          Status = SCTCommand<<8 | 0x80
+	InvalidProtectionInfo          Status = SCTCommand<<8 | 0x81
+	WriteToReadOnly                Status = SCTCommand<<8 | 0x82
+	CommandSizeLimitsExceeded      Status = SCTCommand<<8 | 0x83
 )
 
 // Media and data integrity errors.
@@ -141,65 +151,75 @@ func (s Status) Error() string {
 }
 
 var statusNames = map[Status]string{
-	Success:                       "success",
-	InvalidOpcode:                 "invalid command opcode",
-	InvalidField:                  "invalid field in command",
-	CommandIDConflict:             "command id conflict",
-	DataTransferError:             "data transfer error",
-	PowerLossAbort:                "aborted by power loss",
-	InternalError:                 "internal error",
-	AbortRequested:                "abort requested",
-	AbortSQDeletion:               "aborted by deletion of the submission queue",
-	AbortFailedFused:              "aborted, fused command failed",
-	AbortMissingFused:             "aborted, fused command missing",
-	InvalidNamespaceOrFormat:      "invalid namespace or format",
-	CommandSequenceError:          "command sequence error",
-	InvalidSGLSegment:             "invalid SGL segment descriptor",
-	InvalidNumberOfSGLDescriptors: "invalid number of SGL descriptors",
-	DataSGLLengthInvalid:          "data SGL length invalid",
-	MetadataSGLLengthInvalid:      "metadata SGL length invalid",
-	SGLDescriptorTypeInvalid:      "SGL descriptor type invalid",
-	InvalidPRPOffset:              "invalid PRP offset",
-	KeepAliveExpired:              "keep alive timer expired",
-	KeepAliveInvalid:              "keep alive timeout invalid",
-	OperationDenied:               "operation denied",
-	HostIDInconsistent:            "host identifiers of inconsistent format",
-	AbortPreempted:                "aborted, the reservation was preempted",
-	NamespaceWriteProtected:       "namespace is write protected",
-	TransientTransport:            "transient transport error",
-	LBAOutOfRange:                 "LBA out of range",
-	CapacityExceeded:              "capacity exceeded",
-	NamespaceNotReady:             "namespace not ready",
-	ReservationConflict:           "reservation conflict",
-	CompletionQueueInvalid:        "completion queue invalid",
-	InvalidQueueID:                "invalid queue identifier",
-	InvalidQueueSize:              "invalid queue size",
-	AbortLimitExceeded:            "abort command limit exceeded",
-	AsyncEventLimitExceeded:       "asynchronous event request limit exceeded",
-	InvalidFirmwareSlot:           "invalid firmware slot",
-	InvalidFirmwareImage:          "invalid firmware image",
-	SelfTestInProgress:            "device self-test in progress",
-	SanitizeFailed:                "sanitize failed",
-	SanitizeInProgress:            "sanitize in progress",
-	InvalidInterruptVector:        "invalid interrupt vector",
-	InvalidLogPage:                "invalid log page",
-	InvalidQueueDeletion:          "invalid queue deletion",
-	FeatureNotSaveable:            "feature identifier not saveable",
-	FeatureNotChangeable:          "feature not changeable",
-	FeatureNotNamespace:           "feature not namespace specific",
-	OverlappingRange:              "overlapping range",
-	InvalidControllerID:           "invalid controller identifier",
-	ConflictingAttributes:         "conflicting attributes",
-	InvalidProtectionInfo:         "invalid protection information",
-	WriteToReadOnly:               "attempted write to read only range",
-	CommandSizeLimitsExceeded:     "command size limits exceeded",
-	WriteFault:                    "write fault",
-	UnrecoveredRead:               "unrecovered read error",
-	GuardCheck:                    "end-to-end guard check error",
-	AppTagCheck:                   "end-to-end application tag check error",
-	RefTagCheck:                   "end-to-end reference tag check error",
-	CompareFailure:                "compare failure",
-	AccessDenied:                  "access denied",
-	DeallocatedOrUnread:           "deallocated or unwritten logical block",
-	StorageTagCheck:               "end-to-end storage tag check error",
+	Success:                        "success",
+	InvalidOpcode:                  "invalid command opcode",
+	InvalidField:                   "invalid field in command",
+	CommandIDConflict:              "command id conflict",
+	DataTransferError:              "data transfer error",
+	PowerLossAbort:                 "aborted by power loss",
+	InternalError:                  "internal error",
+	AbortRequested:                 "abort requested",
+	AbortSQDeletion:                "aborted by deletion of the submission queue",
+	AbortFailedFused:               "aborted, fused command failed",
+	AbortMissingFused:              "aborted, fused command missing",
+	InvalidNamespaceOrFormat:       "invalid namespace or format",
+	CommandSequenceError:           "command sequence error",
+	InvalidSGLSegment:              "invalid SGL segment descriptor",
+	InvalidNumberOfSGLDescriptors:  "invalid number of SGL descriptors",
+	DataSGLLengthInvalid:           "data SGL length invalid",
+	MetadataSGLLengthInvalid:       "metadata SGL length invalid",
+	SGLDescriptorTypeInvalid:       "SGL descriptor type invalid",
+	InvalidPRPOffset:               "invalid PRP offset",
+	KeepAliveExpired:               "keep alive timer expired",
+	KeepAliveInvalid:               "keep alive timeout invalid",
+	OperationDenied:                "operation denied",
+	HostIDInconsistent:             "host identifiers of inconsistent format",
+	AbortPreempted:                 "aborted, the reservation was preempted",
+	NamespaceWriteProtected:        "namespace is write protected",
+	TransientTransport:             "transient transport error",
+	LBAOutOfRange:                  "LBA out of range",
+	CapacityExceeded:               "capacity exceeded",
+	NamespaceNotReady:              "namespace not ready",
+	ReservationConflict:            "reservation conflict",
+	CompletionQueueInvalid:         "completion queue invalid",
+	InvalidQueueID:                 "invalid queue identifier",
+	InvalidQueueSize:               "invalid queue size",
+	AbortLimitExceeded:             "abort command limit exceeded",
+	AsyncEventLimitExceeded:        "asynchronous event request limit exceeded",
+	InvalidFirmwareSlot:            "invalid firmware slot",
+	InvalidFirmwareImage:           "invalid firmware image",
+	SelfTestInProgress:             "device self-test in progress",
+	SanitizeFailed:                 "sanitize failed",
+	SanitizeInProgress:             "sanitize in progress",
+	InvalidInterruptVector:         "invalid interrupt vector",
+	InvalidLogPage:                 "invalid log page",
+	InvalidFormat:                  "invalid format",
+	NamespaceInsufficientCapacity:  "namespace insufficient capacity",
+	NamespaceIdentifierUnavailable: "namespace identifier unavailable",
+	NamespaceAlreadyAttached:       "namespace already attached",
+	NamespaceIsPrivate:             "namespace is private",
+	NamespaceNotAttached:           "namespace not attached",
+	ThinProvisioningNotSupported:   "thin provisioning not supported",
+	ControllerListInvalid:          "controller list invalid",
+	CommandSetNotSupported:         "I/O command set not supported",
+	FormatInProgress:               "format in progress",
+	InvalidQueueDeletion:           "invalid queue deletion",
+	FeatureNotSaveable:             "feature identifier not saveable",
+	FeatureNotChangeable:           "feature not changeable",
+	FeatureNotNamespace:            "feature not namespace specific",
+	OverlappingRange:               "overlapping range",
+	InvalidControllerID:            "invalid controller identifier",
+	ConflictingAttributes:          "conflicting attributes",
+	InvalidProtectionInfo:          "invalid protection information",
+	WriteToReadOnly:                "attempted write to read only range",
+	CommandSizeLimitsExceeded:      "command size limits exceeded",
+	WriteFault:                     "write fault",
+	UnrecoveredRead:                "unrecovered read error",
+	GuardCheck:                     "end-to-end guard check error",
+	AppTagCheck:                    "end-to-end application tag check error",
+	RefTagCheck:                    "end-to-end reference tag check error",
+	CompareFailure:                 "compare failure",
+	AccessDenied:                   "access denied",
+	DeallocatedOrUnread:            "deallocated or unwritten logical block",
+	StorageTagCheck:                "end-to-end storage tag check error",
 }
