@@ -31,9 +31,9 @@ func (h *host) identifyPage(b []byte, e *spec.SubmissionEntry) spec.Status {
 	}
 	switch cns {
 	case spec.CNSNamespace:
-		return h.identifyNamespace(b, e.NSID, ns)
+		return h.identifyNamespace(b, e.NSID, ns, true)
 	case spec.CNSAllocatedNamespace:
-		return h.identifyNamespace(b, e.NSID, s.allocated(e.NSID))
+		return h.identifyNamespace(b, e.NSID, s.allocated(e.NSID), false)
 	case spec.CNSController:
 		h.identifyController().Put(b)
 	case spec.CNSActiveNamespaces:
@@ -65,7 +65,7 @@ func (h *host) identifyPage(b []byte, e *spec.SubmissionEntry) spec.Status {
 		case cns == spec.CNSCommandSetNamespace:
 			ns.identifyNVM().Put(b)
 		default:
-			(&spec.IndependentNamespace{NMIC: ns.nmic(), NSTAT: 1, RESCAP: reservationCapabilities}).Put(b)
+			(&spec.IndependentNamespace{NMIC: ns.nmic(), NSTAT: 1, RESCAP: reservationCapabilities, FPI: ns.fpi()}).Put(b)
 		}
 	case spec.CNSCommandSetController:
 		// All fields of the NVM command set are optional, 0 is "not reported".

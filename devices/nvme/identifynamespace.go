@@ -2,14 +2,14 @@ package nvme
 
 import "vfiouser/devices/nvme/spec"
 
-// identifyNamespace is CNS 00h and 11h. Of the broadcast value it is what all namespaces have in
-// common, of a number that has no namespace all zeroes (Base 2.0, 5.17.2).
-func (h *host) identifyNamespace(b []byte, nsid uint32, ns *namespace) spec.Status {
+// identifyNamespace is CNS 00h, which takes the broadcast value for what all namespaces have in
+// common, and 11h. Of a number that has no namespace it is all zeroes (Base 2.0, 5.17.2).
+func (h *host) identifyNamespace(b []byte, nsid uint32, ns *namespace, common bool) spec.Status {
 	c := h.c
 	switch {
 	case ns != nil:
 		c.describeNamespace(ns).Put(b)
-	case nsid == spec.BroadcastNSID:
+	case nsid == spec.BroadcastNSID && common:
 		id := new(spec.IdentifyNamespace)
 		describeFormats(id)
 		id.Put(b)
@@ -27,16 +27,13 @@ func (c *Controller) describeNamespace(n *namespace) *spec.IdentifyNamespace {
 		MSSRL:       uint16(c.maxCopy(n)), MCL: uint32(c.maxCopy(n)), MSRC: maxCopyRanges - 1,
 		EnduranceGroup: enduranceGroup, RESCAP: reservationCapabilities,
 		NGUID: ids.NGUID, EUI64: ids.EUI64,
-		FPI: spec.FPISupported,
+		FPI: n.fpi(),
 	}
 	if n.info.CanDiscard {
 		id.DLFEAT = spec.DLFEATReadZeroes | spec.DLFEATWZDealloc
 	}
 	if n.info.ReadOnly {
 		id.NSATTR = spec.NSAttrProtected
-	}
-	if n.formatting.Load() {
-		id.FPI |= uint8(100 - n.formatted.Load())
 	}
 	describeFormats(id)
 	id.FLBAS, id.DPS = n.format.flbas(), n.format.dps()
@@ -49,6 +46,14 @@ func (a *allocation) nmic() uint8 {
 		return 0
 	}
 	return spec.NMICShared
+}
+
+// fpi is what remains of a format.
+func (a *allocation) fpi() uint8 {
+	if a.formatting.Load() {
+		return spec.FPISupported | uint8(100-a.formatted.Load())
+	}
+	return spec.FPISupported
 }
 
 // describeFormats fills in what does not depend on the namespace.
