@@ -72,7 +72,7 @@ func TestCompareAndWrite(t *testing.T) {
 				{"more blocks", with(pair(8, 16, next, old), func(e []spec.SubmissionEntry) { e[1].CDW12++ }), []spec.Status{badField, badField}, next},
 				{"another namespace", with(pair(8, 16, next, old), func(e []spec.SubmissionEntry) { e[1].NSID = 3 - nsid }), []spec.Status{badField, badField}, next},
 				{"no such namespace", with(pair(8, 16, next, old), func(e []spec.SubmissionEntry) { e[0].NSID, e[1].NSID = 9, 9 }),
-					[]spec.Status{spec.InvalidNamespaceOrFormat | spec.StatusDNR, failed}, next},
+					[]spec.Status{spec.InvalidField | spec.StatusDNR, failed}, next},
 				{"beyond the end", pair(2040, 16, next, old), []spec.Status{spec.LBAOutOfRange | spec.StatusDNR, failed}, next},
 				{"unreadable", pair(1000, 1, next, old), []spec.Status{unreadable, failed}, next},
 				{"first without data", with(pair(8, 16, next, old), func(e []spec.SubmissionEntry) { e[0].PRP1 = 1 << 50 }),
