@@ -26,6 +26,7 @@ var sections = []func() []Check{
 	doorbellChecks, identifyControllerChecks, announcementChecks, identifyNamespaceChecks, identifyListChecks,
 	featureChecks, featureValueChecks, logChecks, logContentChecks, eventChecks, adminChecks,
 	ioChecks, prpChecks, sglChecks, dataChecks, rangeChecks, copyChecks, uncorrectableChecks, errorLogChecks, smartChecks,
+	reservationChecks, protectionChecks,
 }
 
 // Checks are all checks, in the order in which they run.

@@ -102,13 +102,18 @@ func TestOurController(t *testing.T) {
 		config func(t *testing.T) nvme.Config
 	}{
 		{"full", Messages, least, func(t *testing.T) nvme.Config {
-			return nvme.Config{Serial: "conformance", Namespaces: []nvme.Namespace{memory(t, 64<<20, 512), memory(t, 64<<20, 4096), memory(t, 8<<20, 512)}}
+			checked := memory(t, 8<<20, 512)
+			checked.Metadata, checked.Protection = 8, 1
+			return nvme.Config{Serial: "conformance", Namespaces: []nvme.Namespace{memory(t, 64<<20, 512), memory(t, 64<<20, 4096), memory(t, 8<<20, 512), checked}}
 		}},
 		{"blocks of 4096, shadow doorbells, volatile cache, read-only namespace", Shadow, least, func(t *testing.T) nvme.Config {
 			cached, fixed := memory(t, 64<<20, 4096), memory(t, 8<<20, 512)
+			checked, separate := memory(t, 8<<20, 512), memory(t, 40<<20, 4096)
+			checked.Metadata, checked.Extended, checked.Protection = 8, true, 1
+			separate.Metadata = 16
 			cached.Backend = &described{cached.Backend, func(i *block.Info) { i.VolatileCache = true }}
 			fixed.Backend = &described{fixed.Backend, func(i *block.Info) { i.ReadOnly = true }}
-			return nvme.Config{Namespaces: []nvme.Namespace{cached, fixed}}
+			return nvme.Config{Namespaces: []nvme.Namespace{cached, fixed, checked, separate}}
 		}},
 		{"mapped doorbells, few queues, small transfers", Mapped, least, func(t *testing.T) nvme.Config {
 			return nvme.Config{Namespaces: []nvme.Namespace{memory(t, 64<<20, 512)}, Doorbells: nvme.Mmap, Queues: 4, QueueEntries: 64, MaxTransfer: 64 << 10}
