@@ -37,8 +37,9 @@ test-unit: compiler lspci nbd ## the tests that need no guest
 test-guest: ## the tests with QEMU, without and with a guest
 	$(GO) test -v -count=1 -p 1 -timeout 20m ./test/qtest/... ./test/guest/...
 
-durability: ## kill servers under load 200 times, and check what they promised
-	VFIOUSER_DURABILITY=200 $(GO) test -count=1 -v -run TestDurable ./cmd/vfu
+durability: ## kill servers 200 times, cut the power of a guest's disk 50 times, and check what was promised
+	VFIOUSER_DURABILITY=200 $(GO) test -count=1 -v -timeout 20m -run TestDurable ./cmd/vfu
+	VFIOUSER_POWER_CUTS=50 $(GO) test -count=1 -v -timeout 30m -run TestPowerCut ./test/guest
 
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(units)
