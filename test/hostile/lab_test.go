@@ -53,6 +53,12 @@ func newLab(t *testing.T, mode nvme.DoorbellMode) *lab {
 // newImpatientLab is newLab with the time-out given.
 func newImpatientLab(t *testing.T, mode nvme.DoorbellMode, timeout time.Duration) *lab {
 	t.Helper()
+	return newFormattedLab(t, mode, timeout, nvme.Namespace{}, nvme.Namespace{})
+}
+
+// newFormattedLab is newImpatientLab with the formats of the victim's namespaces given.
+func newFormattedLab(t *testing.T, mode nvme.DoorbellMode, timeout time.Duration, mem, onFile nvme.Namespace) *lab {
+	t.Helper()
 	l := &lab{engine: newEngine(t, timeout), mode: mode}
 	l.serves = l.stores
 	path := filepath.Join(t.TempDir(), "disk")
@@ -64,9 +70,8 @@ func newImpatientLab(t *testing.T, mode nvme.DoorbellMode, timeout time.Duration
 		t.Fatal(err)
 	}
 	l.gate = &gate{Backend: file}
-	l.victim = l.serve(t, nvme.Config{Doorbells: mode, Namespaces: []nvme.Namespace{
-		{Backend: memory(t), BlockSize: blockSize}, {Backend: l.gate, BlockSize: blockSize},
-	}})
+	mem.Backend, onFile.Backend = memory(t), l.gate
+	l.victim = l.serve(t, nvme.Config{Doorbells: mode, Namespaces: []nvme.Namespace{mem, onFile}})
 	other := l.serve(t, nvme.Config{Doorbells: nvme.Trap, Namespaces: []nvme.Namespace{{Backend: memory(t), BlockSize: blockSize}}})
 	l.healthy = newHealthy(t, other.Path())
 	return l
