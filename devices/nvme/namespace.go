@@ -89,10 +89,13 @@ func (s *Subsystem) newAllocation(id uint32, b block.Backend) *allocation {
 
 // newView is the namespace in a format that is possible, with the size that its backend has
 // now.
-func (a *allocation) newView(f format) *namespace {
+func (a *allocation) newView(f format) *namespace { return a.viewOf(f, a.backend.Size()) }
+
+// viewOf is newView for a size that the backend is to have.
+func (a *allocation) viewOf(f format, size int64) *namespace {
 	ns := &namespace{allocation: a, info: a.backend.Info(), format: f, protection: f.protect(), shift: blockFormats[f.index].shift}
 	ns.prefetch, _ = a.backend.(block.Prefetcher)
-	ns.blocks = f.blocksIn(a.backend.Size())
+	ns.blocks = f.blocksIn(size)
 	ns.cleanTo()
 	return ns
 }

@@ -157,15 +157,13 @@ func (s *Subsystem) resize(ns *namespace, bytes int64) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("%w: namespace %d is on %s", ErrResize, ns.id, ns.info.Kind)
-	case ns.protection.metadata > 0:
-		return fmt.Errorf("%w: the metadata of namespace %d is behind its blocks", ErrResize, ns.id)
-	case bytes < 1<<ns.shift || bytes%block.SectorSize != 0:
+	case bytes < 1<<ns.shift || bytes%block.SectorSize != 0 || ns.format.blocksIn(bytes) == 0:
 		return configError("namespace %d: a size of %d bytes with blocks of %d", ns.id, bytes, 1<<ns.shift)
 	}
-	if err := storage.Resize(bytes); err != nil {
+	next := ns.viewOf(ns.format, bytes)
+	if err := resizeStorage(storage, ns, next, bytes); err != nil {
 		return err
 	}
-	next := ns.newView(ns.format)
 	s.uncorrectable.keep(ns, next)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -450,3 +450,51 @@ func TestMetadataMoves(t *testing.T) {
 		}
 	}
 }
+
+// Compare and Write checks and compares the metadata of the first command, and writes that
+// of the second one.
+func TestCompareAndWriteOfProtectedBlocks(t *testing.T) {
+	for _, f := range []format{separate8, extended8} {
+		g, q := formatted(t, rig{}, f)
+		data, meta := g.alloc(1), g.alloc(1)
+		old, next := make([]byte, 512), make([]byte, 512)
+		pattern(old, 1)
+		pattern(next, 2)
+		p := f.protect()
+		host := func(e spec.SubmissionEntry, at uint64, block []byte, tag uint16) spec.SubmissionEntry {
+			own := make([]byte, 8)
+			p.insert(&expectation{space: 3, tag: tag}, block, own)
+			e.PRP1, e.MPTR, e.CDW14 = data+at, meta+at, 3
+			e.CDW12 |= spec.RWCheckAll
+			e.SetAppTag(tag, 0xffff)
+			copy(g.bytes(e.PRP1, 512), block)
+			if f.extended {
+				copy(g.bytes(e.PRP1+512, 8), own)
+			} else {
+				copy(g.bytes(e.MPTR, 8), own)
+			}
+			return e
+		}
+		write := rw(spec.NVMWrite, 1, 3, 1, 0, 0)
+		if st := q.status(host(write, 0, old, 7)); !st.OK() {
+			t.Fatal(st)
+		}
+		first, second := half(rw(spec.NVMCompare, 1, 3, 1, 0, 0), spec.FuseFirst), half(write, spec.FuseSecond)
+		for _, c := range []struct {
+			name        string
+			block       []byte
+			tag         uint16
+			want, want2 spec.Status
+		}{
+			{"other data", next, 7, spec.CompareFailure, spec.AbortFailedFused},
+			{"another tag", old, 8, spec.AppTagCheck, spec.AbortFailedFused},
+			{"the same", old, 7, spec.Success, spec.Success},
+			{"not any more", old, 7, spec.AppTagCheck, spec.AbortFailedFused},
+		} {
+			sts := q.together(host(first, 0, c.block, c.tag), host(second, 2048, next, 9))
+			if sts[0].Code() != c.want || sts[1].Code() != c.want2 {
+				t.Errorf("%v, %s: %v", f, c.name, sts)
+			}
+		}
+	}
+}

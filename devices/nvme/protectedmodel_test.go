@@ -252,7 +252,7 @@ func (r *modelRun) read(lba uint64, n int, a asked) {
 	r.run("read", e, want, at)
 	for i := range n {
 		gone := !want.OK()
-		if bytes.Equal(data(i), r.data[lba+uint64(i)]) == gone && !bytes.Equal(r.data[lba+uint64(i)], make([]byte, r.BlockSize)) {
+		if want := r.data[lba+uint64(i)]; bytes.Equal(data(i), want) == gone && !(gone && bytes.Equal(want, make([]byte, r.BlockSize))) {
 			r.t.Fatalf("%+v: data of block %d; command failed %v", r.Namespace, lba+uint64(i), gone)
 		}
 		if !gone && !stripped && !bytes.Equal(meta(i), r.meta[lba+uint64(i)]) {
