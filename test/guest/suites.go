@@ -36,8 +36,9 @@ func (l *Lab) Image(ctx context.Context, path, folder string) error {
 	return nil
 }
 
-// Liburing is the folder with liburing.h and liburing.a, for programs that run in the guest.
-func (t *Tools) Liburing() string { return filepath.Join(t.dir, "liburing") }
+// Build is the folder with liburing.h, liburing.a and headers of Linux, for programs that run in
+// the guest.
+func (t *Tools) Build() string { return filepath.Join(t.dir, "build") }
 
 // Args are arguments for QEMU that give the guest the tools and, as /suite in them, the
 // filesystem in the file at suite. What the guest writes to either is forgotten.

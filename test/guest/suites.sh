@@ -4,7 +4,7 @@
 # modules of the guest's kernel. Unmodified packages, unpacked but never installed; see debian.sh.
 #
 #   DEST/debian.img     that system, an ext4 filesystem
-#   DEST/liburing       liburing.h and liburing.a, to build programs of the suites with
+#   DEST/build          liburing.h, liburing.a and the kernel's headers, to build programs of the suites with
 #   DEST/VERSIONS       "package version", one a line
 set -euo pipefail
 shopt -s extglob
@@ -63,8 +63,8 @@ download
 unpack "$root"
 configure
 say "configured"
-mkdir "$dest/liburing"
-mv "$root"/usr/include/liburing* "$root/usr/lib/x86_64-linux-gnu/liburing.a" "$dest/liburing/"
+mkdir "$dest/build"
+mv "$root"/usr/include/{liburing*,linux,asm-generic,x86_64-linux-gnu/asm} "$root/usr/lib/x86_64-linux-gnu/liburing.a" "$dest/build/"
 rm -rf "$root"/usr/include "$root"/usr/lib/x86_64-linux-gnu/*.a "$root"/boot/{vmlinuz,System.map}*
 run usr/sbin/mke2fs -q -t ext4 -L suites -O ^has_journal -E root_owner=0:0 -d "$root" "$dest/debian.img" 2G
 say "image of $(du -sm "$dest/debian.img" | cut -f1) MB"

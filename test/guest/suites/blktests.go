@@ -15,14 +15,14 @@ import (
 // prepareBlktests takes the cases of a checkout of blktests that use a test device, and builds
 // its programs. Cases whose program could not be built skip themselves or fail, which the log
 // of make explains.
-func prepareBlktests(ctx context.Context, checkout, folder, liburing string) (*suite, error) {
+func prepareBlktests(ctx context.Context, checkout, folder, libraries string) (*suite, error) {
 	if checkout == "" {
 		return nil, nil
 	}
 	if err := os.CopyFS(folder, os.DirFS(checkout)); err != nil {
 		return nil, err
 	}
-	build := exec.CommandContext(ctx, "make", "-k", "-C", filepath.Join(folder, "src"), "CFLAGS=-I"+liburing, "LDFLAGS=-L"+liburing)
+	build := exec.CommandContext(ctx, "make", "-k", "-C", filepath.Join(folder, "src"), "CFLAGS=-I"+libraries, "LDFLAGS=-L"+libraries)
 	if output, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "not all programs of blktests could be built: %v\n%s", err, output)
 	}

@@ -104,7 +104,7 @@ func run(ctx context.Context, nvmecli, blktests string, o options) (ok bool, err
 	for _, prepare := range []func() (*suite, error){
 		func() (*suite, error) { return prepareNVMeCLI(nvmecli, filepath.Join(scratch, "nvme-cli")) },
 		func() (*suite, error) {
-			return prepareBlktests(ctx, blktests, filepath.Join(scratch, "blktests"), tools.Liburing())
+			return prepareBlktests(ctx, blktests, filepath.Join(scratch, "blktests"), tools.Build())
 		},
 	} {
 		s, err := prepare()
