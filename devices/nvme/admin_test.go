@@ -29,7 +29,7 @@ func TestIdentifyController(t *testing.T) {
 		if !strings.HasPrefix(id.SubNQN, "nqn.2014-08.org.nvmexpress:uuid:") || len(id.SubNQN) != 32+36 {
 			t.Errorf("subsystem %q", id.SubNQN)
 		}
-		if id.Version != spec.Version1_4 || g.read32(spec.RegVS) != id.Version || id.ControllerType != 1 {
+		if id.Version != spec.Version2_0 || g.read32(spec.RegVS) != id.Version || id.ControllerType != 1 {
 			t.Errorf("version %#x, type %d", id.Version, id.ControllerType)
 		}
 		if id.MDTS != 8 || id.SQES != 0x66 || id.CQES != 0x44 || id.Namespaces != MaxNamespaces || id.AERL != 3 {

@@ -297,6 +297,10 @@ func (c *courier) access(e *spec.SubmissionEntry, p []byte, move func(uint64, []
 		return st
 	}
 	for _, run := range c.data.runs {
+		if run.bucket {
+			p = p[run.n:]
+			continue
+		}
 		if err := move(run.iova, p[:run.n]); err != nil {
 			return spec.DataTransferError | spec.StatusDNR
 		}

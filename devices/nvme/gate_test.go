@@ -116,6 +116,14 @@ func (g *guest) atCouriers() int {
 	return p.running - p.idle
 }
 
+// forCouriers is how many commands wait for one.
+func (g *guest) forCouriers() int {
+	p := &g.c.host.couriers
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queue.len()
+}
+
 func noError(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -88,7 +88,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		RAB:               recommendedBurst,
 		MDTS:              uint8(bits.TrailingZeros(uint(c.cfg.MaxTransfer)) - pageShift),
 		ControllerID:      c.id(),
-		Version:           spec.Version1_4,
+		Version:           spec.Version2_0,
 		ControllerType:    1,
 		CTRATT:            spec.CTRATTExtendedHostID | spec.CTRATTNonOperationalPS | spec.CTRATTExtendedLBAFormats,
 		ACL:               3,
@@ -107,7 +107,7 @@ func (h *host) identifyController() *spec.IdentifyController {
 		FUSES:  spec.FUSESCompareAndWrite,
 		ACWU:   c.mostCompareAndWrite(),
 		VWC:    spec.VWCFlushBroadcast,
-		SGLS:   spec.SGLSSupported | spec.SGLSLongerThanData | spec.SGLSMetadata,
+		SGLS:   spec.SGLSSupported | spec.SGLSBitBucket | spec.SGLSLongerThanData | spec.SGLSMetadata,
 		SubNQN: nqn(serial),
 	}
 	identifyManagement(id)

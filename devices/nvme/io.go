@@ -146,6 +146,9 @@ func (g *group) gather(cmd *command, prot dma.Prot) spec.Status {
 	if st := g.data.walk(&cmd.entry, n, g); st != spec.Success {
 		return st
 	}
+	if g.data.buckets {
+		return byMessage // rare, and couriers have memory of their own
+	}
 	for _, run := range g.data.runs {
 		for run.n > 0 {
 			b, err := g.reader.Span(run.iova, run.n, prot)

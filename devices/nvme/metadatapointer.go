@@ -64,6 +64,7 @@ func (c *courier) accessMetadata(e *spec.SubmissionEntry, p []byte, move func(ui
 		return st
 	}
 	c.data.runs = c.data.runs[:0]
+	c.data.toHost = e.Opcode&spec.OpcodeToHost != 0
 	st := c.data.sgl(spec.GetSGLDescriptor(d[:]), uint64(len(p)), c)
 	if st.Code() == spec.DataSGLLengthInvalid {
 		st = spec.MetadataSGLLengthInvalid | spec.StatusDNR
@@ -72,8 +73,10 @@ func (c *courier) accessMetadata(e *spec.SubmissionEntry, p []byte, move func(ui
 		return st
 	}
 	for _, run := range c.data.runs {
-		if st := moved(move(run.iova, p[:run.n])); !st.OK() {
-			return st
+		if !run.bucket {
+			if st := moved(move(run.iova, p[:run.n])); !st.OK() {
+				return st
+			}
 		}
 		p = p[run.n:]
 	}

@@ -63,7 +63,7 @@ func TestMetadataPointer(t *testing.T) {
 			{"a descriptor at an odd address", spec.PSDTSGLSegment, list + 4, []spec.SGLDescriptor{block(meta, 128)}, spec.InvalidField},
 			{"a descriptor nowhere", spec.PSDTSGLSegment, nowhere, nil, spec.DataTransferError},
 			{"metadata nowhere", spec.PSDTSGLSegment, list, []spec.SGLDescriptor{block(nowhere, 128)}, spec.DataTransferError},
-			{"a bit bucket", spec.PSDTSGLSegment, list, []spec.SGLDescriptor{spec.NewSGLDescriptor(spec.SGLBitBucket, 0, 128)}, spec.SGLDescriptorTypeInvalid},
+			{"a bit bucket", spec.PSDTSGLSegment, list, []spec.SGLDescriptor{spec.NewSGLDescriptor(spec.SGLBitBucket, 0, 1)}, spec.MetadataSGLLengthInvalid},
 			{"a segment", spec.PSDTSGLSegment, list, []spec.SGLDescriptor{
 				spec.NewSGLDescriptor(spec.SGLLastSegment, list+16, 48), block(meta, 100), block(meta+1000, 0), block(meta+2000, 28),
 			}, spec.Success},

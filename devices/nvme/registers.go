@@ -69,7 +69,7 @@ func (c *Controller) readBAR0(off uint64, p []byte) error {
 	r.mu.Lock()
 	le := binary.LittleEndian
 	le.PutUint64(b[spec.RegCAP:], uint64(c.cap))
-	le.PutUint32(b[spec.RegVS:], spec.Version1_4)
+	le.PutUint32(b[spec.RegVS:], spec.Version2_0)
 	le.PutUint32(b[spec.RegINTMS:], r.intms)
 	le.PutUint32(b[spec.RegINTMC:], r.intms)
 	le.PutUint32(b[spec.RegCC:], uint32(r.cc))

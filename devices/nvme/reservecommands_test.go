@@ -512,7 +512,10 @@ func TestPreemptAndAbort(t *testing.T) {
 			for range maxCouriers + 8 {
 				cids = append(cids, queues[1].submit(rw(spec.NVMVerify, 1, 0, 8, 0, 0)))
 			}
-			guests[1].until("requests", func() bool { return b.held() == maxCouriers || b.held() == 1 })
+			// What is not fetched yet would find the new reservation, and have no part in this.
+			guests[1].until("all commands to be fetched", func() bool {
+				return b.held() > 0 && guests[1].atCouriers()+guests[1].forCouriers() == len(cids)
+			})
 			e := spec.SubmissionEntry{Opcode: spec.NVMReservationAcquire, NSID: 1, PRP1: guests[0].alloc(1),
 				CDW10: spec.AcquireAbort | uint32(spec.ExclusiveAccess)<<spec.ReservationTypeShift}
 			(&spec.ReservationKeys{Current: 1, Other: 2}).Put(guests[0].bytes(e.PRP1, spec.ReservationKeysSize))

@@ -51,7 +51,7 @@ func TestRegisterAccessSizes(t *testing.T) {
 	}
 	// Read-only registers stay.
 	g.write32(spec.RegVS, 0)
-	if g.read32(spec.RegVS) != spec.Version1_4 {
+	if g.read32(spec.RegVS) != spec.Version2_0 {
 		t.Error("VS was written")
 	}
 }

@@ -18,6 +18,12 @@ func (w *dataWalker) sgl(d spec.SGLDescriptor, n uint64, from listReader) spec.S
 			}
 			w.add(d.Address, n)
 			return spec.Success
+		case spec.SGLBitBucket:
+			if !w.toHost || uint64(d.Length()) < n {
+				return spec.DataSGLLengthInvalid | spec.StatusDNR
+			}
+			w.discard(n)
+			return spec.Success
 		case spec.SGLSegment, spec.SGLLastSegment:
 		default:
 			return spec.SGLDescriptorTypeInvalid | spec.StatusDNR
@@ -59,6 +65,17 @@ func (w *dataWalker) segment(d spec.SGLDescriptor, n uint64, from listReader) (n
 				k := min(uint64(e.Length()), n)
 				if k > 0 {
 					w.add(e.Address, k)
+				}
+				if n -= k; n == 0 {
+					return next, 0, spec.Success
+				}
+			case spec.SGLBitBucket:
+				if !w.toHost {
+					break // it is of no length then (Base 2.0, 4.1.2)
+				}
+				k := min(uint64(e.Length()), n)
+				if k > 0 {
+					w.discard(k)
 				}
 				if n -= k; n == 0 {
 					return next, 0, spec.Success

@@ -102,7 +102,7 @@ func TestBadSGLIsRefused(t *testing.T) {
 			{"data nowhere", d(spec.SGLDataBlock, nowhere, 4096), spec.DataTransferError},
 			{"data at the end of the address space", d(spec.SGLDataBlock, ^uint64(0)-100, 4096), spec.DataTransferError},
 			{"unknown type", d(5, data, 4096), spec.SGLDescriptorTypeInvalid},
-			{"bit bucket, which is not offered", d(spec.SGLBitBucket, data, 4096), spec.SGLDescriptorTypeInvalid},
+			{"bit bucket too short", d(spec.SGLBitBucket, data, 4095), spec.DataSGLLengthInvalid},
 			{"sub type of fabrics", subtype, spec.SGLDescriptorTypeInvalid},
 			{"unknown type in a segment", g.putSGL(lists, spec.SGLLastSegment, small, d(7, 0, 0)), spec.SGLDescriptorTypeInvalid},
 			{"last segment ends early", g.putSGL(lists+64, spec.SGLLastSegment, small, small), spec.DataSGLLengthInvalid},

@@ -14,12 +14,11 @@ func (c *Controller) Admin(ctx context.Context, cmd *spec.SubmissionEntry, data 
 	if len(data) > pageSize {
 		return 0, fmt.Errorf("%w: %d bytes of data in an admin command, at most %d", ErrInvalid, len(data), pageSize)
 	}
-	const toController, toHost = 1, 2 // bits 1:0 of an opcode (Base 2.0, figure 87)
 	var in, out []byte
-	if cmd.Opcode&toController != 0 {
+	if cmd.Opcode&spec.OpcodeToController != 0 {
 		in = data
 	}
-	if cmd.Opcode&toHost != 0 {
+	if cmd.Opcode&spec.OpcodeToHost != 0 {
 		out = data
 	}
 	own := *cmd

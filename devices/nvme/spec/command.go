@@ -70,6 +70,12 @@ const (
 	RWPRInfo     = 0xf << 26
 )
 
+// Bits of an opcode that say where the data of the command goes (Base 2.0, figure 87).
+const (
+	OpcodeToController = 1 << 0
+	OpcodeToHost       = 1 << 1
+)
+
 // DSMDeallocate is the AD bit of CDW11 of Dataset Management.
 const DSMDeallocate = 1 << 2
 

@@ -108,7 +108,8 @@ const (
 
 // Bits of IdentifyController.SGLS.
 const (
-	SGLSSupported      = 1 << 0  // in I/O commands, without alignment
+	SGLSSupported      = 1 << 0 // in I/O commands, without alignment
+	SGLSBitBucket      = 1 << 16
 	SGLSLongerThanData = 1 << 18 // an SGL may describe more than the data
 	SGLSMetadata       = 1 << 19 // metadata may have an SGL
 )
