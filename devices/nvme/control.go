@@ -177,6 +177,7 @@ func (h *host) enable(a adminConfig) {
 		return
 	}
 	h.watchDoorbells()
+	h.c.keepHealth(true)
 	h.recordReset()
 	h.c.regs.setStatus(func(s spec.CSTS) spec.CSTS {
 		if h.resetPending() {
@@ -190,7 +191,7 @@ func (h *host) enable(a adminConfig) {
 // reset is the controller reset (Base 1.4, 7.3.2): queues and events are gone, and
 // features are what they were.
 func (h *host) reset() {
-	h.ready.Store(false)
+	wasReady := h.ready.Swap(false)
 	h.dropping.Store(true)
 	h.abortAll() // first: what runs in the background may wait for it
 	h.endBackground()
@@ -205,9 +206,14 @@ func (h *host) reset() {
 	h.c.subsystem.selfTest.resetBy(h.c)
 	h.eventContext = nil
 	h.download = download{}
-	h.c.subsystem.firmware.activate(0)
+	if h.c.subsystem.firmware.activate(0) {
+		h.c.subsystem.keepFirmware()
+	}
 	h.events.Store(0)
 	h.changed.clear()
+	if wasReady {
+		h.c.keepHealth(false)
+	}
 	h.resetFeatures()
 	h.c.subsystem.disassociate(h.c)
 	h.interrupts.reset()
@@ -221,6 +227,7 @@ func (h *host) reset() {
 func (h *host) shutdown() {
 	h.c.flushAll(&h.data)
 	h.admin.shutdown = true
+	h.c.keepHealth(false)
 	h.c.regs.setStatus(func(s spec.CSTS) spec.CSTS { return s.WithSHST(spec.ShutComplete) })
 }
 
@@ -265,7 +272,9 @@ func (h *host) leave() {
 	if h.ready.Load() && !h.admin.shutdown {
 		h.c.smart.unsafeShutdowns.Add(1)
 	}
-	h.ready.Store(false)
+	if h.ready.Swap(false) {
+		h.c.keepHealth(false)
+	}
 	if h.held {
 		h.holdChores(false)
 	}

@@ -86,16 +86,22 @@ func New(cfg Config) (_ *Controller, err error) {
 	}
 	c.cap = spec.NewCap(uint16(cfg.QueueEntries-1), readyTimeout, 0, 0, 0, spec.CapCQR|spec.CapAMSWeighted|spec.CapNSSRS|spec.CapCSSNVM|spec.CapCRWMS)
 	c.smart.start = time.Now()
+	c.smart.powerCycles.Store(1)
 	if err := c.newSpace(); err != nil {
 		return nil, err
 	}
 	if err := c.subsystem.join(c); err != nil {
 		return nil, err
 	}
-	if err := c.doorbells.open(cfg.Doorbells == Mmap); err != nil {
+	err = c.recallRecords()
+	if err == nil {
+		err = c.doorbells.open(cfg.Doorbells == Mmap)
+	}
+	if err != nil {
 		c.subsystem.part(c)
 		return nil, err
 	}
+	c.keepHealth(false)
 	return c, nil
 }
 

@@ -199,6 +199,9 @@ func (h *host) setFeatures(e *spec.SubmissionEntry) (spec.Status, uint32) {
 			h.c.saved[featureKey{id, part}] = v
 		}
 	}
+	if save || f.persistent {
+		h.c.keepFeatures()
+	}
 	if f.changed != nil {
 		f.changed(h)
 	}

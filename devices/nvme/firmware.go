@@ -105,8 +105,9 @@ func newFirmware(revision string) firmwareState {
 	return firmwareState{Active: readOnlySlot, Revisions: [firmwareSlots]string{revision}}
 }
 
-// activate makes a slot the running one, as a reset does with the one that was chosen.
-func (f *firmware) activate(slot int) {
+// activate makes a slot the running one, as a reset does with the one that was chosen (0), if
+// one was.
+func (f *firmware) activate(slot int) (changed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if slot == 0 {
@@ -115,6 +116,7 @@ func (f *firmware) activate(slot int) {
 	if slot != 0 {
 		f.slots.Active, f.slots.Next = slot, 0
 	}
+	return slot != 0
 }
 
 // firmwarePage is the firmware slot information log (Base 2.0, 5.16.1.4).
@@ -185,6 +187,9 @@ func (h *host) commitFirmware(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	}
 	old := h.c.subsystem.firmware.running()
 	st := h.commit(slot, action)
+	if st.OK() {
+		h.c.subsystem.keepFirmware()
+	}
 	if !st.OK() {
 		st |= spec.StatusDNR
 	}

@@ -77,6 +77,7 @@ func (h *host) record(kind, revision uint8, data []byte) {
 	h.c.subsystem.journal.add(spec.PersistentEvent{
 		Type: kind, Revision: revision, Controller: h.c.id(), Time: h.features.clock.value(), Data: data,
 	})
+	h.c.subsystem.keepEvents()
 }
 
 // recordSnapshot adds the SMART log, if the last one was added a while ago.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"vfiouser/devices/nvme/spec"
 	"vfiouser/dma"
@@ -48,8 +49,8 @@ func (h *host) check(st *driveState) error {
 		return stateError("impossible self-tests")
 	case !st.Slots.possible() || !st.Download.possible():
 		return stateError("impossible firmware")
-	case len(st.Health.Entries) != errorEntries*spec.ErrorEntrySize:
-		return stateError("error log of %d bytes", len(st.Health.Entries))
+	case !st.Health.possible():
+		return stateError("error log of %d bytes, power for %v", len(st.Health.Entries), st.Health.Powered)
 	case !c.subsystem.uncorrectable.possible(c, st.Uncorrectable):
 		return stateError("impossible uncorrectable blocks")
 	}
@@ -209,6 +210,8 @@ func (c *Controller) applyHealth(st *healthState) {
 	l.bytesWritten.Store(st.BytesWritten)
 	l.unsafeShutdowns.Store(st.UnsafeShutdowns)
 	l.mediaErrors.Store(st.MediaErrors)
+	l.powerCycles.Store(st.PowerCycles)
+	l.earlier.Store(int64(st.Powered - time.Since(l.start)))
 	c.errors.load(st.Errors, st.Entries)
 }
 

@@ -72,6 +72,21 @@ func (t *selfTest) load(c *Controller, s *selfTestState) {
 	}
 }
 
+// recall takes over what an earlier process has kept. A test that ran then has ended with it.
+func (t *selfTest) recall(s *selfTestState) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.results = s.Results
+	if s.Code != 0 {
+		t.add(spec.SelfTestResult{Result: spec.SelfTestUnknown, Code: s.Code})
+	}
+}
+
+// add puts a result in the log. The caller holds mu.
+func (t *selfTest) add(r spec.SelfTestResult) {
+	t.results = append([]spec.SelfTestResult{r}, t.results[:min(len(t.results), selfTestResults-1)]...)
+}
+
 // deviceSelfTest is Device Self-test (Base 2.0, 5.9).
 func (h *host) deviceSelfTest(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	t := &h.c.subsystem.selfTest
@@ -89,6 +104,7 @@ func (h *host) deviceSelfTest(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	default:
 		return badField, 0
 	}
+	h.c.subsystem.keepSelfTest()
 	return spec.Success, 0
 }
 
@@ -134,7 +150,7 @@ func (t *selfTest) removed(nsid uint32) {
 func (t *selfTest) finish(r *selfTestRun, result spec.SelfTestResult) {
 	result.Code = r.code
 	result.PowerOnHours = r.c.smart.hours()
-	t.results = append([]spec.SelfTestResult{result}, t.results[:min(len(t.results), selfTestResults-1)]...)
+	t.add(result)
 	t.run = nil
 	r.cancel()
 }
@@ -174,10 +190,11 @@ func (t *selfTest) test(ctx context.Context, r *selfTestRun) {
 		}
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.run == r {
 		t.finish(r, result)
 	}
+	t.mu.Unlock()
+	s.keepSelfTest()
 }
 
 // tested lists the namespaces of a test.

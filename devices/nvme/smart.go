@@ -29,10 +29,12 @@ func (s *ioStats) count(op block.Op, n int64) {
 	}
 }
 
-// smartLog is what the SMART log counts over the life of the drive, which is that of
-// the process.
+// smartLog is what the SMART log counts over the life of the drive, which with a state
+// directory is more than that of the process.
 type smartLog struct {
 	start           time.Time
+	earlier         atomic.Int64 // ns of power before start
+	powerCycles     atomic.Uint64
 	reads, writes   atomic.Uint64
 	bytesRead       atomic.Uint64
 	bytesWritten    atomic.Uint64
@@ -42,8 +44,13 @@ type smartLog struct {
 	idle            atomic.Int64 // when a worker slept last, ns since start
 }
 
-// hours is since when there is power.
-func (l *smartLog) hours() uint64 { return uint64(time.Since(l.start) / time.Hour) }
+// hours is how long there was power.
+func (l *smartLog) hours() uint64 { return uint64(l.powered() / time.Hour) }
+
+// powered is how long there was power.
+func (l *smartLog) powered() time.Duration {
+	return time.Duration(l.earlier.Load()) + time.Since(l.start)
+}
 
 // commands counts what moved data.
 func (l *smartLog) commands() uint64 { return l.reads.Load() + l.writes.Load() }
@@ -82,7 +89,7 @@ func (h *host) smartPage() *spec.Smart {
 		UnitsWritten:    dataUnits(l.bytesWritten.Load()),
 		HostReads:       l.reads.Load(),
 		HostWrites:      l.writes.Load(),
-		PowerCycles:     1,
+		PowerCycles:     l.powerCycles.Load(),
 		PowerOnHours:    l.hours(),
 		UnsafeShutdowns: l.unsafeShutdowns.Load(),
 		MediaErrors:     l.mediaErrors.Load(),

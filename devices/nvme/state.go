@@ -1,6 +1,8 @@
 package nvme
 
 import (
+	"time"
+
 	"vfiouser/devices/nvme/spec"
 )
 
@@ -80,8 +82,10 @@ type healthState struct {
 	BytesRead, BytesWritten uint64
 	UnsafeShutdowns         uint64
 	MediaErrors             uint64
-	Errors                  uint64 // count of the newest entry of the error log
-	Entries                 []byte // the error log, newest entry first
+	PowerCycles             uint64
+	Powered                 time.Duration // how long there was power
+	Errors                  uint64        // count of the newest entry of the error log
+	Entries                 []byte        // the error log, newest entry first
 }
 
 type adminState struct {
@@ -189,6 +193,7 @@ func (c *Controller) health() healthState {
 		Reads: l.reads.Load(), Writes: l.writes.Load(),
 		BytesRead: l.bytesRead.Load(), BytesWritten: l.bytesWritten.Load(),
 		UnsafeShutdowns: l.unsafeShutdowns.Load(), MediaErrors: l.mediaErrors.Load(),
+		PowerCycles: l.powerCycles.Load(), Powered: l.powered(),
 		Errors: c.errors.total(), Entries: c.errors.page(),
 	}
 }

@@ -48,6 +48,7 @@ type Subsystem struct {
 	firmware      firmware
 	journal       journal
 	reservations  reservations
+	keeping       sync.Mutex // of keepNow
 	chores        chores
 	selfTest      selfTest
 
@@ -88,7 +89,9 @@ func NewSubsystem(cfg SubsystemConfig) (_ *Subsystem, err error) {
 		return nil, err
 	}
 	s.chores.init()
-	s.firmware.load(newFirmware(cfg.Firmware))
+	if err := s.recallRecords(); err != nil {
+		return nil, err
+	}
 	s.live.hosts = make(map[*host]struct{})
 	s.live.groups = make(map[*group]struct{})
 	for i, n := range cfg.Namespaces {

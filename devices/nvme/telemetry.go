@@ -60,6 +60,7 @@ func (h *host) hostTelemetry(r *logRequest) ([]byte, spec.Status) {
 	if r.specific&createTelemetry != 0 {
 		t.HostGeneration++
 		t.Host = h.collect("asked for by the host")
+		h.c.keepPages()
 	}
 	return h.telemetryPage(spec.LogHostTelemetry, t.Host), spec.Success
 }
@@ -70,7 +71,12 @@ func (h *host) controllerTelemetry() []byte {
 }
 
 // telemetryRead takes note that the host has seen log page 08h.
-func (h *host) telemetryRead() { h.c.telemetry.Available = false }
+func (h *host) telemetryRead() {
+	if h.c.telemetry.Available {
+		h.c.telemetry.Available = false
+		h.c.keepPages()
+	}
+}
 
 // telemetryPage is either page; without contents there is its header only.
 func (h *host) telemetryPage(id uint8, of *spec.Telemetry) []byte {
@@ -93,6 +99,7 @@ func (h *host) reportTelemetry(reason string) {
 	t := &h.c.telemetry
 	t.ControllerGeneration++
 	t.Controller, t.Available = h.collect(reason), true
+	h.c.keepPages()
 	h.events.Or(1 << eventTelemetry)
 }
 
