@@ -54,6 +54,7 @@ func adminCommands() [256]adminCommand {
 		spec.AdminNamespaceManagement: (*host).namespaceManagement,
 		spec.AdminNamespaceAttachment: (*host).namespaceAttachment,
 		spec.AdminFormatNVM:           (*host).formatNVM,
+		spec.AdminSanitize:            (*host).sanitizeCommand,
 	}
 }
 
@@ -123,7 +124,9 @@ func (h *host) executeAdmin(e *spec.SubmissionEntry) (st spec.Status, dw0 uint32
 	case h.c.barsAdmin(e):
 		st = conflict
 	default:
-		st, dw0 = command(h, e)
+		if st = h.c.subsystem.refusesAdmin(e.Opcode); st.OK() {
+			st, dw0 = command(h, e)
+		}
 	}
 	h.trace.add(e, st)
 	if st != notYet && !st.OK() {

@@ -38,9 +38,10 @@ type Controller struct {
 	commands        [256]adminCommand
 	features        *[256]feature
 	logs            *[256]logPage
-	telemetry       telemetry     // of the control goroutine, as saved
-	saved           featureValues // of the control goroutine of the attached client
-	host            *host         // reactor only; nil without a client
+	telemetry       telemetry             // of the control goroutine, as saved
+	clock           atomic.Pointer[clock] // of the host
+	saved           featureValues         // of the control goroutine of the attached client
+	host            *host                 // reactor only; nil without a client
 
 	mu     sync.Mutex
 	closed bool
@@ -87,6 +88,7 @@ func New(cfg Config) (_ *Controller, err error) {
 	c.cap = spec.NewCap(uint16(cfg.QueueEntries-1), readyTimeout, 0, 0, 0, spec.CapCQR|spec.CapAMSWeighted|spec.CapNSSRS|spec.CapCSSNVM|spec.CapCRWMS)
 	c.smart.start = time.Now()
 	c.smart.powerCycles.Store(1)
+	c.clock.Store(&clock{origin: c.smart.start})
 	if err := c.newSpace(); err != nil {
 		return nil, err
 	}
@@ -102,6 +104,7 @@ func New(cfg Config) (_ *Controller, err error) {
 		return nil, err
 	}
 	c.keepHealth(false)
+	c.subsystem.resumeSanitize(c)
 	return c, nil
 }
 

@@ -8,6 +8,7 @@ var adminEffects = [256]uint32{
 	spec.AdminNamespaceManagement: spec.EffectNamespaceSet,
 	spec.AdminNamespaceAttachment: spec.EffectNamespaceSet,
 	spec.AdminFormatNVM:           spec.EffectLogicalBlocks | spec.EffectNamespaceCaps | spec.EffectExecutionExclNS,
+	spec.AdminSanitize:            spec.EffectLogicalBlocks,
 }
 
 // effectsPage lists the commands supported (Base 2.0, 5.16.1.6).

@@ -19,6 +19,7 @@ const (
 	eventTemperature                  // a threshold was crossed
 	eventNamespaces                   // a namespace has come, gone, or changed
 	eventFirmware                     // another firmware is activated without a reset
+	eventSanitize                     // a sanitize operation has ended
 	eventTelemetry                    // the controller has collected telemetry
 	eventReservation                  // there is a reservation notification
 )
@@ -34,6 +35,7 @@ var eventResults = [...]spec.AsyncResult{
 	eventTemperature:     spec.NewAsyncResult(spec.AsyncHealth, spec.AsyncTemperature, spec.LogSmart),
 	eventNamespaces:      spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncNamespaceChanged, spec.LogChangedNS),
 	eventFirmware:        spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncFirmwareActivation, spec.LogFirmware),
+	eventSanitize:        spec.NewAsyncResult(spec.AsyncIOEvent, spec.AsyncSanitizeCompleted, spec.LogSanitize),
 	eventTelemetry:       spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncTelemetryChanged, spec.LogControllerTelemetry),
 	eventReservation:     spec.NewAsyncResult(spec.AsyncIOEvent, spec.AsyncReservation, spec.LogReservation),
 }

@@ -38,7 +38,9 @@ type feature struct {
 	// changed follows a change of the current value, by whatever.
 	changed func(h *host)
 	// current is the value of a Get Features where it is not what was set.
-	current func(h *host, v featureValue) featureValue
+	current func(h *host, part uint32, v featureValue) featureValue
+	// later carries out a Set Features of a value that is not kept here.
+	later func(h *host, e *spec.SubmissionEntry, v featureValue) (spec.Status, uint32)
 }
 
 const (
@@ -66,6 +68,8 @@ func featureTable() *[256]feature {
 		spec.FeatHostThermal:         {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xffffffff, check: checkHostThermal, changed: (*host).throttle},
 		spec.FeatNonOperationalPower: {caps: saveable, scope: spec.ScopeController, mask: 1},
 		spec.FeatHostBehavior:        {caps: changeable, scope: spec.ScopeController, size: spec.HostBehaviorSize, check: checkHostBehavior, changed: (*host).hostBehaviorChanged},
+		spec.FeatWriteProtect:        writeProtectFeature,
+		spec.FeatSanitize:            {caps: changeable, scope: spec.ScopeSubsystem, persistent: true, mask: 1},
 		spec.FeatEnduranceEvents:     enduranceFeature,
 		spec.FeatProgressMarker:      {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xff},
 		spec.FeatHostIdentifier:      hostIdentifierFeature,
@@ -81,7 +85,6 @@ const (
 type features struct {
 	values    featureValues
 	reset     time.Time // when the controller was reset last
-	clock     clock
 	power     power
 	keepAlive keepAlive
 }
@@ -90,7 +93,8 @@ type features struct {
 // (Base 2.0, 4.4).
 func (h *host) resetFeatures() {
 	h.features.keepAlive.stop()
-	h.features = features{values: maps.Clone(h.c.saved), reset: time.Now(), clock: newClock(), keepAlive: h.features.keepAlive}
+	h.features = features{values: maps.Clone(h.c.saved), reset: time.Now(), keepAlive: h.features.keepAlive}
+	h.c.clock.Store(&clock{origin: time.Now()})
 	h.featuresChanged()
 }
 
@@ -143,7 +147,7 @@ func (h *host) getFeatures(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	case selected == spec.SelectCurrent:
 		v = h.valueOf(h.features.values, key)
 		if f.current != nil {
-			v = f.current(h, v)
+			v = f.current(h, key.Part, v)
 		}
 	case selected == spec.SelectSaved && f.caps&spec.FeatureSaveable != 0:
 		v = h.valueOf(h.c.saved, key)
@@ -180,6 +184,9 @@ func (h *host) setFeatures(e *spec.SubmissionEntry) (spec.Status, uint32) {
 		if st := h.data.fromHost(e, v.Data[:f.transferred(e)]); !st.OK() {
 			return st, 0
 		}
+	}
+	if f.later != nil {
+		return f.later(h, e, v)
 	}
 	for _, part := range parts {
 		if f.check != nil {

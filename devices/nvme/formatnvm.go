@@ -51,6 +51,7 @@ func (h *host) formatNVM(e *spec.SubmissionEntry) (spec.Status, uint32) {
 			return spec.FormatInProgress, 0
 		}
 	}
+	s.selfTest.abort(nil, spec.SelfTestFormatted)
 	h.record(spec.EventFormatStart, 1, page(spec.FormatStartEventSize, &spec.FormatStartEvent{NSID: e.NSID, FNA: formatAttributes, CDW10: e.CDW10}))
 	nsid := e.NSID
 	return h.later(e, func(ctx context.Context, by *courier) (st spec.Status, _ uint32) {

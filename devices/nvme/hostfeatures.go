@@ -119,7 +119,7 @@ var hostIdentifierFeature = feature{
 	check:   checkHostID,
 	apply:   applyHostID,
 	changed: (*host).hostIDChanged,
-	current: func(_ *host, v featureValue) featureValue {
+	current: func(_ *host, _ uint32, v featureValue) featureValue {
 		v.Number = 0 // EXHID is of the command
 		return v
 	},

@@ -19,6 +19,8 @@ func identifyManagement(id *spec.IdentifyController) {
 	id.EnduranceGroups = enduranceGroup
 	id.OACS |= spec.OACSFirmware | spec.OACSSelfTest | spec.OACSSecurity | spec.OACSDirectives
 	id.SelfTestTime, id.SelfTestOptions = selfTestMinutes, 1
+	id.SANICAP = sanitizeCapabilities
+	id.NWPC = spec.NWPCProtect | spec.NWPCPowerCycle | spec.NWPCPermanent
 	id.FRMW = spec.FRMWReadOnlySlot1 | firmwareSlots<<spec.FRMWSlotsShift | spec.FRMWActivateNoReset
 	id.FWUG = firmwareUnit >> 12
 	id.MTFA = 1

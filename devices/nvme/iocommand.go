@@ -40,8 +40,13 @@ func (c *Controller) prepareOther(cmd *command) (plan, spec.Status) {
 	case cmd.entry.Flags&fused != 0 || cmd.entry.PSDT() > spec.PSDTSGLSegment:
 		return 0, flagsStatus(&cmd.entry)
 	}
-	if ns := c.namespace(cmd.entry.NSID); ns != nil && ns.bars(c, cmd.entry.Opcode) {
-		return 0, conflict
+	if ns := c.namespace(cmd.entry.NSID); ns != nil {
+		if st := spec.Status(ns.refusal.Load()); st != spec.Success {
+			return 0, st
+		}
+		if ns.bars(c, cmd.entry.Opcode) {
+			return 0, conflict
+		}
 	}
 	return prepare(c, cmd)
 }
@@ -53,7 +58,8 @@ func (c *Controller) prepareFlush(cmd *command) (plan, spec.Status) {
 		if slices.ContainsFunc(c.active(), func(ns *namespace) bool { return ns.bars(c, spec.NVMFlush) }) {
 			return 0, conflict
 		}
-		return planSlow, spec.Success
+		st := c.subsystem.sanitize.get()
+		return planSlow, st.refusal()
 	}
 	cmd.ns = c.served(cmd.entry.NSID)
 	if cmd.ns == nil {

@@ -23,7 +23,8 @@ type journal struct {
 
 // recorded are the types of events that are recorded.
 const recorded = 1<<spec.EventSmart | 1<<spec.EventFirmwareCommit | 1<<spec.EventTimestamp | 1<<spec.EventPowerOn |
-	1<<spec.EventThermal | 1<<spec.EventNamespace | 1<<spec.EventFormatStart | 1<<spec.EventFormatEnd
+	1<<spec.EventNamespace | 1<<spec.EventFormatStart | 1<<spec.EventFormatEnd |
+	1<<spec.EventSanitizeStart | 1<<spec.EventSanitizeEnd
 
 // add appends an event and forgets the oldest ones that find no room any more.
 func (j *journal) add(e spec.PersistentEvent) {
@@ -72,12 +73,14 @@ func possibleEvents(events []spec.PersistentEvent) bool {
 	return size <= journalSize
 }
 
-// record adds an event of this controller. Only the control goroutine.
+// record adds an event of a controller.
+func (s *Subsystem) record(c *Controller, kind, revision uint8, data []byte) {
+	s.journal.add(spec.PersistentEvent{Type: kind, Revision: revision, Controller: c.id(), Time: c.clock.Load().value(), Data: data})
+	s.keepEvents()
+}
+
 func (h *host) record(kind, revision uint8, data []byte) {
-	h.c.subsystem.journal.add(spec.PersistentEvent{
-		Type: kind, Revision: revision, Controller: h.c.id(), Time: h.features.clock.value(), Data: data,
-	})
-	h.c.subsystem.keepEvents()
+	h.c.subsystem.record(h.c, kind, revision, data)
 }
 
 // recordSnapshot adds the SMART log, if the last one was added a while ago.
@@ -99,7 +102,7 @@ func (h *host) recordReset() {
 	ms := uint64(time.Since(h.c.smart.start).Milliseconds())
 	h.record(spec.EventPowerOn, 1, page(spec.PowerOnEventSize, &spec.PowerOnEvent{
 		Firmware: h.c.subsystem.firmware.running(), Controller: h.c.id(),
-		PowerCycle: uint32(h.smartPage().PowerCycles), PowerOn: ms, Time: h.features.clock.value(),
+		PowerCycle: uint32(h.smartPage().PowerCycles), PowerOn: ms, Time: h.c.clock.Load().value(),
 	}))
 	h.recordSnapshot()
 }
@@ -138,7 +141,7 @@ func (h *host) persistentEventPage() []byte {
 	serial, model, _ := c.subsystem.names()
 	events := c.subsystem.journal.list()
 	l := &spec.PersistentEventLog{
-		Timestamp: h.features.clock.value(), PowerOnHours: s.PowerOnHours, PowerCycles: s.PowerCycles,
+		Timestamp: h.c.clock.Load().value(), PowerOnHours: s.PowerOnHours, PowerCycles: s.PowerCycles,
 		VendorID: c.cfg.VendorID, SubsystemVendorID: c.cfg.VendorID,
 		Serial: serial, Model: model, SubNQN: nqn(serial),
 		Supported: recorded, Events: events,

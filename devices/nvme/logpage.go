@@ -30,6 +30,7 @@ func logTable() *[256]logPage {
 		spec.LogChangedNS:           {content: plain((*host).changedPage), read: func(h *host) { h.changed.clear() }},
 		spec.LogEffects:             {content: plain(func(h *host) []byte { return page(spec.EffectsSize, h.effectsPage()) })},
 		spec.LogSelfTest:            {content: plain((*host).selfTestPage)},
+		spec.LogSanitize:            {content: plain((*host).sanitizePage)},
 		spec.LogHostTelemetry:       {content: (*host).hostTelemetry, unit: spec.TelemetryBlockSize},
 		spec.LogControllerTelemetry: {content: plain((*host).controllerTelemetry), unit: spec.TelemetryBlockSize, read: (*host).telemetryRead},
 		spec.LogEnduranceGroup:      {content: (*host).enduranceLog},

@@ -22,6 +22,8 @@ type allocation struct {
 	nguid   [16]byte
 	uuid    [16]byte
 	gate    gate
+	protect atomic.Uint32             // write protection, spec.WriteProtect*
+	refusal atomic.Uint32             // status of every command, by a sanitize operation
 	view    atomic.Pointer[namespace] // what holds, nil once the namespace is gone
 
 	volume     string // of the pool, empty without
@@ -83,6 +85,9 @@ func (s *Subsystem) newAllocation(id uint32, b block.Backend) *allocation {
 	a := &allocation{id: id, unique: s.unique(id), backend: b}
 	a.poller, _ = b.(block.Poller)
 	a.gate.ended = make(chan struct{}, 1)
+	a.protect.Store(s.protected[id])
+	st := s.sanitize.get()
+	a.refusal.Store(uint32(st.refusal()))
 	a.identifyBy(s.cfg.Serial)
 	return a
 }
@@ -94,6 +99,7 @@ func (a *allocation) newView(f format) *namespace { return a.viewOf(f, a.backend
 // viewOf is newView for a size that the backend is to have.
 func (a *allocation) viewOf(f format, size int64) *namespace {
 	ns := &namespace{allocation: a, info: a.backend.Info(), format: f, protection: f.protect(), shift: blockFormats[f.index].shift}
+	ns.info.ReadOnly = ns.info.ReadOnly || a.protect.Load() != spec.WriteProtectNone
 	ns.prefetch, _ = a.backend.(block.Prefetcher)
 	ns.blocks = f.blocksIn(size)
 	ns.cleanTo()

@@ -120,6 +120,7 @@ func (s *Subsystem) RemoveNamespace(nsid uint32) error {
 		}
 		s.mu.Lock()
 		s.selfTest.removed(ns.id)
+		delete(s.protected, ns.id)
 		s.retire(nsid)
 		s.replace(ns, nil)
 		s.noteChange(ns, ns.attached)

@@ -113,6 +113,11 @@ func (h *host) deleteNamespace(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	} else {
 		doomed = []uint32{e.NSID}
 	}
+	for _, id := range doomed {
+		if ns := s.allocated(id); ns != nil && ns.protect.Load() != spec.WriteProtectNone {
+			return spec.NamespaceWriteProtected | spec.StatusDNR, 0
+		}
+	}
 	h.recordNamespace(e, new(spec.IdentifyNamespace), e.NSID)
 	return h.later(e, func(ctx context.Context, _ *courier) (spec.Status, uint32) {
 		for _, id := range doomed {

@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -66,7 +67,7 @@ func (s *Subsystem) recallRecords() error {
 		return impossible(keptEvents)
 	}
 	s.journal.load(events)
-	return nil
+	return errors.Join(s.recallProtection(), s.recallSanitize())
 }
 
 // controllerHealth is what is kept of the health of a controller.

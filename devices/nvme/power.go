@@ -94,7 +94,7 @@ func (h *host) lookAtPower(now time.Time) uint8 {
 }
 
 // currentPower is Get Features of the power management feature.
-func currentPower(h *host, v featureValue) featureValue {
+func currentPower(h *host, _ uint32, v featureValue) featureValue {
 	v.Number = v.Number&^powerStateMask | uint32(h.lookAtPower(time.Now()))
 	return v
 }

@@ -45,6 +45,8 @@ func (h *host) check(st *driveState) error {
 		return stateError("impossible persistent events")
 	case len(st.EventContext) > journalSize || !st.Telemetry.possible():
 		return stateError("impossible log pages")
+	case !possibleProtection(st.Protection) || !st.Sanitize.possible():
+		return stateError("impossible protection or sanitize operation")
 	case !st.SelfTest.possible():
 		return stateError("impossible self-tests")
 	case !st.Slots.possible() || !st.Download.possible():
@@ -157,6 +159,8 @@ func (h *host) apply(st *driveState) {
 	c.subsystem.firmware.load(st.Slots)
 	c.loadReservations(st.Reservations, &st.Notices)
 	c.subsystem.selfTest.load(c, &st.SelfTest)
+	c.subsystem.loadProtection(st.Protection)
+	c.subsystem.loadSanitize(c, st.Sanitize)
 	if st.Shadow != nil {
 		h.shadow = shadow{set: true, doorbell: st.Shadow.Doorbells, events: st.Shadow.Events}
 	}
@@ -198,7 +202,7 @@ func (h *host) applyFeatures(st *featureState) {
 	// They were checked.
 	f.values, _ = h.loadValues(st.Values)
 	h.c.saved, _ = h.loadValues(st.Saved)
-	f.clock = clockAt(st.Timestamp, st.Set)
+	h.c.clock.Store(clockAt(st.Timestamp, st.Set))
 	h.featuresChanged()
 }
 

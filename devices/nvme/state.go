@@ -22,6 +22,8 @@ type driveState struct {
 	Telemetry    telemetry
 	Slots        firmwareState
 	SelfTest     selfTestState
+	Protection   map[uint32]uint32 `json:",omitempty"` // by namespace, spec.WriteProtect*
+	Sanitize     sanitizeState
 	Download     download
 	Admin        *adminState // nil: the controller is not ready
 	Shadow       *shadowState
@@ -136,6 +138,8 @@ func (h *host) state() *driveState {
 		Telemetry:    c.telemetry,
 		Slots:        c.subsystem.firmware.state(),
 		SelfTest:     c.subsystem.selfTest.state(),
+		Protection:   c.subsystem.protection(),
+		Sanitize:     c.subsystem.sanitize.get(),
 		Download:     h.download,
 
 		Uncorrectable: c.subsystem.uncorrectable.state(c),
@@ -171,7 +175,7 @@ func (c *Controller) identity() driveIdentity {
 		Serial: serial, Model: model, Firmware: firmware,
 	}
 	for _, ns := range c.active() {
-		d.Namespaces = append(d.Namespaces, namespaceIdentity{ns.id, 1 << ns.shift, ns.format.flbas(), ns.format.dps(), ns.blocks, ns.info.ReadOnly, ns.info.Private})
+		d.Namespaces = append(d.Namespaces, namespaceIdentity{ns.id, 1 << ns.shift, ns.format.flbas(), ns.format.dps(), ns.blocks, ns.backend.Info().ReadOnly, ns.info.Private})
 	}
 	return d
 }
@@ -184,7 +188,7 @@ func (r *registers) state() registerState {
 
 func (h *host) featureState() featureState {
 	f := &h.features
-	return featureState{f.values.state(), h.c.saved.state(), f.clock.now(), f.clock.set}
+	return featureState{f.values.state(), h.c.saved.state(), h.c.clock.Load().now(), h.c.clock.Load().set}
 }
 
 func (c *Controller) health() healthState {

@@ -51,6 +51,8 @@ type Subsystem struct {
 	keeping       sync.Mutex // of keepNow
 	chores        chores
 	selfTest      selfTest
+	sanitize      sanitize
+	protected     map[uint32]uint32 // namespaces, when the subsystem was made
 
 	// mu is held while namespaces are made, changed, attached and removed. What it waits
 	// for does not need the control goroutine of any host.

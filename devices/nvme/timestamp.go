@@ -19,8 +19,6 @@ const (
 	maxTimestamp    = 1<<48 - 1
 )
 
-func newClock() clock { return clock{origin: time.Now()} }
-
 func (c clock) now() uint64 { return uint64(time.Since(c.origin).Milliseconds()) & maxTimestamp }
 
 // value is the value of the feature.
@@ -32,18 +30,18 @@ func (c clock) value() uint64 {
 }
 
 // clockAt is a clock that shows ms now.
-func clockAt(ms uint64, set bool) clock {
-	return clock{time.Now().Add(-time.Duration(ms) * time.Millisecond), set}
+func clockAt(ms uint64, set bool) *clock {
+	return &clock{time.Now().Add(-time.Duration(ms) * time.Millisecond), set}
 }
 
-func currentTimestamp(h *host, v featureValue) featureValue {
-	return featureValue{Data: binary.LittleEndian.AppendUint64(nil, h.features.clock.value())}
+func currentTimestamp(h *host, _ uint32, _ featureValue) featureValue {
+	return featureValue{Data: binary.LittleEndian.AppendUint64(nil, h.c.clock.Load().value())}
 }
 
 func applyTimestamp(h *host, _ uint32, v *featureValue) spec.Status {
-	before := binary.LittleEndian.AppendUint64(nil, h.features.clock.value())
+	before := binary.LittleEndian.AppendUint64(nil, h.c.clock.Load().value())
 	sinceReset := uint64(time.Since(h.features.reset).Milliseconds())
-	h.features.clock = clockAt(binary.LittleEndian.Uint64(v.Data)&maxTimestamp, true)
+	h.c.clock.Store(clockAt(binary.LittleEndian.Uint64(v.Data)&maxTimestamp, true))
 	h.record(spec.EventTimestamp, 1, binary.LittleEndian.AppendUint64(before, sinceReset))
 	return spec.Success
 }

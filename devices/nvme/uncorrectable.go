@@ -139,7 +139,7 @@ func (ns *namespace) cleanTo() {
 		limit = ns.bad[0].lba
 	}
 	ns.unmarked.Store(limit)
-	if ns.gate.shut.Load() || ns.barred.Load() != 0 || ns.protection.metadata > 0 {
+	if ns.gate.shut.Load() || ns.barred.Load() != 0 || ns.refusal.Load() != 0 || ns.protection.metadata > 0 {
 		limit = 0
 	}
 	ns.readable.Store(limit)
@@ -218,6 +218,8 @@ func (c *Controller) prepareMarked(cmd *command, ns *namespace) (plan, spec.Stat
 	switch {
 	case !c.serves(ns):
 		return 0, spec.InvalidNamespaceOrFormat | spec.StatusDNR
+	case ns.refusal.Load() != 0:
+		return 0, spec.Status(ns.refusal.Load())
 	case ns.bars(c, e.Opcode):
 		return 0, conflict
 	case ns.formatting.Load():

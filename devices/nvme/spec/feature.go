@@ -43,6 +43,14 @@ const (
 	FeatureChangeable = 1 << 2
 )
 
+// States of the write protection of a namespace.
+const (
+	WriteProtectNone       = 0
+	WriteProtectOn         = 1
+	WriteProtectPowerCycle = 2 // until there is no power
+	WriteProtectPermanent  = 3
+)
+
 // Scopes of a feature, in the log page of the features supported (bits 31:20 of an entry).
 const (
 	ScopeNamespace      = 1 << 20

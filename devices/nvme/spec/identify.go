@@ -44,6 +44,13 @@ const (
 	OACSDoorbellBuffer      = 1 << 8
 )
 
+// Bits of NWPC.
+const (
+	NWPCProtect    = 1 << 0
+	NWPCPowerCycle = 1 << 1
+	NWPCPermanent  = 1 << 2
+)
+
 // Bits of FRMW.
 const (
 	FRMWReadOnlySlot1   = 1 << 0
@@ -56,7 +63,6 @@ const (
 	SanitizeCryptoErase = 1 << 0
 	SanitizeBlockErase  = 1 << 1
 	SanitizeOverwrite   = 1 << 2
-	SanitizeNoDealloc   = 1 << 29 // NDI: "no deallocate" is not possible
 	SanitizeUnmodified  = 1 << 30 // NODMMAS 01b: nothing else is written after it
 )
 

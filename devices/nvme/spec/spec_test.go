@@ -131,6 +131,7 @@ func TestStructuresSurviveTheWire(t *testing.T) {
 		{&EnduranceGroup{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, [2]uint64{13, 14}, [2]uint64{15, 16}}, EnduranceGroupSize, &EnduranceGroup{}},
 		{&SelfTestLog{1, 50, []SelfTestResult{{Result: 7, Code: 2, Segment: 3, PowerOnHours: 4, HasNamespace: true, Namespace: 5, HasLBA: true, LBA: 6, HasStatus: true, Status: UnrecoveredRead}, {Code: 1}}}, SelfTestSize, &SelfTestLog{}},
 		{&DirectiveParameters{1, 2, 3}, DirectiveParametersSize, &DirectiveParameters{}},
+		{&SanitizeLog{1, 2, 3, 4, 5, 6, 7, 8, 9}, SanitizeSize, &SanitizeLog{}},
 		{&SupportedPages{1, 0, 3}, SupportedPagesSize, &SupportedPages{}},
 		{&FeatureEffects{0, 5}, FeatureEffectsSize, &FeatureEffects{}},
 		{&LBARange{1, 1, 5, 9, [16]byte{7}}, LBARangeSize, &LBARange{}},

@@ -81,6 +81,7 @@ const (
 	FeatureNotSaveable             Status = SCTCommand<<8 | 0x0d
 	FeatureNotChangeable           Status = SCTCommand<<8 | 0x0e
 	FeatureNotNamespace            Status = SCTCommand<<8 | 0x0f
+	FirmwareNeedsReset             Status = SCTCommand<<8 | 0x11
 	OverlappingRange               Status = SCTCommand<<8 | 0x14
 	NamespaceInsufficientCapacity  Status = SCTCommand<<8 | 0x15
 	NamespaceIdentifierUnavailable Status = SCTCommand<<8 | 0x16
@@ -207,6 +208,7 @@ var statusNames = map[Status]string{
 	FeatureNotSaveable:             "feature identifier not saveable",
 	FeatureNotChangeable:           "feature not changeable",
 	FeatureNotNamespace:            "feature not namespace specific",
+	FirmwareNeedsReset:             "firmware activation requires a controller reset",
 	OverlappingRange:               "overlapping range",
 	InvalidControllerID:            "invalid controller identifier",
 	ConflictingAttributes:          "conflicting attributes",
