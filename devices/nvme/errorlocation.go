@@ -79,7 +79,31 @@ func (h *host) adminField(e *spec.SubmissionEntry) location {
 		if h.offers(uint8(e.CDW10)) {
 			return inCDW11
 		}
+	case spec.AdminSelfTest:
+		if e.NSID != 0 && e.NSID != spec.BroadcastNSID && h.c.namespace(e.NSID) == nil {
+			return inNSID
+		}
+	case spec.AdminDirectiveSend, spec.AdminDirectiveReceive:
+		if e.NSID != spec.BroadcastNSID && h.c.namespace(e.NSID) == nil {
+			return inNSID
+		}
+		return inCDW11
+	case spec.AdminFirmwareCommit:
+		return at(40, 3) // the action
+	case spec.AdminSecuritySend, spec.AdminSecurityReceive:
+		if e.CDW10>>24 == securityInformation {
+			return inCDW10 + 1
+		}
+		return inCDW10 + 3
 	case spec.AdminGetLogPage:
+		switch {
+		case e.NSID != 0 && e.NSID != spec.BroadcastNSID:
+			return inNSID
+		case e.CDW14&offsetType != 0:
+			return at(58, 7)
+		case uint8(e.CDW10) == spec.LogEnduranceGroup && e.CDW11>>16 != enduranceGroup:
+			return inCDW11 + 2
+		}
 		if e.CDW12 != 0 || e.CDW13 != 0 {
 			return inCDW12
 		}

@@ -37,6 +37,7 @@ func logTable() *[256]logPage {
 		spec.LogPersistentEvents:    {content: (*host).persistentEvents},
 		spec.LogEnduranceEvents:     {content: plain(func(*host) []byte { return make([]byte, spec.EnduranceEventsSize) })},
 		spec.LogReservation:         {content: plain((*host).reservationPage), read: (*host).reservationRead},
+		spec.LogManagementEffects:   {content: plain(func(*host) []byte { return make([]byte, spec.ManagementEffectsSize) })}, // no NVMe-MI
 		spec.LogFeatureEffects:      {content: plain((*host).featureEffects)},
 	}
 }

@@ -17,19 +17,21 @@ const (
 	LogPersistentEvents    = 0x0d
 	LogEnduranceEvents     = 0x0f
 	LogFeatureEffects      = 0x12
+	LogManagementEffects   = 0x13 // of NVMe-MI commands
 	LogSanitize            = 0x81
 )
 
 // Sizes of log pages in bytes.
 const (
-	ErrorEntrySize      = 64
-	SmartSize           = 512
-	FirmwareSize        = 512
-	EffectsSize         = 4096
-	SupportedPagesSize  = 1024
-	FeatureEffectsSize  = 1024
-	EnduranceGroupSize  = 512
-	EnduranceEventsSize = 8 // without entries
+	ErrorEntrySize        = 64
+	SmartSize             = 512
+	FirmwareSize          = 512
+	EffectsSize           = 4096
+	SupportedPagesSize    = 1024
+	FeatureEffectsSize    = 1024
+	ManagementEffectsSize = 4096
+	EnduranceGroupSize    = 512
+	EnduranceEventsSize   = 8 // without entries
 )
 
 // LogSupported is the bit of a log page in SupportedPages.
