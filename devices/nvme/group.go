@@ -35,6 +35,7 @@ type group struct {
 	attached bool
 
 	stats ioStats // not yet in the SMART log
+	busy  bool    // since it did something, until its worker sleeps
 
 	polling sync.Mutex // held during Poll, see Subsystem.passGroups
 	inRound bool       // by this group
@@ -87,6 +88,7 @@ func (g *group) remove(q *compQueue) {
 
 // close ends a paused group.
 func (g *group) close() {
+	g.rest()
 	for _, q := range g.cqs {
 		q.owner.Store(nil)
 	}
@@ -143,6 +145,7 @@ func (g *group) round() int {
 	g.reader.Exit()
 	if n > 0 {
 		g.h.c.smart.add(&g.stats)
+		g.work()
 	}
 	// Interrupts are raised outside of the section: the write may take its time.
 	if len(g.posted) > 0 {
@@ -222,7 +225,7 @@ func (g *group) Arm() (pending bool) {
 	if g.failed {
 		return false
 	}
-	g.h.c.smart.sleeps()
+	g.rest()
 	g.pollers.rest()
 	g.enter()
 	defer g.reader.Exit()

@@ -159,5 +159,5 @@ const maxPowered = 100 * 365 * 24 * time.Hour
 
 // possible says whether a controller could have counted this.
 func (s *healthState) possible() bool {
-	return s.Powered >= 0 && s.Powered <= maxPowered && len(s.Entries) == errorEntries*spec.ErrorEntrySize
+	return s.Powered >= 0 && s.Powered <= maxPowered && s.Busy >= 0 && s.Busy <= maxPowered && len(s.Entries) == errorEntries*spec.ErrorEntrySize
 }

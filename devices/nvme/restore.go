@@ -215,6 +215,7 @@ func (c *Controller) applyHealth(st *healthState) {
 	l.unsafeShutdowns.Store(st.UnsafeShutdowns)
 	l.mediaErrors.Store(st.MediaErrors)
 	l.powerCycles.Store(st.PowerCycles)
+	l.busy.load(st.Busy)
 	l.earlier.Store(int64(st.Powered - time.Since(l.start)))
 	c.errors.load(st.Errors, st.Entries)
 }

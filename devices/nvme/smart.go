@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,7 @@ type smartLog struct {
 	unsafeShutdowns atomic.Uint64
 	mediaErrors     atomic.Uint64
 	throttling      throttling
+	busy            busyTime
 	idle            atomic.Int64 // when a worker slept last, ns since start
 }
 
@@ -55,8 +57,61 @@ func (l *smartLog) powered() time.Duration {
 // commands counts what moved data.
 func (l *smartLog) commands() uint64 { return l.reads.Load() + l.writes.Load() }
 
-// sleeps takes note that a worker has nothing to do.
-func (l *smartLog) sleeps() { l.idle.Store(int64(time.Since(l.start))) }
+// work and rest keep account of when a group has something to do.
+func (g *group) work() {
+	if !g.busy {
+		g.busy = true
+		g.h.c.smart.busy.begin()
+	}
+}
+
+func (g *group) rest() {
+	g.h.c.smart.idle.Store(int64(time.Since(g.h.c.smart.start)))
+	if g.busy {
+		g.busy = false
+		g.h.c.smart.busy.end()
+	}
+}
+
+// busyTime is how long any of several was at work.
+type busyTime struct {
+	mu    sync.Mutex
+	count int
+	since time.Time // with count > 0
+	spent time.Duration
+}
+
+func (b *busyTime) begin() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.count++; b.count == 1 {
+		b.since = time.Now()
+	}
+}
+
+func (b *busyTime) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.count--; b.count == 0 {
+		b.spent += time.Since(b.since)
+	}
+}
+
+func (b *busyTime) total() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.count > 0 {
+		return b.spent + time.Since(b.since)
+	}
+	return b.spent
+}
+
+// load says what was spent before.
+func (b *busyTime) load(spent time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spent, b.since = spent, time.Now()
+}
 
 // idleSince is when a worker slept last.
 func (l *smartLog) idleSince() time.Time { return l.start.Add(time.Duration(l.idle.Load())) }
@@ -89,6 +144,7 @@ func (h *host) smartPage() *spec.Smart {
 		UnitsWritten:    dataUnits(l.bytesWritten.Load()),
 		HostReads:       l.reads.Load(),
 		HostWrites:      l.writes.Load(),
+		BusyMinutes:     uint64(l.busy.total() / time.Minute),
 		PowerCycles:     l.powerCycles.Load(),
 		PowerOnHours:    l.hours(),
 		UnsafeShutdowns: l.unsafeShutdowns.Load(),

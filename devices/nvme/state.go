@@ -86,6 +86,7 @@ type healthState struct {
 	MediaErrors             uint64
 	PowerCycles             uint64
 	Powered                 time.Duration // how long there was power
+	Busy                    time.Duration // how long there were commands
 	Errors                  uint64        // count of the newest entry of the error log
 	Entries                 []byte        // the error log, newest entry first
 }
@@ -197,7 +198,7 @@ func (c *Controller) health() healthState {
 		Reads: l.reads.Load(), Writes: l.writes.Load(),
 		BytesRead: l.bytesRead.Load(), BytesWritten: l.bytesWritten.Load(),
 		UnsafeShutdowns: l.unsafeShutdowns.Load(), MediaErrors: l.mediaErrors.Load(),
-		PowerCycles: l.powerCycles.Load(), Powered: l.powered(),
+		PowerCycles: l.powerCycles.Load(), Powered: l.powered(), Busy: l.busy.total(),
 		Errors: c.errors.total(), Entries: c.errors.page(),
 	}
 }

@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -74,9 +75,18 @@ func temperatureFallback(_ *host, part uint32) featureValue {
 	return featureValue{Number: 0xffff}
 }
 
-const warnTemperature = 1 << 1 // of the critical warnings
+// Critical warnings (Base 2.0, figure 207).
+const (
+	warnTemperature = 1 << 1
+	warnReadOnly    = 1 << 3
+)
 
-func (h *host) criticalWarning() uint8 {
+// criticalWarning is what the host has to know. That the storage of all namespaces is read-only
+// is such a thing; that they are write protected is not.
+func (h *host) criticalWarning() (w uint8) {
+	if list := h.c.active(); len(list) > 0 && !slices.ContainsFunc(list, func(ns *namespace) bool { return !ns.backend.Info().ReadOnly }) {
+		w |= warnReadOnly
+	}
 	for sensor := range len(sensors) + 1 {
 		t := uint32(temperature)
 		if sensor > 0 {
@@ -85,15 +95,15 @@ func (h *host) criticalWarning() uint8 {
 		over := h.value(spec.FeatTemperature, uint32(thresholdOver<<4|sensor)).Number
 		under := h.value(spec.FeatTemperature, uint32(thresholdUnder<<4|sensor)).Number
 		if t >= over || t <= under {
-			return warnTemperature
+			w |= warnTemperature
 		}
 	}
-	return 0
+	return w
 }
 
 // checkTemperature raises an event if the host wants to know.
 func (h *host) checkTemperature() {
-	if h.criticalWarning()&uint8(h.number(spec.FeatAsyncEvents)) != 0 {
+	if h.criticalWarning()&uint8(h.number(spec.FeatAsyncEvents))&warnTemperature != 0 {
 		h.events.Or(1 << eventTemperature)
 	}
 }
