@@ -8,14 +8,15 @@ import (
 )
 
 // powerStates are the power states (Base 2.0, 8.15). In the last two nothing is executed;
-// an I/O command takes the controller back to where it was.
+// an I/O command takes the controller back to where it was. It takes so long to leave them that
+// Linux does not go there by itself.
 var powerStates = []spec.PowerState{
 	{MaxPower: 2500, IdlePower: 300, IdleScale: spec.PowerCentiwatts},
 	{MaxPower: 1500, EntryLatency: 5, ExitLatency: 5, RelativeRead: 1, RelativeReadLatency: 1, RelativeWrite: 1, RelativeWriteLatency: 1},
 	{MaxPower: 900, EntryLatency: 10, ExitLatency: 10, RelativeRead: 2, RelativeReadLatency: 2, RelativeWrite: 2, RelativeWriteLatency: 2},
-	{MaxPower: 500, MaxScale: true, NonOperational: true, EntryLatency: 2000, ExitLatency: 1200,
+	{MaxPower: 500, MaxScale: true, NonOperational: true, EntryLatency: 50_000, ExitLatency: 60_000,
 		RelativeRead: 3, RelativeReadLatency: 3, RelativeWrite: 3, RelativeWriteLatency: 3},
-	{MaxPower: 50, MaxScale: true, NonOperational: true, EntryLatency: 5000, ExitLatency: 22000,
+	{MaxPower: 50, MaxScale: true, NonOperational: true, EntryLatency: 100_000, ExitLatency: 200_000,
 		RelativeRead: 4, RelativeReadLatency: 4, RelativeWrite: 4, RelativeWriteLatency: 4},
 }
 
