@@ -131,6 +131,9 @@ func (s *Subsystem) RemoveNamespace(nsid uint32) error {
 			err = errors.Join(err, s.cfg.Pool.Remove(ns.volume))
 		}
 	})
+	if found.protect.Load() != spec.WriteProtectNone {
+		s.keepProtection()
+	}
 	return err
 }
 

@@ -152,3 +152,12 @@ func TestSelfTestMoves(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 }
+
+func TestFormatEndsASelfTest(t *testing.T) {
+	g, _, page := tester(t, true)
+	g.must(selfTestCommand(spec.SelfTestExtended, 0))
+	g.must(spec.SubmissionEntry{Opcode: spec.AdminFormatNVM, NSID: 1})
+	if l := g.selfTests(page); l.Operation != 0 || l.Results[0].Result != spec.SelfTestFormatted {
+		t.Errorf("%+v", l)
+	}
+}

@@ -111,3 +111,26 @@ func TestWriteProtectionAcrossPowerCycles(t *testing.T) {
 		})
 	}
 }
+
+func TestProtectedNamespacesStay(t *testing.T) {
+	g, page := adminGuest(t, rig{})
+	featureTester{g, page}.set(spec.FeatWriteProtect, 1, spec.WriteProtectOn)
+	for name, e := range map[string]spec.SubmissionEntry{
+		"format": {Opcode: spec.AdminFormatNVM, NSID: 1},
+		"delete": {Opcode: spec.AdminNamespaceManagement, NSID: 1, CDW10: 1},
+	} {
+		if st := g.do(e).Status; st != spec.NamespaceWriteProtected|spec.StatusDNR {
+			t.Errorf("%s: %v", name, st)
+		}
+	}
+	if err := g.c.subsystem.RemoveNamespace(1); err != nil {
+		t.Fatal(err)
+	}
+	id, err := g.c.subsystem.AddNamespace(Namespace{Backend: memory(t, 1<<20)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := (featureTester{g, page}).get(spec.FeatWriteProtect, 0, id, 0); v != spec.WriteProtectNone {
+		t.Errorf("namespace %d, which is new, is in state %d", id, v)
+	}
+}
