@@ -201,13 +201,14 @@ func (h *host) setFeatures(e *spec.SubmissionEntry) (spec.Status, uint32) {
 				return st, 0
 			}
 		}
+		v.of = h.allocationOf(featureKey{id, part})
 		h.features.values[featureKey{id, part}] = v
 		if save || f.persistent {
 			h.c.saved[featureKey{id, part}] = v
 		}
 	}
 	if save || f.persistent {
-		h.c.keepFeatures()
+		h.keepFeatures()
 	}
 	if f.changed != nil {
 		f.changed(h)

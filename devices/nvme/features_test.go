@@ -369,3 +369,24 @@ func TestFeaturesMove(t *testing.T) {
 		t.Errorf("host identifier %q", id)
 	}
 }
+
+// What was set for a namespace goes with it.
+func TestFeaturesOfARemovedNamespace(t *testing.T) {
+	g := newFeatureTester(t, rig{backends: []block.Backend{memory(t, 1<<20), memory(t, 1<<20)}})
+	if st := g.setStatus(spec.FeatErrorRecovery, 2, 5, true); !st.OK() {
+		t.Fatal(st)
+	}
+	if err := g.c.subsystem.RemoveNamespace(2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.c.subsystem.AddNamespace(Namespace{Backend: memory(t, 1<<20)}); err != nil {
+		t.Fatal(err)
+	}
+	if v := g.get(spec.FeatErrorRecovery, 0, 2, 0); v != 0 {
+		t.Errorf("the next one has %d", v)
+	}
+	if err := g.c.subsystem.RemoveNamespace(2); err != nil {
+		t.Fatal(err)
+	}
+	g.move(rig{backends: []block.Backend{memory(t, 1<<20)}})
+}

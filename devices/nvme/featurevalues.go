@@ -19,6 +19,8 @@ type featureKey struct {
 type featureValue struct {
 	Number uint32
 	Data   []byte
+	// of is the namespace that a value is for, which may be gone, and its number another one's.
+	of *allocation
 }
 
 // featureValues are the values that were set; the other ones are the defaults.
@@ -26,10 +28,26 @@ type featureValues map[featureKey]featureValue
 
 // valueOf is a value out of v.
 func (h *host) valueOf(v featureValues, key featureKey) featureValue {
-	if value, ok := v[key]; ok {
+	if value, ok := v[key]; ok && h.stands(key, value) {
 		return value
 	}
 	return h.defaultOf(key)
+}
+
+// allocationOf is the namespace that a value of this key is for; nil: there is none.
+func (h *host) allocationOf(key featureKey) *allocation {
+	if h.c.features[key.ID].caps&spec.FeatureNamespace == 0 {
+		return nil
+	}
+	if ns := h.c.namespace(key.Part); ns != nil {
+		return ns.allocation
+	}
+	return nil
+}
+
+// stands says whether what a value is for is still there.
+func (h *host) stands(key featureKey, v featureValue) bool {
+	return h.allocationOf(key) == v.of && h.hasPart(&h.c.features[key.ID], key.Part)
 }
 
 // defaultOf is the value that nobody has set.
@@ -49,10 +67,13 @@ type valueState struct {
 	Data   []byte `json:",omitempty"`
 }
 
-func (v featureValues) state() []valueState {
+// stateOf lists the values that stand.
+func (h *host) stateOf(v featureValues) []valueState {
 	list := make([]valueState, 0, len(v))
 	for key, value := range v {
-		list = append(list, valueState{key.ID, key.Part, value.Number, value.Data})
+		if h.stands(key, value) {
+			list = append(list, valueState{key.ID, key.Part, value.Number, value.Data})
+		}
 	}
 	slices.SortFunc(list, func(a, b valueState) int {
 		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Part, b.Part))
@@ -60,13 +81,13 @@ func (v featureValues) state() []valueState {
 	return list
 }
 
-// loadValues is the inverse of state, if Set Features could have set the values.
+// loadValues is the inverse of stateOf, if Set Features could have set the values.
 func (h *host) loadValues(list []valueState) (featureValues, error) {
 	v := make(featureValues)
 	for _, s := range list {
 		key := featureKey{s.ID, s.Part}
 		f := &h.c.features[s.ID]
-		value := featureValue{s.Number, s.Data}
+		value := featureValue{Number: s.Number, Data: s.Data, of: h.allocationOf(key)}
 		_, twice := v[key]
 		switch {
 		case !h.offers(s.ID) || twice || !h.hasPart(f, s.Part):

@@ -128,8 +128,9 @@ func (c *Controller) recallFeatures() error {
 }
 
 // keepFeatures and keepPages are of the control goroutine.
-func (c *Controller) keepFeatures() {
-	c.subsystem.keepNow(c.subject(keptFeatures), func() any { return c.saved.state() })
+func (h *host) keepFeatures() {
+	c := h.c
+	c.subsystem.keepNow(c.subject(keptFeatures), func() any { return h.stateOf(c.saved) })
 }
 
 func (c *Controller) keepPages() {

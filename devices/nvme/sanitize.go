@@ -308,6 +308,9 @@ func (s *Subsystem) endSanitize(c *Controller, failed bool) {
 	z.state, z.runs = st, false
 	z.mu.Unlock()
 	s.tell(eventSanitize)
+	if failed {
+		s.reportTelemetry(c, "a sanitize operation failed")
+	}
 }
 
 // hostWrites counts the writes of all hosts.

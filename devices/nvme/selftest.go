@@ -195,6 +195,9 @@ func (t *selfTest) test(ctx context.Context, r *selfTestRun) {
 	}
 	t.mu.Unlock()
 	s.keepSelfTest()
+	if result.Result == spec.SelfTestFailed {
+		s.reportTelemetry(r.c, "a device self-test failed")
+	}
 }
 
 // tested lists the namespaces of a test.

@@ -61,7 +61,12 @@ func TestSelfTests(t *testing.T) {
 	if r := run(spec.SelfTestShort, 1); r.Result != spec.SelfTestPassed {
 		t.Errorf("of the good namespace: %+v", r)
 	}
+	featureTester{g, page}.set(spec.FeatAsyncEvents, 0, spec.AsyncConfigTelemetry)
+	aer := g.admin.submit(spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent})
 	r := run(spec.SelfTestShort, spec.BroadcastNSID)
+	if e := spec.AsyncResult(g.admin.result(aer).DW0); e != spec.NewAsyncResult(spec.AsyncNotice, spec.AsyncTelemetryChanged, spec.LogControllerTelemetry) {
+		t.Errorf("event %#x", uint32(e))
+	}
 	if r.Result != spec.SelfTestFailed || r.Segment != segmentMedia || r.Namespace != 2 || r.LBA != 5 || r.Status != spec.UnrecoveredRead {
 		t.Errorf("of a bad block: %+v", r)
 	}

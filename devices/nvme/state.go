@@ -189,7 +189,7 @@ func (r *registers) state() registerState {
 
 func (h *host) featureState() featureState {
 	f := &h.features
-	return featureState{f.values.state(), h.c.saved.state(), h.c.clock.Load().now(), h.c.clock.Load().set}
+	return featureState{h.stateOf(f.values), h.stateOf(h.c.saved), h.c.clock.Load().now(), h.c.clock.Load().set}
 }
 
 func (c *Controller) health() healthState {

@@ -103,6 +103,18 @@ func (h *host) reportTelemetry(reason string) {
 	h.events.Or(1 << eventTelemetry)
 }
 
+// reportTelemetry has the host of a controller do that, if there is one. Any goroutine that holds
+// no lock.
+func (s *Subsystem) reportTelemetry(c *Controller, reason string) {
+	s.live.Lock()
+	defer s.live.Unlock()
+	for h := range s.live.hosts {
+		if h.c == c {
+			h.ask(func(r *request) { r.tasks = append(r.tasks, func() { h.reportTelemetry(reason) }) })
+		}
+	}
+}
+
 // collect makes the data areas, which are text: counters, then the last admin commands, newest
 // first, then the queues. Each area includes the ones before.
 func (h *host) collect(reason string) *spec.Telemetry {
