@@ -173,9 +173,9 @@ func (f *file) Submit(r *Request) (bool, error) {
 	return err != nil, err
 }
 
-// batches tells whether a request has company on its way to the kernel, so that a system call
-// of its own would cost more (1.1 µs against 0.6 µs for 4 KiB out of the page cache).
-func (f *file) batches(r *Request) bool { return r.Batch && f.ring != nil && f.ring.fresh.Load() > 0 }
+// batches tells whether a request is not the first one of its round, so that a system call of
+// its own would cost more (1.1 µs against 0.6 µs for 4 KiB out of the page cache).
+func (f *file) batches(r *Request) bool { return r.Batch && f.ring != nil && f.ring.begun.Swap(true) }
 
 // tryInline transfers what can be had without waiting, and reports whether
 // that was all. What is left, and every error, is for the crew.

@@ -43,16 +43,17 @@ type ring struct {
 	enter func(fd int, n uint32) (int, syscall.Errno)
 	event *os.File
 	ended chan struct{} // the goroutine
+	begun atomic.Bool   // a request with Batch came after the last Poll
 
 	mu         sync.Mutex
 	quiet      sync.Cond // something has ended that Close may wait for
 	mem        ringMemory
-	slots      []ringSlot    // of requests that have an entry
-	free       int32         // the first slot that has none; -1: all have
-	head, tail *Request      // wait for a slot
-	inflight   int           // waiting ones included
-	fresh      atomic.Uint32 // entries that the kernel was not told of; written with mu held
-	entering   bool          // somebody is telling it, and looks again when he is done
+	slots      []ringSlot // of requests that have an entry
+	free       int32      // the first slot that has none; -1: all have
+	head, tail *Request   // wait for a slot
+	inflight   int        // waiting ones included
+	fresh      uint32     // entries that the kernel was not told of
+	entering   bool       // somebody is telling it, and looks again when he is done
 	polled     bool
 	closed     bool
 }
@@ -132,7 +133,7 @@ func (g *ring) start(r *Request) {
 	}
 	g.mem.entry().fill(r, fd, s.iov, uint64(i))
 	g.mem.push()
-	g.fresh.Add(1)
+	g.fresh++
 }
 
 // release frees a slot and has the next request take it. g.mu is held.
@@ -156,13 +157,14 @@ func (g *ring) flush() {
 		return
 	}
 	g.entering = true
-	for n := g.fresh.Load(); n > 0; n = g.fresh.Load() {
+	for g.fresh > 0 {
+		n := g.fresh
 		g.mu.Unlock()
 		took, errno := g.enter(g.fd, n)
 		g.mu.Lock()
 		switch {
 		case errno == 0 && took > 0:
-			g.fresh.Add(-uint32(took))
+			g.fresh -= uint32(took)
 		case errno != syscall.EINTR:
 			g.refuse()
 		}
@@ -173,9 +175,9 @@ func (g *ring) flush() {
 
 // refuse has the crew do what the kernel has no room for. g.mu is held.
 func (g *ring) refuse() {
-	for g.fresh.Load() > 0 {
+	for g.fresh > 0 {
 		i := int32(g.mem.pull().user)
-		g.fresh.Add(^uint32(0))
+		g.fresh--
 		g.handOver(g.release(i)) // what waits gets the entry, and is next
 	}
 }
@@ -246,6 +248,7 @@ func (g *ring) watch() {
 }
 
 func (g *ring) poll() {
+	g.begun.Store(false)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.inflight == 0 || g.closed {

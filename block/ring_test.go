@@ -443,3 +443,30 @@ func TestDirectIsCoherent(t *testing.T) {
 		})
 	}
 }
+
+// A round allocates nothing, however it is torn into buffers.
+func TestRoundAllocatesNothing(t *testing.T) {
+	f := newRinged(t, 1<<20)
+	var e ends
+	rs := make([]Request, 32)
+	for i := range rs {
+		data := make([]byte, 8192)
+		rs[i] = Request{Op: Op(i % 2), Batch: true, Offset: int64(i) * 8192, Length: 8192, Buffers: [][]byte{data[:4096], data[4096:]}, Completer: &e}
+	}
+	want := int32(0)
+	round := func() {
+		want += int32(len(rs))
+		for i := range rs {
+			if done, err := f.Submit(&rs[i]); done {
+				t.Fatal(err)
+			}
+		}
+		for e.ok.Load() < want {
+			f.Poll()
+		}
+		f.Rest()
+	}
+	if n := testing.AllocsPerRun(100, round); n != 0 || e.failed.Load() != 0 {
+		t.Errorf("%v allocations, %d failures", n, e.failed.Load())
+	}
+}
