@@ -168,13 +168,20 @@ func randomEntry(r *rand.Rand) (e spec.SubmissionEntry) {
 	return e
 }
 
+var ioOpcodes = []uint8{
+	spec.NVMRead, spec.NVMWrite, spec.NVMFlush, spec.NVMWriteZeroes, spec.NVMDatasetManagement, spec.NVMCompare, spec.NVMVerify,
+	spec.NVMWriteUncorrectable, spec.NVMCopy, spec.NVMReservationRegister, spec.NVMReservationReport, spec.NVMReservationAcquire,
+	spec.NVMReservationRelease,
+}
+
 // randomIO is an I/O command of which anything may be wrong.
 func randomIO(r *rand.Rand) spec.SubmissionEntry {
 	e := randomEntry(r)
 	if r.IntN(4) == 0 {
 		return e
 	}
-	e.Opcode = []uint8{spec.NVMRead, spec.NVMWrite, spec.NVMFlush, spec.NVMWriteZeroes, spec.NVMDatasetManagement}[r.IntN(5)]
+	e.Opcode = ioOpcodes[r.IntN(len(ioOpcodes))]
+	e.MPTR = randomAddress(r)
 	e.NSID = []uint32{memNS, fileNS, fileNS, e.NSID}[r.IntN(4)]
 	if r.IntN(8) > 0 {
 		e.Flags = uint8(r.IntN(3)/2) << 6 // a third of them have an SGL
@@ -263,7 +270,9 @@ func randomAdmin(r *rand.Rand) spec.SubmissionEntry {
 	e.Opcode = []uint8{
 		spec.AdminDeleteSQ, spec.AdminCreateSQ, spec.AdminGetLogPage, spec.AdminDeleteCQ, spec.AdminCreateCQ, spec.AdminIdentify,
 		spec.AdminAbort, spec.AdminSetFeatures, spec.AdminGetFeatures, spec.AdminAsyncEvent, spec.AdminDoorbellBuffer,
-	}[r.IntN(11)]
+		spec.AdminFirmwareCommit, spec.AdminFirmwareDownload, spec.AdminSelfTest, spec.AdminDirectiveSend, spec.AdminDirectiveReceive,
+		spec.AdminSecuritySend, spec.AdminSecurityReceive, spec.AdminKeepAlive, spec.AdminNamespaceAttachment,
+	}[r.IntN(20)]
 	if r.IntN(8) > 0 {
 		e.Flags = 0
 	}
