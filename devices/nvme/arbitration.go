@@ -143,8 +143,8 @@ func (g *group) serveWeighted(a arbitration) (n int) {
 			break // its memory cannot be reached
 		}
 		n += int(k)
-		l.credit -= k
-		if l.burst -= k; l.burst == 0 || l.credit == 0 {
+		l.credit -= min(k, l.credit) // a fused pair may be one too many
+		if l.burst -= min(k, l.burst); l.burst == 0 || l.credit == 0 {
 			l.pass(a.burst())
 		}
 	}

@@ -1,9 +1,6 @@
 package nvme
 
-import (
-	"vfiouser/block"
-	"vfiouser/devices/nvme/spec"
-)
+import "vfiouser/block"
 
 const (
 	// maxBurst and maxBurstBytes bound what one queue gets done in its turn, so that its
@@ -46,31 +43,14 @@ func (b *batch) drop() {
 // completed. A full batch is executed.
 func (g *group) fetch(q *subQueue, tail, limit uint32) (fetched uint32) {
 	n := min(g.servable(q, tail), limit)
-	left := int64(maxBurstBytes)
-	cq := q.cq
-	for fetched < n && left > 0 {
-		from := q.entry(g.reader, q.head)
-		if from == nil || cq.mem == nil && cq.entry(g.reader, cq.place(cq.reserved)) == nil {
-			break
+	enough := g.left - maxBurstBytes
+	for fetched < n && g.left > enough {
+		k := g.fill(q, tail, n-fetched, enough)
+		if k == 0 {
+			break // its memory cannot be reached
 		}
-		cmd := g.batch.cmds[g.batch.n]
-		cmd.queue = q
-		cmd.entry.Get(from)
-		cmd.plan, cmd.result = g.h.c.prepare(cmd)
-		if cmd.result == isFused {
-			taken := g.fuse(q, cmd, tail)
-			if taken == 0 {
-				break
-			}
-			fetched += taken - 1
-		}
-		q.head = q.next(q.head)
-		q.fetched++
-		cq.reserved++
-		fetched++
-		left -= cmd.request.Length
-		g.left -= cmd.request.Length
-		if g.batch.n++; g.batch.n == batchSize {
+		fetched += k
+		if g.batch.n == batchSize {
 			g.run()
 		}
 	}
@@ -78,6 +58,39 @@ func (g *group) fetch(q *subQueue, tail, limit uint32) (fetched uint32) {
 		q.hush(q.head) // no trapped doorbell while we look at the queue anyway
 	}
 	return fetched
+}
+
+// fill puts up to n commands into the batch, as far as it has room.
+func (g *group) fill(q *subQueue, tail, n uint32, enough int64) (taken uint32) {
+	cq := q.cq
+	filled := uint32(0)
+	for _, cmd := range g.batch.cmds[g.batch.n:min(g.batch.n+int(n), batchSize)] {
+		from := q.entry(g.reader, q.head)
+		if from == nil || cq.mem == nil && cq.find(g.reader, cq.place(cq.reserved+filled)) == nil || g.left <= enough {
+			break
+		}
+		if cmd.queue != q {
+			cmd.queue = q
+		}
+		cmd.entry.Get(from)
+		cmd.plan, cmd.result = g.h.c.prepare(cmd)
+		if cmd.result == isFused {
+			both := g.fuse(q, cmd, tail)
+			if both == 0 {
+				break
+			}
+			taken += both - 1
+		}
+		q.head = q.next(q.head)
+		g.left -= cmd.request.Length
+		if filled++; taken+filled >= n {
+			break
+		}
+	}
+	g.batch.n += int(filled)
+	q.fetched += filled
+	cq.reserved += filled
+	return taken + filled
 }
 
 // servable is the number of commands that can be fetched now.
@@ -100,12 +113,15 @@ func (g *group) servable(q *subQueue, tail uint32) uint32 {
 	return min(n, room-min(cq.reserved, room), q.size-min(mine, q.size), maxInflight-min(all, maxInflight))
 }
 
-// run executes the batch.
+// run executes the batch. The blocks of each command are fetched while those of the one
+// before are copied.
 func (g *group) run() {
 	n := g.batch.n
 	for i := range n {
 		if i+1 < n {
-			g.batch.cmds[i+1].prefetch()
+			if next := g.batch.cmds[i+1]; next.plan == planData && next.ns.prefetch != nil {
+				next.ns.prefetch.Prefetch(next.request.Offset, next.request.Op == block.Write)
+			}
 		}
 		cmd := g.batch.cmds[i]
 		q := cmd.queue
@@ -126,13 +142,6 @@ func (g *group) run() {
 		cq.post(cq.entry(g.reader, cq.tail), q, cmd.entry.CID, st)
 	}
 	g.batch.n = 0
-}
-
-// prefetch has the processor fetch the blocks that the command will read or write.
-func (c *command) prefetch() {
-	if c.plan == planData && c.result == spec.Success && c.ns.prefetch != nil {
-		c.ns.prefetch.Prefetch(c.request.Offset, c.request.Op == block.Write)
-	}
 }
 
 // fuse is subQueue.fuse for a command in the batch. The second half has passed its place.

@@ -12,7 +12,8 @@ import (
 type plan uint8
 
 const (
-	planData    plan = iota // one request with data
+	planNone    plan = iota // the command is refused
+	planData                // one request with data
 	planSimple              // one request without data
 	planSlow                // several requests, or data that is not the blocks: see courier
 	planRewrite             // as planData, but blocks become readable: see uncorrectable

@@ -79,11 +79,15 @@ func (r *ring) expect(i uint32) {
 // entry is the memory of entry i, nil if it cannot be reached. Use it inside a
 // section of the reader.
 func (r *ring) entry(reader *dma.Reader, i uint32) []byte {
-	off := uint64(i) * uint64(r.entrySize)
-	if r.mem != nil {
-		return r.mem[off : off+uint64(r.entrySize)]
+	if r.mem == nil {
+		return r.find(reader, i)
 	}
-	b, err := reader.Bytes(r.base+off, uint64(r.entrySize), r.prot)
+	return r.mem[i*r.entrySize:][:r.entrySize]
+}
+
+// find is entry for a ring that is not in one mapped region.
+func (r *ring) find(reader *dma.Reader, i uint32) []byte {
+	b, err := reader.Bytes(r.base+uint64(i)*uint64(r.entrySize), uint64(r.entrySize), r.prot)
 	if err != nil {
 		return nil
 	}
