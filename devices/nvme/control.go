@@ -71,7 +71,7 @@ func (r *request) resetAsked() { r.reset, r.enable, r.shutdown = true, false, fa
 
 func newHost(c *Controller, s session, pick func() worker) *host {
 	h := &host{c: c, s: s, pick: pick, done: make(chan struct{}), wake: make(chan struct{}, 1)}
-	h.interrupts.init(s.IRQ())
+	h.interrupts.init(s.IRQ(), &c.interruptCounts, c.vectors())
 	h.couriers.init(h)
 	h.reader = s.Memory().NewReader()
 	h.data = courier{h: h, ended: make(chan error, 1)}
@@ -202,6 +202,7 @@ func (h *host) reset() {
 	h.giveBack()
 	h.unwatchDoorbells()
 	h.shadow = shadow{}
+	h.interrupts.reset()
 	h.aer.reset()
 	h.c.subsystem.selfTest.resetBy(h.c)
 	h.eventContext = nil
@@ -216,7 +217,6 @@ func (h *host) reset() {
 	}
 	h.resetFeatures()
 	h.c.subsystem.disassociate(h.c)
-	h.interrupts.reset()
 	h.c.regs.mu.Lock()
 	h.c.regs.csts &= spec.CSTSNSSRO
 	h.c.regs.intms = 0
@@ -244,6 +244,7 @@ func (h *host) setHeld(held bool) {
 		}
 		h.stopQueues()
 		h.background.wg.Wait()
+		h.interrupts.flushAll()
 		return
 	}
 	if h.ready.Load() {
@@ -281,6 +282,7 @@ func (h *host) leave() {
 	h.c.subsystem.selfTest.resetBy(h.c)
 	h.features.keepAlive.stop()
 	h.dropQueues()
+	h.interrupts.forgetDelays()
 	h.unwatchDoorbells()
 	for _, g := range h.groups {
 		g.close()

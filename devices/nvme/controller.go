@@ -31,6 +31,8 @@ type Controller struct {
 	errors    errorLog
 	smart     smartLog
 
+	interruptCounts interruptCounts
+
 	// writeThrough: the host has disabled the volatile write cache.
 	writeThrough atomic.Bool
 	// extendedFormats: the host has enabled them (Host Behavior Support, LBAFEE).

@@ -58,7 +58,7 @@ func featureTable() *[256]feature {
 		spec.FeatErrorRecovery:       {caps: saveable | spec.FeatureNamespace, scope: spec.ScopeNamespace, mask: 0x1ffff, check: checkRecovery},
 		spec.FeatVolatileWriteCache:  {caps: saveable, scope: spec.ScopeController, mask: 1, number: 1, offered: offersWriteCache, apply: applyWriteCache, changed: (*host).writeCacheChanged},
 		spec.FeatNumberOfQueues:      {caps: changeable, scope: spec.ScopeController, mask: 0xffffffff, fallback: allQueues, check: checkQueues, apply: grantQueues},
-		spec.FeatInterruptCoalescing: {caps: saveable, scope: spec.ScopeController, mask: 0xffff},
+		spec.FeatInterruptCoalescing: {caps: saveable, scope: spec.ScopeController, mask: 0xffff, changed: (*host).coalesce},
 		spec.FeatInterruptVector:     vectorFeature,
 		spec.FeatWriteAtomicity:      {caps: saveable, scope: spec.ScopeController, mask: 1},
 		spec.FeatAsyncEvents:         {caps: saveable, scope: spec.ScopeController, mask: offeredEvents, changed: (*host).checkTemperature},

@@ -136,6 +136,11 @@ func (g *group) round() int {
 	if g.inflight == 0 && len(g.pollers.list) > 0 {
 		g.pollers.clear() // others may wait for the same backends
 	}
+	for _, q := range g.posted {
+		if q.interrupt {
+			q.observe()
+		}
+	}
 	pin := g.h.interrupts.pinBased()
 	if pin {
 		for _, q := range g.cqs {

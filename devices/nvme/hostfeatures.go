@@ -82,6 +82,7 @@ var vectorFeature = feature{
 		}
 		return spec.Success
 	},
+	changed: (*host).coalesce,
 }
 
 // checkHostBehavior wants flags that are 0 or 1, and none for what is not offered: extended

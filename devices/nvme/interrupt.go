@@ -15,15 +15,22 @@ type interrupts struct {
 	mode atomic.Uint32 // an irq.Index, or noInterrupt
 
 	mu      sync.Mutex
-	intms   uint32    // INTMS: the pin is vector 0 (Base 1.4, 3.1.3)
-	pending uint32    // MSI vectors triggered while INTMS masks them
-	busy    [2]uint64 // completion queues that want the pin raised, a bit each
+	intms   uint32  // INTMS: the pin is vector 0 (Base 1.4, 3.1.3)
+	pending uint32  // MSI vectors triggered while INTMS masks them
+	busy    busySet // completion queues that want the pin raised
+
+	coalescing coalescing
+	counts     *interruptCounts
 }
+
+// busySet has a bit for each completion queue.
+type busySet [MaxQueues/64 + 1]uint64
 
 const noInterrupt = irq.NumIndexes
 
-func (i *interrupts) init(set *irq.Set) {
-	i.set = set
+func (i *interrupts) init(set *irq.Set, counts *interruptCounts, vectors int) {
+	i.set, i.counts = set, counts
+	i.coalescing.clock, i.coalescing.vectors = systemTime{}, make([]delay, vectors)
 	i.mode.Store(noInterrupt)
 	i.update()
 }
@@ -42,24 +49,53 @@ func (i *interrupts) update() {
 
 func (i *interrupts) pinBased() bool { return i.mode.Load() == uint32(irq.INTx) }
 
-// signal raises the interrupt of a queue in which something was posted.
+// signal is called when something was posted to a queue: it raises the interrupt, now or
+// later.
 func (i *interrupts) signal(q *compQueue) {
 	q.posted = false
 	if !q.interrupt {
 		return
 	}
+	n := q.distance(q.signalled, q.tail)
+	q.signalled = q.tail
+	switch {
+	case i.pinBased():
+		i.follow(q, true)
+	case q.used == 0 && q.polled > pollHabit:
+		i.counts.suppressed.Add(1)
+	case !i.delayed(q, n):
+		i.raise(q)
+	}
+}
+
+// raise raises the interrupt of a queue at once.
+func (i *interrupts) raise(q *compQueue) {
 	switch i.mode.Load() {
 	case uint32(irq.MSIX):
+		i.counts.raised.Add(1)
 		_ = q.irqs[irq.MSIX].Trigger() // fails only when the session has ended
 	case uint32(irq.MSI):
-		i.signalMSI(q)
+		i.counts.raised.Add(1)
+		i.triggerMSI(q.vector, q.irqs[irq.MSI])
 	case uint32(irq.INTx):
 		i.follow(q, true)
 	}
 }
 
-func (i *interrupts) signalMSI(q *compQueue) {
-	bit := uint32(1) << (q.vector % maxMSI)
+// trigger is raise for a vector, of messages.
+func (i *interrupts) trigger(vector uint16) {
+	switch i.mode.Load() {
+	case uint32(irq.MSIX):
+		i.counts.raised.Add(1)
+		_ = i.set.Vector(irq.MSIX, int(vector)).Trigger()
+	case uint32(irq.MSI):
+		i.counts.raised.Add(1)
+		i.triggerMSI(vector, i.vectorMSI(vector))
+	}
+}
+
+func (i *interrupts) triggerMSI(vector uint16, v *irq.Vector) {
+	bit := uint32(1) << (vector % maxMSI)
 	i.mu.Lock()
 	masked := i.intms&bit != 0
 	if masked {
@@ -67,7 +103,7 @@ func (i *interrupts) signalMSI(q *compQueue) {
 	}
 	i.mu.Unlock()
 	if !masked {
-		_ = q.irqs[irq.MSI].Trigger()
+		_ = v.Trigger()
 	}
 }
 
@@ -124,7 +160,7 @@ func (i *interrupts) setBusy(id uint16, busy bool) {
 func (i *interrupts) drivePin() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	level := i.pinBased() && i.busy != [2]uint64{} && i.intms&1 == 0
+	level := i.pinBased() && i.busy != busySet{} && i.intms&1 == 0
 	_ = i.set.Vector(irq.INTx, 0).SetLevel(level) // fails only when the session has ended
 }
 
@@ -146,8 +182,9 @@ func (i *interrupts) setMask(intms uint32) {
 // reset forgets all queues.
 func (i *interrupts) reset() {
 	i.mu.Lock()
-	i.intms, i.pending, i.busy = 0, 0, [2]uint64{}
+	i.intms, i.pending, i.busy = 0, 0, busySet{}
 	i.mu.Unlock()
+	i.forgetDelays()
 	i.drivePin()
 }
 
@@ -155,5 +192,9 @@ func (i *interrupts) reset() {
 func (i *interrupts) bind(q *compQueue, vector uint16, enabled bool) {
 	q.vector, q.interrupt = vector, enabled
 	q.irqs[irq.MSIX] = i.set.Vector(irq.MSIX, int(vector))
-	q.irqs[irq.MSI] = i.set.Vector(irq.MSI, int(vector)%i.set.Count(irq.MSI))
+	q.irqs[irq.MSI] = i.vectorMSI(vector)
+}
+
+func (i *interrupts) vectorMSI(vector uint16) *irq.Vector {
+	return i.set.Vector(irq.MSI, int(vector)%i.set.Count(irq.MSI))
 }

@@ -404,6 +404,8 @@ func TestImpossibleStatesAreRefused(t *testing.T) {
 		{"an admin queue of 2^32 entries", []any{"Admin", "SQ", "Size"}, uint64(1)<<32 - 1},
 		{"an admin head behind the end", []any{"Admin", "SQ", "Head"}, 32},
 		{"shadow doorbells that are not aligned", []any{"Shadow", "Doorbells"}, 12},
+		{"a priority that there is not", []any{"SQs", 0, "Priority"}, 4},
+		{"an admin queue with a priority", []any{"Admin", "SQ", "Priority"}, 1},
 		{"a completion queue with number 0", []any{"CQs", 0, "ID"}, 0},
 		{"a completion queue twice", []any{"CQs", 0, "ID"}, 2},
 		{"a completion queue beyond the last", []any{"CQs", 0, "ID"}, 5},

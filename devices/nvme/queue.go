@@ -172,7 +172,9 @@ type compQueue struct {
 	phase    uint64 // of the entries to post: 0, or 1 in the place of the phase tag
 
 	vector    uint16
-	interrupt bool // IEN
+	interrupt bool   // IEN
+	signalled uint32 // tail up to which interrupts were raised, or are delayed
+	polled    uint32 // rounds in a row at whose end the host had consumed everything
 	irqs      [irq.NumIndexes]*irq.Vector
 
 	sqs     []*subQueue // of the control goroutine, and the owner while it runs

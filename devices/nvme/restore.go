@@ -236,6 +236,7 @@ func (h *host) applyAdmin(st *driveState) {
 func (h *host) loadCQ(st *compQueueState) *compQueue {
 	q := newCompQueue(h, st.ID, st.Size, st.Base)
 	q.head, q.tail, q.used, q.phase = st.Head, st.Tail, st.Used, 0
+	q.signalled = st.Tail
 	if st.Phase {
 		q.phase = phaseTag
 	}
@@ -279,7 +280,7 @@ func (h *host) signalArrival() {
 	h.arrived = false
 	for i := range h.cqs {
 		if q := h.cqs[i].Load(); q != nil && q.used > 0 {
-			h.interrupts.signal(q)
+			h.interrupts.raise(q)
 		}
 	}
 }
