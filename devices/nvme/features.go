@@ -74,6 +74,7 @@ func featureTable() *[256]feature {
 		spec.FeatProgressMarker:      {caps: changeable, scope: spec.ScopeController, persistent: true, mask: 0xff},
 		spec.FeatHostIdentifier:      hostIdentifierFeature,
 		spec.FeatReservationMask:     {caps: changeable | spec.FeatureNamespace, scope: spec.ScopeNamespace, mask: spec.NoticeMask, changed: (*host).noticeMaskChanged},
+		spec.FeatReservationPersist:  {caps: changeable | spec.FeatureNamespace, scope: spec.ScopeNamespace, mask: 1, offered: (*host).keepsReservations, apply: applyPersistence, current: currentPersistence},
 	}
 }
 

@@ -65,7 +65,7 @@ func (h *host) identifyPage(b []byte, e *spec.SubmissionEntry) spec.Status {
 		case cns == spec.CNSCommandSetNamespace:
 			ns.identifyNVM().Put(b)
 		default:
-			(&spec.IndependentNamespace{NMIC: ns.nmic(), NSTAT: 1, RESCAP: reservationCapabilities, FPI: ns.fpi()}).Put(b)
+			(&spec.IndependentNamespace{NMIC: ns.nmic(), NSTAT: 1, RESCAP: s.reservationCapabilities(), FPI: ns.fpi()}).Put(b)
 		}
 	case spec.CNSCommandSetController:
 		// All fields of the NVM command set are optional, 0 is "not reported".

@@ -25,7 +25,7 @@ func (c *Controller) describeNamespace(n *namespace) *spec.IdentifyNamespace {
 		Size: n.blocks, Capacity: n.blocks, Utilization: n.blocks, NMIC: n.nmic(),
 		NVMCapacity: [2]uint64{uint64(n.stored())},
 		MSSRL:       uint16(c.maxCopy(n)), MCL: uint32(c.maxCopy(n)), MSRC: maxCopyRanges - 1,
-		EnduranceGroup: enduranceGroup, RESCAP: reservationCapabilities,
+		EnduranceGroup: enduranceGroup, RESCAP: c.subsystem.reservationCapabilities(),
 		NGUID: ids.NGUID, EUI64: ids.EUI64,
 		FPI: n.fpi(),
 	}

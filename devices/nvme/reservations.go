@@ -12,6 +12,7 @@ import (
 type reservations struct {
 	mu           sync.Mutex
 	associations [MaxControllers]association
+	kept         map[uint32]reservationState // in the state directory, by namespace
 }
 
 // association is the host that a controller belongs to, and what that host wants to know.
@@ -51,7 +52,7 @@ func (s *Subsystem) associate(c *Controller, next association) {
 		if ns != nil && ns.reservation.find(nobody) != nil {
 			changed := ns.reservation.clone()
 			told := changed.unregister(nobody)
-			s.establish(ns.allocation, changed)
+			_ = s.establish(ns.allocation, changed) // nothing of it is kept
 			s.notify(ns.allocation, told)
 		}
 	}
@@ -103,7 +104,9 @@ func (s *Subsystem) reserve(c *Controller, a *allocation, change func(*reservati
 	if !st.OK() {
 		return st
 	}
-	s.establish(a, next)
+	if s.establish(a, next) != nil {
+		return spec.InternalError
+	}
 	s.notify(a, told)
 	return spec.Success
 }
@@ -114,14 +117,16 @@ func (r *reservation) clone() *reservation {
 	return &next
 }
 
-// establish makes next the reservation of a namespace. The caller holds the mutex of the
-// reservations.
-func (s *Subsystem) establish(a *allocation, next *reservation) {
+// establish makes next the reservation of a namespace, once it is kept where it has to
+// persist. The caller holds the mutex of the reservations.
+func (s *Subsystem) establish(a *allocation, next *reservation) error {
+	if err := s.keepReservation(a, next); err != nil {
+		return err
+	}
 	a.reservation = *next
 	s.bar(a)
+	return nil
 }
-
-const reservationCapabilities = spec.ReservationsAllTypes | spec.ReservationsIgnoreKey
 
 // barredWrite is how far the controllers that may not write are from those that may not
 // read, in allocation.barred.

@@ -49,7 +49,12 @@ func (c *courier) registerKey(cmd *command) spec.Status {
 	if !st.OK() {
 		return st
 	}
-	return c.h.c.subsystem.reserve(c.h.c, cmd.ns.allocation, func(r *reservation, by reserver) ([]notice, spec.Status) {
+	s := c.h.c.subsystem
+	return s.reserve(c.h.c, cmd.ns.allocation, func(r *reservation, by reserver) ([]notice, spec.Status) {
+		// Where nothing can persist CPTPL has no meaning; Linux always sets it.
+		if persist != spec.PersistUnchanged && s.keepsReservations() {
+			r.persistent = persist == spec.PersistOn
+		}
 		return r.register(by, uint8(cdw10&7), cdw10&spec.ReservationIgnoreKey != 0, keys)
 	})
 }

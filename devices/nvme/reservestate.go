@@ -127,7 +127,10 @@ func (c *Controller) loadReservations(list []reservationState, notices *noticeSt
 				next, _ = list[i].load()
 			}
 		}
-		s.establish(ns.allocation, next)
+		if s.establish(ns.allocation, next) != nil {
+			ns.reservation = *next // it holds all the same, but no longer than the process
+			s.bar(ns.allocation)
+		}
 	}
 	s.reservations.associations[c.index].log = noticeLog{notices.Count, notices.Waiting}
 }

@@ -107,6 +107,9 @@ func NewSubsystem(cfg SubsystemConfig) (_ *Subsystem, err error) {
 	if err := s.recallLayout(); err != nil {
 		return nil, err
 	}
+	if err := s.recallReservations(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -318,6 +321,9 @@ func (s *Subsystem) list() []*namespace {
 func (s *Subsystem) replace(ns, next *namespace) {
 	s.uncorrectable.forget(ns)
 	ns.view.Store(next)
+	if next == nil {
+		s.forgetReservation(ns.allocation)
+	}
 	s.namespaces[ns.id-1] = next
 	s.publish()
 }

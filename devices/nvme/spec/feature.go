@@ -24,6 +24,7 @@ const (
 	FeatProgressMarker      = 0x80
 	FeatHostIdentifier      = 0x81
 	FeatReservationMask     = 0x82
+	FeatReservationPersist  = 0x83
 	FeatWriteProtect        = 0x84
 )
 
