@@ -47,7 +47,13 @@ func (c *courier) compare(cmd *command) spec.Status {
 		return st
 	}
 	c.h.c.smart.add(&ioStats{reads: 1, bytesRead: uint64(len(want))})
-	return c.inspect(cmd, lba, n, func(at int64, have []byte) spec.Status {
+	return ns.whole(lba, n, func() spec.Status { return c.differs(cmd, want) })
+}
+
+// differs looks for the first block that does not hold what is wanted.
+func (c *courier) differs(cmd *command, want []byte) spec.Status {
+	ns, lba := cmd.ns, cmd.entry.LBA()
+	return c.inspect(cmd, lba, uint64(cmd.entry.Blocks()), func(at int64, have []byte) spec.Status {
 		wanted := want[at:][:len(have)]
 		if bytes.Equal(have, wanted) {
 			return spec.Success

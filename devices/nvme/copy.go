@@ -53,7 +53,9 @@ func (c *courier) copy(cmd *command) spec.Status {
 			return spec.AbortSQDeletion
 		}
 		p := data[at:][:ns.bytes(uint64(r.Blocks))]
-		st := c.submit(ns, block.Request{Op: block.Read, Offset: ns.bytes(r.LBA), Length: int64(len(p)), Buffers: [][]byte{p}})
+		st := ns.whole(r.LBA, uint64(r.Blocks), func() spec.Status {
+			return c.submit(ns, block.Request{Op: block.Read, Offset: ns.bytes(r.LBA), Length: int64(len(p)), Buffers: [][]byte{p}})
+		})
 		if !st.OK() {
 			cmd.failedAt(r.LBA)
 			return st
@@ -61,9 +63,12 @@ func (c *courier) copy(cmd *command) spec.Status {
 		at += int64(len(p))
 	}
 	c.h.c.smart.add(&ioStats{writes: 1, bytesWritten: uint64(len(data))})
-	return c.store(ns, block.Request{
-		Op: block.Write, Offset: ns.bytes(cmd.entry.LBA()), Length: int64(len(data)), Buffers: [][]byte{data},
-		FUA: cmd.entry.CDW12&spec.RWForceUnit != 0 || c.h.c.writeThrough.Load(),
+	to := cmd.entry.LBA()
+	return ns.whole(to, total, func() spec.Status {
+		return c.store(ns, block.Request{
+			Op: block.Write, Offset: ns.bytes(to), Length: int64(len(data)), Buffers: [][]byte{data},
+			FUA: cmd.entry.CDW12&spec.RWForceUnit != 0 || c.h.c.writeThrough.Load(),
+		})
 	})
 }
 

@@ -71,6 +71,7 @@ func (p *couriers) work() {
 	defer p.wg.Done()
 	c := &courier{h: p.h, ended: make(chan error, 1)}
 	c.left.L = &c.mu
+	p.h.c.subsystem.gather()
 	p.mu.Lock()
 	p.all = append(p.all, c)
 	p.mu.Unlock()
@@ -224,6 +225,7 @@ func (c *courier) buffer(n int) []byte {
 // transfer moves the data of a Read or Write through private memory.
 func (c *courier) transfer(cmd *command) spec.Status {
 	data := c.buffer(int(cmd.request.Length))
+	lba, n := cmd.entry.LBA(), uint64(cmd.entry.Blocks())
 	r := cmd.request
 	r.Buffers = [][]byte{data}
 	if r.Op == block.Write {
@@ -233,12 +235,12 @@ func (c *courier) transfer(cmd *command) spec.Status {
 		if st := c.pass(cmd); !st.OK() {
 			return st
 		}
-		return c.store(cmd.ns, r)
+		return cmd.ns.whole(lba, n, func() spec.Status { return c.store(cmd.ns, r) })
 	}
 	if st := c.pass(cmd); !st.OK() {
 		return st
 	}
-	if st := c.submit(cmd.ns, r); !st.OK() {
+	if st := cmd.ns.whole(lba, n, func() spec.Status { return c.submit(cmd.ns, r) }); !st.OK() {
 		return st
 	}
 	c.release()

@@ -33,6 +33,8 @@ type group struct {
 	waiting  int    // completed commands that found no room
 	stalled  atomic.Bool
 	attached bool
+	crowd    *atomic.Bool // there are others at the storage
+	held     heldStripes
 
 	stats ioStats // not yet in the SMART log
 	busy  bool    // since it did something, until its worker sleeps
@@ -46,6 +48,7 @@ func newGroup(h *host, w worker) *group {
 	g.batch.init()
 	g.done.wake = w.Wake
 	g.done.pushed = make(chan struct{}, 1)
+	g.crowd = &h.c.subsystem.crowd.here
 	h.c.subsystem.addGroup(g)
 	return g
 }
@@ -279,6 +282,7 @@ func (g *group) Fault(v any, stack []byte) {
 	}
 	g.reader.Exit()
 	g.failed = true
+	g.held.unlock()
 	g.batch.drop()
 	g.pollers.rest()
 	g.h.fault(v, stack)

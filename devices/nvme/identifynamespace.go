@@ -29,6 +29,7 @@ func (c *Controller) describeNamespace(n *namespace) *spec.IdentifyNamespace {
 		NGUID: ids.NGUID, EUI64: ids.EUI64,
 		FPI: n.fpi(),
 	}
+	c.atomicUnits(n, id)
 	if n.info.CanDiscard {
 		id.DLFEAT = spec.DLFEATReadZeroes | spec.DLFEATWZDealloc
 	}

@@ -103,7 +103,12 @@ func (g *group) execute(i int, cmd *command) (st spec.Status, done bool) {
 		return 0, false
 	}
 	if p == planData && !cmd.ns.info.Async {
-		_, err := cmd.ns.backend.Submit(r) // ends at once, as it has buffers
+		var err error
+		if g.crowd.Load() {
+			err = g.submitWhole(cmd.ns, r)
+		} else {
+			_, err = cmd.ns.backend.Submit(r) // ends at once, as it has buffers
+		}
 		if err != nil {
 			return g.h.outcome(r.Op, err), true
 		}

@@ -22,8 +22,9 @@ type allocation struct {
 	nguid   [16]byte
 	uuid    [16]byte
 	gate    gate
-	protect atomic.Uint32             // write protection, spec.WriteProtect*
-	refusal atomic.Uint32             // status of every command, by a sanitize operation
+	protect atomic.Uint32 // write protection, spec.WriteProtect*
+	refusal atomic.Uint32 // status of every command, by a sanitize operation
+	stripes stripes
 	view    atomic.Pointer[namespace] // what holds, nil once the namespace is gone
 
 	volume     string // of the pool, empty without

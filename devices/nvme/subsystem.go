@@ -49,6 +49,7 @@ type Subsystem struct {
 	journal       journal
 	reservations  reservations
 	keeping       sync.Mutex // of keepNow
+	crowd         crowd
 	chores        chores
 	selfTest      selfTest
 	sanitize      sanitize
@@ -344,8 +345,12 @@ func (s *Subsystem) leave(h *host) {
 // addGroup and removeGroup keep account of the groups.
 func (s *Subsystem) addGroup(g *group) {
 	s.live.Lock()
-	defer s.live.Unlock()
 	s.live.groups[g] = struct{}{}
+	n := len(s.live.groups)
+	s.live.Unlock()
+	if n > 1 {
+		s.gather()
+	}
 }
 
 func (s *Subsystem) removeGroup(g *group) {

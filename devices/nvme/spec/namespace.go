@@ -5,6 +5,7 @@ import "encoding/binary"
 // Bits of NSFEAT.
 const (
 	NSFeatThin       = 1 << 0
+	NSFeatAtomics    = 1 << 1 // NAWUN, NAWUPF and NACWU are valid
 	NSFeatDealloc    = 1 << 2 // deallocated blocks are reported as errors
 	NSFeatPreferred  = 1 << 4 // NPWG, NPWA, NPDG, NPDA and NOWS are valid
 	NSAttrProtected  = 1 << 0 // the namespace is write protected
