@@ -126,6 +126,8 @@ func ioLocation(e *spec.SubmissionEntry, st spec.Status) location {
 			return inFuse
 		case e.PSDT() > spec.PSDTSGLSegment:
 			return inPSDT
+		case isReservation(e.Opcode):
+			return reservationField(e)
 		}
 		return inCDW12
 	case spec.InvalidNamespaceOrFormat, spec.NamespaceWriteProtected:

@@ -139,3 +139,42 @@ func (s *Subsystem) reservationStatus(c *Controller, a *allocation, extended boo
 	}
 	return status, spec.Success
 }
+
+func isReservation(opcode uint8) bool {
+	switch opcode {
+	case spec.NVMReservationRegister, spec.NVMReservationAcquire, spec.NVMReservationRelease, spec.NVMReservationReport:
+		return true
+	}
+	return false
+}
+
+// reservationField is where a reservation command has what is refused as an invalid field,
+// if it is not a key.
+func reservationField(e *spec.SubmissionEntry) location {
+	action, kind := e.CDW10&7, spec.ReservationType(e.CDW10>>spec.ReservationTypeShift)
+	switch e.Opcode {
+	case spec.NVMReservationRegister:
+		if e.CDW10>>spec.RegisterPersistShift == 1 {
+			return at(43, 6)
+		}
+		if action > spec.ReplaceKey {
+			return inCDW10
+		}
+		return noLocation
+	case spec.NVMReservationAcquire, spec.NVMReservationRelease:
+		most := uint32(spec.ReleaseClear)
+		if e.Opcode == spec.NVMReservationAcquire {
+			most = spec.AcquireAbort
+		}
+		switch {
+		case e.CDW10&spec.ReservationIgnoreKey != 0:
+			return at(40, 3)
+		case action > most:
+			return inCDW10
+		case e.Opcode == spec.NVMReservationRelease || !kind.Valid():
+			return inCDW10 + 1
+		}
+		return noLocation
+	}
+	return inCDW10
+}

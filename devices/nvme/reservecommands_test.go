@@ -195,6 +195,37 @@ func TestReservationKeepsAdminCommandsAway(t *testing.T) {
 	}
 }
 
+func TestReservationErrorsAreLocated(t *testing.T) {
+	g, q := started(t, rig{})
+	q.mustReserve(reg(0, 5), acq(0, 5, spec.WriteExclusive))
+	data := g.alloc(1)
+	(&spec.ReservationKeys{Current: 5}).Put(g.bytes(data, spec.ReservationKeysSize))
+	for _, c := range []struct {
+		name   string
+		opcode uint8
+		cdw10  uint32
+		want   location
+	}{
+		{"CPTPL", spec.NVMReservationRegister, 1 << 30, at(43, 6)},
+		{"register action", spec.NVMReservationRegister, 5, inCDW10},
+		{"a new key of 0", spec.NVMReservationRegister, spec.ReplaceKey, noLocation},
+		{"an ignored key", spec.NVMReservationAcquire, 1<<8 | 1<<3, at(40, 3)},
+		{"acquire action", spec.NVMReservationAcquire, 1<<8 | 3, inCDW10},
+		{"type", spec.NVMReservationAcquire, 7 << 8, inCDW10 + 1},
+		{"a preempted key of 0", spec.NVMReservationAcquire, 1<<8 | 1, noLocation},
+		{"release action", spec.NVMReservationRelease, 2, inCDW10},
+		{"another type", spec.NVMReservationRelease, 2 << 8, inCDW10 + 1},
+		{"a long report", spec.NVMReservationReport, 1 << 30, inCDW10},
+	} {
+		if st := q.status(spec.SubmissionEntry{Opcode: c.opcode, NSID: 1, PRP1: data, CDW10: c.cdw10}); st.Code() != spec.InvalidField {
+			t.Errorf("%s: %v", c.name, st)
+		}
+		if e := g.lastError(); e.Parameter != c.want {
+			t.Errorf("%s: at %#x, want %#x", c.name, e.Parameter, c.want)
+		}
+	}
+}
+
 // What is invalid, in the order of what is found first.
 func TestReservationCommandsAreChecked(t *testing.T) {
 	g, q := started(t, rig{})
