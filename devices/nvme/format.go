@@ -66,6 +66,9 @@ func (f format) needsConsent() bool {
 	return f.protection != 0 && (b.guard != spec.Guard16 || b.storageTag != 0)
 }
 
+// storageTagMask has the bits of the storage tag that are compared: all of them.
+func (f format) storageTagMask() uint64 { return 1<<blockFormats[f.index].storageTag - 1 }
+
 // flbas and dps are the format as Identify Namespace has it.
 func (f format) flbas() uint8 {
 	if f.extended && blockFormats[f.index].metadata != 0 {
@@ -139,11 +142,11 @@ func (f format) config() Namespace {
 		Guard: b.guard.Bits(), StorageTag: int(b.storageTag)}
 }
 
-// serves says whether the host's I/O commands may use a namespace (NVM command set 1.0,
-// 4.1.3.4).
-func (c *Controller) serves(ns *namespace) bool {
-	return !ns.format.needsConsent() || c.extendedFormats.Load()
-}
+// allows says whether the host may use a format (NVM command set 1.0, 4.1.3.4).
+func (c *Controller) allows(f format) bool { return !f.needsConsent() || c.extendedFormats.Load() }
+
+// serves says whether the host's I/O commands may use a namespace.
+func (c *Controller) serves(ns *namespace) bool { return c.allows(ns.format) }
 
 // served is namespace for I/O commands.
 func (c *Controller) served(id uint32) *namespace {

@@ -26,6 +26,8 @@ func (h *host) formatNVM(e *spec.SubmissionEntry) (spec.Status, uint32) {
 		return badField, 0
 	case f.First, !next.possible():
 		return spec.InvalidFormat | spec.StatusDNR, 0
+	case !h.c.allows(next):
+		return spec.InvalidNamespaceOrFormat | spec.StatusDNR, 0
 	}
 	var list []*namespace
 	if e.NSID == spec.BroadcastNSID {
@@ -33,6 +35,9 @@ func (h *host) formatNVM(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	} else if st := s.checkAllocated(e.NSID); !st.OK() {
 		return st, 0
 	} else if ns := s.allocated(e.NSID); ns != nil {
+		if !h.c.serves(ns) {
+			return spec.InvalidNamespaceOrFormat | spec.StatusDNR, 0
+		}
 		list = []*namespace{ns}
 	}
 	for _, ns := range list {

@@ -59,6 +59,8 @@ func (h *host) identifyPage(b []byte, e *spec.SubmissionEntry) spec.Status {
 		s.identifiers(ns).Put(b)
 	case spec.CNSIndependentNamespace, spec.CNSCommandSetNamespace:
 		switch {
+		case e.NSID == spec.BroadcastNSID && cns == spec.CNSCommandSetNamespace:
+			describeExtendedFormats().Put(b)
 		case !c.validNSID(e.NSID):
 			return c.absent(e.NSID)
 		case ns == nil: // all zeroes

@@ -69,11 +69,17 @@ func describeFormats(id *spec.IdentifyNamespace) {
 
 // identifyNVM is CNS 05h for the NVM command set.
 func (n *namespace) identifyNVM() *spec.IdentifyNamespaceNVM {
+	id := describeExtendedFormats()
+	id.StorageTagMask = n.format.storageTagMask()
+	return id
+}
+
+// describeExtendedFormats is what all namespaces have in common of CNS 05h.
+func describeExtendedFormats() *spec.IdentifyNamespaceNVM {
 	id := &spec.IdentifyNamespaceNVM{PIC: spec.PICStorageTag16 | spec.PICNoMask16 | spec.PICCopyTagCheck}
 	for i, b := range blockFormats {
 		id.Formats[i] = spec.ExtendedFormat{Guard: b.guard, StorageTag: b.storageTag}
 	}
-	id.StorageTagMask = 1<<blockFormats[n.format.index].storageTag - 1
 	return id
 }
 

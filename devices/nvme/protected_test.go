@@ -2,6 +2,7 @@ package nvme
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"syscall"
@@ -225,7 +226,19 @@ func TestExtendedFormatsWantConsent(t *testing.T) {
 		g.must(spec.SubmissionEntry{Opcode: spec.AdminSetFeatures, CDW10: spec.FeatHostBehavior, PRP1: page})
 	}
 	all(spec.InvalidNamespaceOrFormat)
+	formats := func(want spec.Status, nsid uint32, f spec.FormatNVM) {
+		t.Helper()
+		if st := g.do(formatCommand(nsid, f)).Status; st.Code() != want {
+			t.Errorf("format %+v of namespace %d: %v, want %v", f, nsid, st, want)
+		}
+	}
+	formats(spec.InvalidNamespaceOrFormat, 1, spec.FormatNVM{})
+	formats(spec.InvalidNamespaceOrFormat, 3, spec.FormatNVM{Format: 8, Protection: 1})
+	formats(spec.InvalidNamespaceOrFormat, spec.BroadcastNSID, spec.FormatNVM{Format: 10, Protection: 1})
+	formats(spec.Success, 3, spec.FormatNVM{Format: 9})
 	set(1)
+	formats(spec.Success, 3, spec.FormatNVM{Format: 10, Protection: 3})
+	formats(spec.Success, 3, spec.FormatNVM{Format: 8})
 	all(spec.Success)
 	set(0)
 	all(spec.InvalidNamespaceOrFormat)
@@ -245,6 +258,11 @@ func TestFormatsAreTold(t *testing.T) {
 	ctrl.Get(g.bytes(page, pageSize))
 	if ctrl.CTRATT&spec.CTRATTExtendedLBAFormats == 0 || ctrl.SGLS&spec.SGLSMetadata == 0 || ctrl.OCFS != 3 {
 		t.Errorf("%+v", ctrl)
+	}
+	var common spec.IdentifyNamespaceNVM
+	g.must(spec.SubmissionEntry{Opcode: spec.AdminIdentify, NSID: spec.BroadcastNSID, CDW10: spec.CNSCommandSetNamespace, PRP1: page})
+	if common.Get(g.bytes(page, pageSize)); common.PIC != 7 || common.StorageTagMask != 0 || common.Formats[8].Guard != spec.Guard64 {
+		t.Errorf("all namespaces: %+v", common)
 	}
 	for nsid, want := range map[uint32]struct {
 		flbas, dps uint8
@@ -494,6 +512,74 @@ func TestCompareAndWriteOfProtectedBlocks(t *testing.T) {
 			sts := q.together(host(first, 0, c.block, c.tag), host(second, 2048, next, 9))
 			if sts[0].Code() != c.want || sts[1].Code() != c.want2 {
 				t.Errorf("%v, %s: %v", f, c.name, sts)
+			}
+		}
+	}
+}
+
+// A host makes a namespace in a format that it has enabled, with all bits of the storage tag
+// compared.
+func TestProtectedNamespacesAreMade(t *testing.T) {
+	g := newPooled(t, SubsystemConfig{}, 1).guests[0]
+	at := g.alloc(1)
+	create := func(flbas, dps uint8, mask uint64) spec.Status {
+		id := spec.IdentifyNamespace{Size: 64, Capacity: 64, FLBAS: flbas, DPS: dps}
+		id.Put(g.bytes(at, spec.IdentifySize))
+		binary.LittleEndian.PutUint64(g.bytes(at+384, 8), mask)
+		return g.do(spec.SubmissionEntry{Opcode: spec.AdminNamespaceManagement, CDW10: spec.NamespaceCreate, PRP1: at}).Status.Code()
+	}
+	for _, c := range []struct {
+		name       string
+		consent    bool
+		flbas, dps uint8
+		mask       uint64
+		want       spec.Status
+	}{
+		{"protected", false, 2, 1, 0, spec.Success},
+		{"extended", false, 2 | 1<<4, 2, 0, spec.Success},
+		{"64 bits without consent", false, 8, 1, 0, spec.InvalidNamespaceOrFormat},
+		{"64 bits without protection", false, 8, 0, 0, spec.Success},
+		{"64 bits", true, 8, 1, 0, spec.Success},
+		{"storage tag", true, 10, 1, 0xffff, spec.Success},
+		{"storage tag with a mask", true, 10, 1, 0xff, spec.InvalidField},
+		{"storage tag without protection", true, 10, 0, 0, spec.Success},
+		{"a mask without a tag", true, 2, 1, 1, spec.Success},
+		{"protection in the first bytes", true, 2, 1 | 1<<3, 0, spec.InvalidField},
+	} {
+		g.c.extendedFormats.Store(c.consent)
+		if st := create(c.flbas, c.dps, c.mask); st != c.want {
+			t.Errorf("%s: %v, want %v", c.name, st, c.want)
+		}
+	}
+}
+
+// After Format NVM no block is checked, and none has its old data or metadata.
+func TestFormattedBlocksWereNeverWritten(t *testing.T) {
+	g, q := formatted(t, rig{}, separate8)
+	data, meta := g.alloc(1), g.alloc(1)
+	pattern(g.bytes(data, 512), 1)
+	write := rw(spec.NVMWrite, 1, 9, 1, data, 0)
+	write.CDW12 |= spec.RWAction
+	for _, f := range []spec.FormatNVM{{Format: 2, Protection: 2}, {Format: 6, Protection: 1}, {Format: 2, Protection: 3}, {Format: 2, Protection: 1}} {
+		write.MPTR = meta
+		if st := q.status(write); !st.OK() {
+			t.Fatal(st)
+		}
+		g.must(formatCommand(1, f))
+		ns := g.c.namespace(1)
+		for _, lba := range []uint64{0, 9, ns.blocks - 1} {
+			clear(g.bytes(meta, 64))
+			e := rw(spec.NVMRead, 1, lba, 1, data+1024, 0)
+			e.CDW12 |= spec.RWCheckGuard | spec.RWCheckAppTag
+			e.MPTR = meta
+			e.SetAppTag(1, 0xffff)
+			if st := q.status(e); !st.OK() {
+				t.Errorf("%+v: block %d: %v", f, lba, st)
+			}
+			own := g.bytes(meta, ns.protection.metadata)
+			want := append(make([]byte, ns.protection.at), bytes.Repeat([]byte{0xff}, 8)...)
+			if !bytes.Equal(own, want) || !bytes.Equal(g.bytes(data+1024, 512), make([]byte, 512)) {
+				t.Errorf("%+v: block %d has metadata % x, or data", f, lba, own)
 			}
 		}
 	}

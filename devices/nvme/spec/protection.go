@@ -116,6 +116,9 @@ func (e *SubmissionEntry) AppTag() (tag, mask uint16) { return uint16(e.CDW15), 
 // SetAppTag sets what AppTag returns.
 func (e *SubmissionEntry) SetAppTag(tag, mask uint16) { e.CDW15 = uint32(mask)<<16 | uint32(tag) }
 
+// StorageTagMask is LBSTM in the data structure of Namespace Management (figure 105).
+func StorageTagMask(b []byte) uint64 { return binary.LittleEndian.Uint64(b[384:]) }
+
 // Bits of MC, DPC, DPS and FLBAS of Identify Namespace.
 const (
 	MCExtended       = 1 << 0 // metadata at the end of each block
