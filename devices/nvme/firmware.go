@@ -70,6 +70,7 @@ type firmwareState struct {
 	Active    int // slot
 	Next      int // slot that the next reset activates, 0: none
 	Revisions [firmwareSlots]string
+	Running   string // which the active slot may not have any more
 }
 
 func (s *firmwareState) possible() bool {
@@ -79,14 +80,14 @@ func (s *firmwareState) possible() bool {
 			return false
 		}
 	}
-	return has(s.Active) && (s.Next == 0 || has(s.Next))
+	return has(s.Active) && (s.Next == 0 || has(s.Next)) && s.Running != "" && checkText("revision", s.Running, 8) == nil
 }
 
 // running is the revision that runs.
 func (f *firmware) running() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.slots.Revisions[f.slots.Active-1]
+	return f.slots.Running
 }
 
 func (f *firmware) state() firmwareState {
@@ -102,7 +103,7 @@ func (f *firmware) load(s firmwareState) {
 }
 
 func newFirmware(revision string) firmwareState {
-	return firmwareState{Active: readOnlySlot, Revisions: [firmwareSlots]string{revision}}
+	return firmwareState{Active: readOnlySlot, Revisions: [firmwareSlots]string{revision}, Running: revision}
 }
 
 // activate makes a slot the running one, as a reset does with the one that was chosen (0), if
@@ -115,6 +116,7 @@ func (f *firmware) activate(slot int) (changed bool) {
 	}
 	if slot != 0 {
 		f.slots.Active, f.slots.Next = slot, 0
+		f.slots.Running = f.slots.Revisions[slot-1]
 	}
 	return slot != 0
 }
@@ -185,57 +187,56 @@ func (h *host) commitFirmware(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	if action > spec.CommitActivateNow {
 		return badField, 0
 	}
-	old := h.c.subsystem.firmware.running()
-	st := h.commit(slot, action)
+	f := &h.c.subsystem.firmware
+	event := spec.FirmwareEvent{Old: f.running(), Action: uint8(action)}
+	event.New = event.Old
+	slot, st := h.commit(slot, action)
 	if st.OK() {
+		event.New = f.state().Revisions[slot-1]
 		h.c.subsystem.keepFirmware()
-	}
-	if !st.OK() {
+	} else {
 		st |= spec.StatusDNR
 	}
-	h.record(spec.EventFirmwareCommit, 1, page(spec.FirmwareEventSize, &spec.FirmwareEvent{
-		Old: old, New: h.c.subsystem.firmware.running(), Action: uint8(action), Slot: uint8(slot), Status: st,
-	}))
+	event.Slot, event.Status = uint8(slot), st
+	h.record(spec.EventFirmwareCommit, 1, page(spec.FirmwareEventSize, &event))
 	return st, 0
 }
 
-func (h *host) commit(slot int, action uint32) spec.Status {
+// commit carries out a commit action, and says in which slot.
+func (h *host) commit(slot int, action uint32) (int, spec.Status) {
 	f := &h.c.subsystem.firmware
 	s := f.state()
 	if slot > firmwareSlots {
-		return spec.InvalidFirmwareSlot
+		return slot, spec.InvalidFirmwareSlot
 	}
-	replace := action <= spec.CommitReplaceActivate || action == spec.CommitActivateNow && h.download.Image != nil
-	if replace {
+	if action <= spec.CommitReplaceActivate || action == spec.CommitActivateNow && h.download.Image != nil {
 		if slot == 0 {
 			slot = s.spare()
 		}
 		if slot == readOnlySlot {
-			return spec.InvalidFirmwareSlot
+			return slot, spec.InvalidFirmwareSlot
 		}
 		image, whole := h.download.take()
 		revision, err := firmwareRevision(image)
 		if err != nil || !whole {
-			return spec.InvalidFirmwareImage
+			return slot, spec.InvalidFirmwareImage
 		}
 		s.Revisions[slot-1] = revision
 	}
 	switch {
 	case slot == 0:
-		return spec.InvalidFirmwareSlot
+		return slot, spec.InvalidFirmwareSlot
 	case s.Revisions[slot-1] == "":
-		return spec.InvalidFirmwareImage
+		return slot, spec.InvalidFirmwareImage
 	case action == spec.CommitReplaceActivate || action == spec.CommitActivate:
 		s.Next = slot
-	case action == spec.CommitReplace && s.Next == slot:
-		s.Next = 0 // what was chosen is not there any more
 	}
 	f.load(s)
 	if action == spec.CommitActivateNow {
 		h.c.subsystem.tell(eventFirmware)
 		f.activate(slot)
 	}
-	return spec.Success
+	return slot, spec.Success
 }
 
 // spare is the slot that an image goes to if the host does not choose: an empty one, or else

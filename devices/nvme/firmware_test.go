@@ -65,6 +65,19 @@ func TestFirmwareIsActivatedByAReset(t *testing.T) {
 	if l := g.slots(page); l.ActiveSlot != 2 || l.NextSlot != 0 || g.revision(page) != "2.0" {
 		t.Errorf("after the reset: %+v", l)
 	}
+	// Another image in the active slot does not run before it is activated.
+	if st := g.install(page, "2.1", 2, spec.CommitReplace); !st.OK() {
+		t.Fatal(st)
+	}
+	g.reset()
+	if l := g.slots(page); l.Revisions[1] != "2.1" || g.revision(page) != "2.0" {
+		t.Errorf("runs %q, slots %+v", g.revision(page), l)
+	}
+	g.must(commit(2, spec.CommitActivate))
+	g.reset()
+	if r := g.revision(page); r != "2.1" {
+		t.Errorf("runs %q", r)
+	}
 	g.must(commit(1, spec.CommitActivate))
 	g.reset()
 	if l := g.slots(page); l.ActiveSlot != 1 || g.revision(page) != defaultFW {

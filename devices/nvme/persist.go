@@ -50,7 +50,9 @@ func (s *Subsystem) recallRecords() error {
 		}
 	}
 	s.firmware.load(slots)
-	s.firmware.activate(0)
+	if !s.firmware.activate(0) {
+		s.firmware.activate(slots.Active)
+	}
 	var tests selfTestState
 	if _, err := s.state.recall(keptSelfTest, &tests); err != nil {
 		return err
