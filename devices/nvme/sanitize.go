@@ -268,7 +268,7 @@ func (s *sanitizeState) pattern(b []byte) []byte {
 	return b
 }
 
-// sanitizeProgress is in units of 1/65536.
+// sanitizeProgress is in units of 1/65536. The last one means that no operation is in progress.
 func (s *Subsystem) sanitizeProgress(st sanitizeState) uint16 {
 	var done, total int64
 	for _, ns := range s.list() {
@@ -284,7 +284,7 @@ func (s *Subsystem) sanitizeProgress(st sanitizeState) uint16 {
 		return 0
 	}
 	passes := float64(st.passes())
-	return uint16(min(65535, (float64(st.Passes)+float64(done)/float64(total))/passes*65536))
+	return uint16(min(65534, (float64(st.Passes)+float64(done)/float64(total))/passes*65536))
 }
 
 // endSanitize makes the namespaces reachable again, if it has succeeded, and tells all hosts.
