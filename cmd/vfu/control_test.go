@@ -70,8 +70,15 @@ func (a *asked) read(v any, args ...string) {
 	}
 }
 
-// open attaches to a controller.
+// open attaches to a controller, until the test ends.
 func (a *asked) open(name string) *driver.Controller {
+	a.t.Helper()
+	ctrl, detach := a.attach(name)
+	a.t.Cleanup(detach)
+	return ctrl
+}
+
+func (a *asked) attach(name string) (ctrl *driver.Controller, detach func()) {
 	t := a.t
 	t.Helper()
 	dev, err := client.Attach(t.Context(), a.path(name))
@@ -82,12 +89,11 @@ func (a *asked) open(name string) *driver.Controller {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctrl, err := driver.Open(t.Context(), dev, mem)
+	ctrl, err = driver.Open(t.Context(), dev, mem)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ctrl.Close(); dev.Close(); mem.Close() })
-	return ctrl
+	return ctrl, func() { ctrl.Close(); dev.Close(); mem.Close() }
 }
 
 // active lists the namespaces as the controller does now.
@@ -313,4 +319,54 @@ func TestControlSocketEndsWithTheProcess(t *testing.T) {
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Error("the socket is still there")
 	}
+}
+
+// A namespace that a host has created in the pool is there again, with its data, after the process
+// was killed; what was resized or removed from outside too.
+func TestNamespacesOfHostsOutliveTheProcess(t *testing.T) {
+	dir := t.TempDir()
+	a := &asked{t: t, dir: dir, socket: filepath.Join(dir, "control")}
+	if err := os.Mkdir(a.path("pool"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	begin := func() *exec.Cmd {
+		cmd := command(t, "serve", "nvme", "--control", a.socket, "--socket", a.path("a"), "--serial", "S1",
+			"--pool", "dir:"+a.path("pool")+":64M", "--state-dir", a.path("state"), "--namespace", "mem:1M")
+		serve(t, cmd)
+		return cmd
+	}
+	cmd := begin()
+	ctrl, detach := a.attach("a")
+	for range 2 {
+		id, err := ctrl.CreateNamespace(t.Context(), 2<<20/512, 0, nil)
+		if err == nil {
+			err = ctrl.AttachNamespace(t.Context(), id, ctrl.Identify().ControllerID)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	detach() // the driver lists namespaces when it begins
+	ctrl = a.open("a")
+	if _, err := ctrl.Namespace(3).WriteAt([]byte("lasting"), 0); err != nil {
+		t.Fatal(err)
+	}
+	a.run(0, "namespace", "resize", "3", "4M")
+	a.run(0, "namespace", "remove", "2")
+	if err := ctrl.Namespace(3).Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	cmd = begin()
+	ctrl = a.open("a")
+	if got := active(t, ctrl); len(got) != 2 || got[1] != 3 || ctrl.Namespace(3).Size() != 4<<20 {
+		t.Fatalf("active: %v", got)
+	}
+	got := make([]byte, 7)
+	if _, err := ctrl.Namespace(3).ReadAt(got, 0); err != nil || string(got) != "lasting" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	a.says(0, "file of the pool", "namespace", "list")
+	terminate(t, cmd)
 }
