@@ -358,6 +358,11 @@ func TestNamespacesOfHostsOutliveTheProcess(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
+	volumes, err := filepath.Glob(a.path("pool/*.volume"))
+	if err != nil || len(volumes) != 1 {
+		t.Fatalf("volumes %q, %v", volumes, err)
+	}
+	released(t, volumes[0])
 	cmd = begin()
 	ctrl = a.open("a")
 	if got := active(t, ctrl); len(got) != 2 || got[1] != 3 || ctrl.Namespace(3).Size() != 4<<20 {

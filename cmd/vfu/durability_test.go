@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -10,7 +11,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"vfiouser/block"
 	"vfiouser/client"
 	"vfiouser/devices/nvme/spec"
 	driver "vfiouser/drivers/nvme"
@@ -184,6 +187,7 @@ func killRounds(t *testing.T, backend string, cache bool, rounds int, seed uint6
 			records: make([]record, recordsEach), buf: make([]byte, recordSize)}
 	}
 	for range rounds {
+		released(t, img)
 		cmd := command(t, "serve", "nvme", "--socket", socket, "--namespace", fmt.Sprintf(backend, img))
 		serve(t, cmd)
 		ns, detach := cachedDisk(t, socket, cache)
@@ -211,6 +215,7 @@ func killRounds(t *testing.T, backend string, cache bool, rounds int, seed uint6
 		_ = cmd.Wait()
 		detach()
 	}
+	released(t, img)
 	cmd := command(t, "serve", "nvme", "--socket", socket, "--namespace", fmt.Sprintf(backend, img))
 	serve(t, cmd)
 	ns, detach := cachedDisk(t, socket, cache)
@@ -220,6 +225,24 @@ func killRounds(t *testing.T, backend string, cache bool, rounds int, seed uint6
 	detach()
 	terminate(t, cmd)
 	return lost
+}
+
+// released waits until nobody has a file locked. The kernel ends what a killed process had
+// submitted to it a moment after the process.
+func released(t *testing.T, path string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		b, err := block.Open("file:" + path)
+		if err == nil {
+			err = b.Close()
+		}
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, block.ErrInUse) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // runThrough is run with plain writes, each of which is a promise.

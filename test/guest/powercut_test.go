@@ -265,7 +265,7 @@ func TestPowerCuts(t *testing.T) {
 		}
 	}
 	t.Logf("%d records were durable, %d bytes forgotten", records, forgotten)
-	if forgotten == 0 {
+	if forgotten == 0 && cuts >= 10 { // one may come just behind a flush
 		t.Error("nothing was forgotten in all power cuts, so nothing was tested")
 	}
 }
