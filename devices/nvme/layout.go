@@ -144,16 +144,15 @@ func (s *Subsystem) controllerSet(ids []uint16) (set uint8, ok bool) {
 // nextID is the lowest number that is free, 0 if there is none. The caller holds mu.
 func (s *Subsystem) nextID() uint32 { return uint32(slices.Index(s.namespaces[:], nil) + 1) }
 
-// capacity is the NVM capacity of the subsystem and what of it is not allocated, in bytes.
+// capacity is the NVM capacity of the subsystem and what of it is not allocated, in bytes. With
+// a pool it is the pool's: what is stored elsewhere does not become free when it is deleted.
 func (s *Subsystem) capacity() (total, free uint64) {
 	if s.cfg.Pool != nil {
 		t, f := s.cfg.Pool.Capacity()
-		total, free = uint64(t), uint64(f)
+		return uint64(t), uint64(f)
 	}
 	for _, ns := range s.list() {
-		if ns.volume == "" {
-			total += uint64(ns.backend.Size())
-		}
+		total += uint64(ns.backend.Size())
 	}
-	return total, free
+	return total, 0
 }
