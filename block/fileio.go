@@ -70,7 +70,12 @@ func (f *file) vector(w *worker, r *Request, flags int) (int, syscall.Errno) {
 	if r.Op == Write {
 		call = f.kernel.pwritev2
 	}
-	n, errno := call(f.descriptor(iov, r), iov, r.Offset+r.done, flags)
+	fd := f.descriptor(iov, r)
+	n, errno := call(fd, iov, r.Offset+r.done, flags)
+	if errno == syscall.EINVAL && fd != f.fd {
+		// What is below the file system may ask for more than it says.
+		n, errno = call(f.fd, iov, r.Offset+r.done, flags)
+	}
 	// A worker at rest must not keep the caller's buffers alive.
 	clear(iov)
 	return n, errno

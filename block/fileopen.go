@@ -192,12 +192,20 @@ func (o *openedFile) openDirect(flags int) error {
 	return nil
 }
 
-// descriptor is the one for what is left of a request.
+// descriptor is the one for a vector of what is left of a request.
 func (o *openedFile) descriptor(iov []unix.Iovec, r *Request) int {
-	if o.direct >= 0 && uint64(r.Offset+r.done|(r.Length-r.done))&(o.diskAlign-1) == 0 && aligned(iov, o.memAlign) {
-		return o.direct
+	if o.direct < 0 {
+		return o.fd
 	}
-	return o.fd
+	at := uint64(r.Offset + r.done)
+	end := at
+	for i := range iov {
+		end += uint64(iov[i].Len)
+	}
+	if (at|end)&(o.diskAlign-1) != 0 || !aligned(iov, o.memAlign) {
+		return o.fd
+	}
+	return o.direct
 }
 
 // release closes what was opened. The lock goes first: the kernel may keep the file for a moment longer

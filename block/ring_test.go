@@ -444,6 +444,31 @@ func TestDirectIsCoherent(t *testing.T) {
 	}
 }
 
+// A vector that the kernel takes in parts need not be aligned where it is parted.
+func TestDirectInParts(t *testing.T) {
+	engines(t, func(t *testing.T, opt FileOptions) {
+		f, _ := newFileWith(t, 1<<20, opt)
+		f.detour()
+		f.memAlign = 4 // whatever the file asks for: the crew finds out
+		parts := func(data []byte) [][]byte {
+			bufs := [][]byte{data[:8]}
+			for data = data[8:]; len(data) > 512; data = data[512:] {
+				bufs = append(bufs, data[:512])
+			}
+			return append(bufs, data)
+		}
+		want, got := make([]byte, 512*512), make([]byte, 512*512)
+		for i := range want {
+			want[i] = byte(i >> 3)
+		}
+		must(t, write(f, 512, parts(want)...))
+		must(t, read(f, 512, parts(got)...))
+		if !bytes.Equal(got, want) {
+			t.Error("the data is damaged")
+		}
+	})
+}
+
 // A round allocates nothing, however it is torn into buffers.
 func TestRoundAllocatesNothing(t *testing.T) {
 	f := newRinged(t, 1<<20)
