@@ -10,7 +10,9 @@
 // messages, go to files in the folder -out. The exit status is 1 if a case failed. blktests'
 // own programs are built if there are make and C compilers.
 //
-// [vfiouser/test/guest.Lab.Tools] says what it downloads. Any server will do (-socket).
+// [vfiouser/test/guest.Lab.Tools] says what it downloads. Any server will do (-socket), and so
+// will the NVMe disk that QEMU itself emulates (-reference): what fails there as well is not this
+// project's fault.
 package main
 
 import (
@@ -47,10 +49,10 @@ type result struct {
 const failed = "failed"
 
 type options struct {
-	socket, options, out string
-	timeout              time.Duration
-	cpus                 int
-	patterns             []string
+	socket, options, reference, out string
+	timeout                         time.Duration
+	cpus                            int
+	patterns                        []string
 }
 
 func main() {
@@ -59,6 +61,7 @@ func main() {
 	blktests := flag.String("blktests", "", "folder with a checkout of blktests")
 	flag.StringVar(&o.socket, "socket", "", "socket of a server; else one of `vfu serve nvme` is started")
 	flag.StringVar(&o.options, "options", "--namespace mem:2G", "options for that")
+	flag.StringVar(&o.reference, "reference", "", "use QEMU's own disk; properties of its nvme-ns, such as logical_block_size=512")
 	flag.StringVar(&o.out, "out", "suites-out", "folder for logs")
 	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "for each case")
 	flag.IntVar(&o.cpus, "cpus", 2, "virtual processors")
@@ -206,15 +209,28 @@ func (r *runner) start(ctx context.Context) error {
 	if r.guest != nil {
 		return nil
 	}
-	socket := r.o.socket
-	if socket == "" {
+	cfg := guest.Config{CPUs: r.o.cpus, Args: r.args}
+	switch {
+	case r.o.reference != "":
+		image := filepath.Join(r.scratch, "reference.img")
+		if err := os.WriteFile(image, nil, 0o644); err != nil {
+			return err
+		}
+		if err := os.Truncate(image, 2<<30); err != nil {
+			return err
+		}
+		cfg.Args = append(cfg.Args, "-drive", "if=none,id=reference,format=raw,file.filename="+image,
+			"-device", "nvme,serial=reference,addr=4", "-device", "nvme-ns,drive=reference,"+r.o.reference)
+	case r.o.socket != "":
+		cfg.Sockets = []string{r.o.socket}
+	default:
 		var err error
 		if r.server, err = startServer(ctx, r.scratch, filepath.Join(r.o.out, "server.log"), r.o.options); err != nil {
 			return err
 		}
-		socket = r.server.socket
+		cfg.Sockets = []string{r.server.socket}
 	}
-	g, err := r.lab.Boot(ctx, guest.Config{Sockets: []string{socket}, CPUs: r.o.cpus, Args: r.args})
+	g, err := r.lab.Boot(ctx, cfg)
 	if err != nil {
 		return err
 	}
