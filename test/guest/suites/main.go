@@ -60,7 +60,7 @@ func main() {
 	nvmecli := flag.String("nvme-cli", "", "folder with a checkout of nvme-cli")
 	blktests := flag.String("blktests", "", "folder with a checkout of blktests")
 	flag.StringVar(&o.socket, "socket", "", "socket of a server; else one of `vfu serve nvme` is started")
-	flag.StringVar(&o.options, "options", "--namespace mem:2G", "options for that")
+	flag.StringVar(&o.options, "options", "--pool mem:2G", "options for that; a namespace is created if there is none")
 	flag.StringVar(&o.reference, "reference", "", "use QEMU's own disk; properties of its nvme-ns, such as logical_block_size=512")
 	flag.StringVar(&o.out, "out", "suites-out", "folder for logs")
 	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "for each case")
@@ -235,9 +235,21 @@ func (r *runner) start(ctx context.Context) error {
 		return err
 	}
 	r.guest = g
-	_, err = g.Run(ctx, guest.MountTools)
+	_, err = g.Run(ctx, guest.MountTools+findDisk+guest.InTools("export $(cat /tmp/disk)\n"+createDisk))
 	return err
 }
+
+// createDisk is a script that creates a namespace if there is none, of all capacity, as the
+// tests of nvme-cli do after they have deleted it.
+const createDisk = `
+[ -b $disk ] && exit
+capacity=$(nvme id-ctrl $ctrl -o json | sed -n 's/.*"tnvmcap" *: *\([0-9]*\).*/\1/p')
+nvme create-ns $ctrl --nsze=$((capacity/512)) --ncap=$((capacity/512)) --flbas=0 --dps=0 &&
+  nvme attach-ns $ctrl --namespace-id=1 --controllers=$(nvme list-ctrl $ctrl -o json | grep -o '[0-9]*' | tail -1)
+for i in $(seq 50); do [ -b $disk ] && exit; sleep 0.1; done
+echo "there is no $disk"
+exit 1
+`
 
 func (r *runner) stop() {
 	if r.guest != nil {
