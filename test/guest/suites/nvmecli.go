@@ -2,7 +2,9 @@ package main
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +15,8 @@ import (
 var casesPy []byte
 
 // prepareNVMeCLI takes the end-to-end tests of a checkout of nvme-cli: tests/e2e as of
-// version 3, tests before.
+// version 3, tests before. They take the program of the checkout if it was built (statically)
+// in .build, else Debian's, which knows too little for the tests of version 3.
 func prepareNVMeCLI(checkout, folder string) (*suite, error) {
 	if checkout == "" {
 		return nil, nil
@@ -22,6 +25,16 @@ func prepareNVMeCLI(checkout, folder string) (*suite, error) {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(folder, "cases.py"), casesPy, 0o644); err != nil {
+		return nil, err
+	}
+	program := "nvme"
+	switch built, err := os.ReadFile(filepath.Join(checkout, ".build", "nvme")); {
+	case err == nil:
+		program = "/suite/nvme"
+		if err := os.WriteFile(filepath.Join(folder, "nvme"), built, 0o755); err != nil {
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
 	dir, prefix := "tests/e2e", "tests.e2e."
@@ -39,8 +52,8 @@ func prepareNVMeCLI(checkout, folder string) (*suite, error) {
 	}
 	s.script = func(name string) string {
 		return fmt.Sprintf(`
-printf '{"controller": "%%s", "ns1": "%%s", "log_dir": "/tmp/nvmetests/", "log_level": "DEBUG"}' $ctrl $disk > tests/config.json
-NVME_E2E_CONFIG=$(cat tests/config.json) PYTHONPATH=.:tests python3 cases.py %s%s 2>&1`, prefix, name)
+printf '{"controller": "%%s", "ns1": "%%s", "log_dir": "/tmp/nvmetests/", "log_level": "DEBUG", "nvme_bin": "%%s"}' $ctrl $disk %s > tests/config.json
+NVME_E2E_CONFIG=$(cat tests/config.json) PYTHONPATH=.:tests python3 cases.py %s%s 2>&1`, program, prefix, name)
 	}
 	return s, nil
 }
