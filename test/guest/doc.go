@@ -7,7 +7,8 @@
 // [Open] makes the machine's files once (unmodified Debian packages, see setup.sh) and
 // keeps them in the user's cache folder; [Lab.Boot] starts a guest in some four seconds
 // (TCG, no KVM, no root); [Guest.Run] runs a shell script in it. The folder shell holds a
-// command that boots the same guest by hand.
+// command that boots the same guest by hand, the folder suites one that runs test suites of other
+// projects in it.
 //
 // What does not live here: anything of the protocol. QEMU is the client.
 package guest
