@@ -69,6 +69,13 @@ func (f format) needsConsent() bool {
 // storageTagMask has the bits of the storage tag that are compared: all of them.
 func (f format) storageTagMask() uint64 { return 1<<blockFormats[f.index].storageTag - 1 }
 
+// takesMask says whether a namespace may be created with LBSTM: with the bits of the storage
+// tag, or 0, as hosts have it that know nothing of storage tags.
+func (f format) takesMask(lbstm uint64) bool {
+	mask := f.storageTagMask()
+	return lbstm&mask == mask || lbstm == 0
+}
+
 // flbas and dps are the format as Identify Namespace has it.
 func (f format) flbas() uint8 {
 	if f.extended && blockFormats[f.index].metadata != 0 {

@@ -45,7 +45,7 @@ func (h *host) createNamespace(e *spec.SubmissionEntry) (spec.Status, uint32) {
 		return spec.InvalidFormat | spec.StatusDNR, 0
 	case !h.c.allows(f):
 		return spec.InvalidNamespaceOrFormat | spec.StatusDNR, 0
-	case f.protection != 0 && spec.StorageTagMask(b[:])&f.storageTagMask() != f.storageTagMask():
+	case f.protection != 0 && !f.takesMask(spec.StorageTagMask(b[:])):
 		return badField, 0
 	case id.Capacity != id.Size:
 		return spec.ThinProvisioningNotSupported | spec.StatusDNR, 0

@@ -541,6 +541,7 @@ func TestProtectedNamespacesAreMade(t *testing.T) {
 		{"64 bits without protection", false, 8, 0, 0, spec.Success},
 		{"64 bits", true, 8, 1, 0, spec.Success},
 		{"storage tag", true, 10, 1, 0xffff, spec.Success},
+		{"storage tag, of which the host knows nothing", true, 10, 1, 0, spec.Success},
 		{"storage tag with a mask", true, 10, 1, 0xff, spec.InvalidField},
 		{"storage tag without protection", true, 10, 0, 0, spec.Success},
 		{"a mask without a tag", true, 2, 1, 1, spec.Success},
