@@ -26,7 +26,8 @@ var sections = []func() []Check{
 	doorbellChecks, identifyControllerChecks, announcementChecks, identifyNamespaceChecks, identifyListChecks,
 	featureChecks, featureValueChecks, logChecks, logContentChecks, eventChecks, adminChecks,
 	ioChecks, prpChecks, sglChecks, dataChecks, rangeChecks, copyChecks, uncorrectableChecks, errorLogChecks, smartChecks,
-	reservationChecks, protectionChecks,
+	reservationChecks, protectionChecks, fusedChecks, firmwareChecks, securityChecks, directiveChecks,
+	managementChecks, formatChecks, sanitizeChecks, selfTestChecks,
 }
 
 // Checks are all checks, in the order in which they run.
@@ -50,7 +51,8 @@ const (
 // Options say what is run and how.
 type Options struct {
 	Doorbells Doorbells
-	Match     *regexp.Regexp // of names; nil: all
+	Match     *regexp.Regexp // names of checks to run; nil: all
+	Skip      *regexp.Regexp // names of checks to leave out; nil: none
 	Patience  time.Duration  // for what has to come; 0: 10 s
 }
 
@@ -99,7 +101,7 @@ func Run(ctx context.Context, dev *client.Device, o Options, each func(Result)) 
 	defer r.close()
 	var report Report
 	for _, check := range Checks() {
-		if o.Match != nil && !o.Match.MatchString(check.Name()) {
+		if o.Match != nil && !o.Match.MatchString(check.Name()) || o.Skip != nil && o.Skip.MatchString(check.Name()) {
 			continue
 		}
 		result := r.run(&check)
