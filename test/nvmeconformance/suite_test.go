@@ -39,6 +39,22 @@ func memory(t *testing.T, size int64, blockSize int) nvme.Namespace {
 	return nvme.Namespace{Backend: b, BlockSize: blockSize}
 }
 
+// subsystem has what a subsystem can have: a pool for namespaces, and a folder for what outlives
+// the process.
+func subsystem(t *testing.T, namespaces ...nvme.Namespace) *nvme.Subsystem {
+	t.Helper()
+	pool, err := block.OpenPool("mem:64M")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := nvme.NewSubsystem(nvme.SubsystemConfig{Serial: "conformance", Namespaces: namespaces, Pool: pool, StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
 // serve serves a controller and attaches to it.
 func serve(t *testing.T, cfg nvme.Config) *client.Device {
 	t.Helper()
@@ -104,7 +120,7 @@ func TestOurController(t *testing.T) {
 		{"full", Messages, least, func(t *testing.T) nvme.Config {
 			checked := memory(t, 8<<20, 512)
 			checked.Metadata, checked.Protection = 8, 1
-			return nvme.Config{Serial: "conformance", Namespaces: []nvme.Namespace{memory(t, 64<<20, 512), memory(t, 64<<20, 4096), memory(t, 8<<20, 512), checked}}
+			return nvme.Config{Subsystem: subsystem(t, memory(t, 64<<20, 512), memory(t, 64<<20, 4096), memory(t, 8<<20, 512), checked)}
 		}},
 		{"blocks of 4096, shadow doorbells, volatile cache, read-only namespace", Shadow, least, func(t *testing.T) nvme.Config {
 			cached, fixed := memory(t, 64<<20, 4096), memory(t, 8<<20, 512)
