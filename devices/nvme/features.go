@@ -129,7 +129,7 @@ func (h *host) getFeatures(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	}
 	key := featureKey{ID: id}
 	switch {
-	case id == spec.FeatReservationMask && e.NSID == spec.BroadcastNSID:
+	case (id == spec.FeatReservationMask || id == spec.FeatReservationPersist) && e.NSID == spec.BroadcastNSID:
 		return badField, 0 // other features have another status (Base 2.0, 5.27.1.26)
 	case f.caps&spec.FeatureNamespace != 0:
 		ns := h.c.namespace(e.NSID)
