@@ -243,7 +243,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"state directory that is a file", "serve nvme --socket " + s + " --namespace mem:1M --state-dir /dev/null", 1, "state directory"},
 		{"live socket", "serve nvme --socket " + live + " --namespace mem:1M", 1, "another server listens"},
 		{"missing folder", "serve nvme --socket " + dir + "/no/s --namespace mem:1M", 1, "does not exist"},
-		{"too many queues", "serve nvme --socket " + s + " --namespace mem:1M --queues 65", 2, "from 1 to 64"},
+		{"too many queues", "serve nvme --socket " + s + " --namespace mem:1M --queues 129", 2, "from 1 to 128"},
 		{"unknown doorbell mode", "serve nvme --socket " + s + " --namespace mem:1M --doorbells loud", 2, "loud"},
 		{"bad pause", "serve nvme --socket " + s + " --namespace mem:1M --idle-poll soon", 2, "must be a time"},
 		{"no link", "serve virtio-net --socket " + s, 2, "no --link"},

@@ -50,7 +50,7 @@ func ParseDoorbellMode(s string) (DoorbellMode, error) {
 
 // Limits of a Config.
 const (
-	MaxQueues  = 64
+	MaxQueues  = 128
 	maxEntries = 4096 // of any queue
 )
 
@@ -62,7 +62,7 @@ type Config struct {
 	Subsystem *Subsystem
 	// Namespaces are the namespaces 1 to N.
 	Namespaces []Namespace
-	// Queues is the number of I/O queue pairs, 1 to 64. 0 means 63: with the admin
+	// Queues is the number of I/O queue pairs, 1 to 128. 0 means 63: with the admin
 	// queue's that makes 64 interrupt vectors, and Windows takes no more.
 	Queues int
 	// QueueEntries is the largest size of an I/O queue, a power of two from 2 to
