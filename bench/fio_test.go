@@ -69,7 +69,7 @@ func (j fioJob) compare(b *testing.B) {
 	if j.direct {
 		backend += ",direct"
 	}
-	r := newRig(b, backend, device.Mmap)
+	r := newRig(b, device.Mmap, backend)
 	pin(b, 1)
 	q, err := r.ctrl.NewQueue(context.Background(), driver.QueueConfig{Depth: j.depth, BufferSize: j.size})
 	if err != nil {

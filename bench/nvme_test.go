@@ -22,15 +22,17 @@ type rig struct {
 	ns   *driver.Namespace
 }
 
-func newRig(b *testing.B, backend string, mode device.DoorbellMode) *rig {
+func newRig(b *testing.B, mode device.DoorbellMode, backends ...string) *rig {
 	b.Helper()
-	store, err := block.Open(backend)
-	if err != nil {
-		b.Fatal(err)
+	cfg := device.Config{Queues: device.MaxQueues, Doorbells: mode}
+	for _, text := range backends {
+		store, err := block.Open(text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		cfg.Namespaces = append(cfg.Namespaces, device.Namespace{Backend: store, BlockSize: 4096})
 	}
-	disk, err := device.New(device.Config{
-		Namespaces: []device.Namespace{{Backend: store, BlockSize: 4096}}, Doorbells: mode,
-	})
+	disk, err := device.New(cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -66,6 +68,16 @@ func newRig(b *testing.B, backend string, mode device.DoorbellMode) *rig {
 	return &rig{ctrl, ctrl.Namespaces()[0]}
 }
 
+// newQueue makes a queue that lives as long as the rig.
+func (r *rig) newQueue(b *testing.B, cfg driver.QueueConfig) *driver.Queue {
+	b.Helper()
+	q, err := r.ctrl.NewQueue(context.Background(), cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return q
+}
+
 // BenchmarkNVMe measures random 4 KiB I/O with the device on one core and the
 // driver on the other. mean-µs is the mean latency, which is depth over rate.
 func BenchmarkNVMe(b *testing.B) {
@@ -91,57 +103,77 @@ func BenchmarkNVMeDoorbells(b *testing.B) {
 }
 
 func randomIO(b *testing.B, mode device.DoorbellMode, backend string, write bool, depth int) {
-	r := newRig(b, backend, mode)
+	r := newRig(b, mode, backend)
 	pin(b, 1)
-	q, err := r.ctrl.NewQueue(context.Background(), driver.QueueConfig{Depth: depth, BufferSize: 4096})
-	if err != nil {
-		b.Fatal(err)
-	}
+	q := r.newQueue(b, driver.QueueConfig{Depth: depth, BufferSize: 4096})
 	defer q.Close()
 	fill(b, r.ns)
-	lbas := make([]uint64, 1<<16)
-	for i := range lbas {
-		lbas[i] = rand.Uint64N(r.ns.Blocks())
-	}
+	next := randomBlocks(r.ns.Blocks())
 	submit := q.Read
 	if write {
 		submit = q.Write
 	}
-	done := make([]driver.Completion, depth)
-	next := 0
-	post := func(tag uint16) {
-		if err := submit(tag, r.ns, lbas[next&(len(lbas)-1)], 1); err != nil {
+	elapsed := r.keepBusy(b, []*driver.Queue{q}, func(_ int, tag uint16) error { return submit(tag, r.ns, next(), 1) })
+	b.ReportMetric(float64(b.N)/elapsed.Seconds()/1e6, "MIOPS")
+	b.ReportMetric(elapsed.Seconds()*1e6*float64(min(depth, b.N))/float64(b.N), "mean-µs")
+}
+
+// randomBlocks gives one number below n after the other.
+func randomBlocks(n uint64) func() uint64 {
+	list := make([]uint64, 1<<16)
+	for i := range list {
+		list[i] = rand.Uint64N(n)
+	}
+	i := 0
+	return func() uint64 {
+		i++
+		return list[i&(len(list)-1)]
+	}
+}
+
+// keepBusy has post submit b.N commands, to all queues in turn, so that none of their tags is
+// idle. It returns the time that took.
+func (r *rig) keepBusy(b *testing.B, queues []*driver.Queue, post func(queue int, tag uint16) error) time.Duration {
+	b.Helper()
+	submit := func(i int, tag uint16) {
+		if err := post(i, tag); err != nil {
 			b.Fatal(err)
 		}
-		next++
 	}
+	done := make([]driver.Completion, queues[0].Depth())
 	before := r.commands(b)
 	b.ReportAllocs()
 	b.ResetTimer()
 	begin := time.Now()
-	inflight := 0
-	for tag := range min(depth, b.N) {
-		post(uint16(tag))
-		inflight++
-	}
-	q.Ring()
-	for inflight > 0 {
-		n, err := q.Poll(done)
-		if err != nil {
-			b.Fatal(err)
+	left, inflight := b.N, 0
+	for i, q := range queues {
+		for tag := range min(q.Depth(), left) {
+			submit(i, uint16(tag))
+			left--
+			inflight++
 		}
-		for i := range done[:n] {
-			if err := done[i].Err(); err != nil {
+		q.Ring()
+	}
+	for inflight > 0 {
+		for i, q := range queues {
+			n, err := q.Poll(done)
+			if err != nil {
 				b.Fatal(err)
 			}
-			if next < b.N {
-				post(done[i].Tag)
-			} else {
-				inflight--
+			for k := range done[:n] {
+				if err := done[k].Err(); err != nil {
+					b.Fatal(err)
+				}
+				if left > 0 {
+					submit(i, done[k].Tag)
+					left--
+				} else {
+					inflight--
+				}
 			}
-		}
-		if n > 0 {
-			q.Ring()
+			if n > 0 {
+				q.Ring()
+			}
 		}
 	}
 	elapsed := time.Since(begin)
@@ -149,8 +181,7 @@ func randomIO(b *testing.B, mode device.DoorbellMode, backend string, write bool
 	if n := r.commands(b) - before; n != uint64(b.N) {
 		b.Errorf("the device counts %d commands, the driver %d", n, b.N)
 	}
-	b.ReportMetric(float64(b.N)/elapsed.Seconds()/1e6, "MIOPS")
-	b.ReportMetric(elapsed.Seconds()*1e6*float64(min(depth, b.N))/float64(b.N), "mean-µs")
+	return elapsed
 }
 
 // commands is how many reads and writes the device has counted.
