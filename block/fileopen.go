@@ -3,6 +3,7 @@ package block
 import (
 	"errors"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -138,6 +139,13 @@ func explain(path string, err error, readOnly bool) error {
 	return because(err, "cannot open: %v", err)
 }
 
+// lockPatience is how long the lock is tried for: the io_uring of a process that was killed
+// lets go of its files some time after the process is gone.
+const (
+	lockPatience = time.Second
+	lockPause    = 5 * time.Millisecond
+)
+
 // lock takes an advisory lock on the open file: two servers that write to one
 // file destroy its data. QEMU locks bytes of its images in the same way, so it
 // is kept out too. File systems without locks go without.
@@ -146,7 +154,12 @@ func (o *openedFile) lock(readOnly bool) error {
 	if readOnly {
 		l.Type = unix.F_RDLCK
 	}
-	switch err := unix.FcntlFlock(uintptr(o.fd), unix.F_OFD_SETLK, &l); err {
+	err := unix.FcntlFlock(uintptr(o.fd), unix.F_OFD_SETLK, &l)
+	for begin := time.Now(); (err == syscall.EAGAIN || err == syscall.EACCES) && time.Since(begin) < lockPatience; {
+		time.Sleep(lockPause)
+		err = unix.FcntlFlock(uintptr(o.fd), unix.F_OFD_SETLK, &l)
+	}
+	switch err {
 	case syscall.EAGAIN, syscall.EACCES:
 		return because(errors.Join(ErrInUse, err), "another process (or another device of this one) uses the file; two writers would destroy its data")
 	}
