@@ -67,7 +67,7 @@ func (h *host) identifyPage(b []byte, e *spec.SubmissionEntry) spec.Status {
 		case cns == spec.CNSCommandSetNamespace:
 			ns.identifyNVM().Put(b)
 		default:
-			(&spec.IndependentNamespace{NMIC: ns.nmic(), NSTAT: 1, RESCAP: s.reservationCapabilities(), FPI: ns.fpi()}).Put(b)
+			c.describeIndependently(ns).Put(b)
 		}
 	case spec.CNSCommandSetController:
 		// All fields of the NVM command set are optional, 0 is "not reported".

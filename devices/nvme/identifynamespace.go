@@ -41,6 +41,14 @@ func (c *Controller) describeNamespace(n *namespace) *spec.IdentifyNamespace {
 	return id
 }
 
+// describeIndependently is what does not depend on the command set, CNS 08h.
+func (c *Controller) describeIndependently(n *namespace) *spec.IndependentNamespace {
+	id := c.describeNamespace(n)
+	return &spec.IndependentNamespace{
+		NMIC: id.NMIC, RESCAP: id.RESCAP, FPI: id.FPI, NSATTR: id.NSATTR, EnduranceGroup: id.EnduranceGroup, NSTAT: 1,
+	}
+}
+
 // nmic says whether several controllers may have the namespace.
 func (a *allocation) nmic() uint8 {
 	if a.private {

@@ -169,20 +169,23 @@ func (n *IdentifyNamespace) Get(b []byte) {
 // figure 280).
 type IndependentNamespace struct {
 	NSFEAT, NMIC, RESCAP, FPI uint8
-	NSTAT                     uint8 // bit 0: ready
+	NSATTR                    uint8  // bit 0: write protected
+	EnduranceGroup            uint16 // 0: none
+	NSTAT                     uint8  // bit 0: ready
 }
 
 // Put writes all 4,096 bytes.
 func (n *IndependentNamespace) Put(b []byte) {
 	b = b[:IdentifySize]
 	clear(b)
-	b[0], b[1], b[2], b[3], b[14] = n.NSFEAT, n.NMIC, n.RESCAP, n.FPI, n.NSTAT
+	b[0], b[1], b[2], b[3], b[8], b[14] = n.NSFEAT, n.NMIC, n.RESCAP, n.FPI, n.NSATTR, n.NSTAT
+	binary.LittleEndian.PutUint16(b[12:], n.EnduranceGroup)
 }
 
 // Get reads all 4,096 bytes.
 func (n *IndependentNamespace) Get(b []byte) {
 	b = b[:IdentifySize]
-	*n = IndependentNamespace{b[0], b[1], b[2], b[3], b[14]}
+	*n = IndependentNamespace{b[0], b[1], b[2], b[3], b[8], binary.LittleEndian.Uint16(b[12:]), b[14]}
 }
 
 // Types of namespace identification descriptors.

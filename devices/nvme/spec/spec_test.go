@@ -117,7 +117,7 @@ func TestStructuresSurviveTheWire(t *testing.T) {
 	}{
 		{ctrl, IdentifySize, &IdentifyController{}},
 		{ns, IdentifySize, &IdentifyNamespace{}},
-		{&IndependentNamespace{1, 2, 3, 4, 5}, IdentifySize, &IndependentNamespace{}},
+		{&IndependentNamespace{NSFEAT: 1, NMIC: 2, RESCAP: 3, FPI: 4, NSATTR: 5, EnduranceGroup: 6, NSTAT: 7}, IdentifySize, &IndependentNamespace{}},
 		{&NamespaceDescriptors{EUI64: [8]byte{1}, NGUID: [16]byte{2}, UUID: [16]byte{3}}, IdentifySize, &NamespaceDescriptors{}},
 		{smart, SmartSize, &Smart{}},
 		{&ErrorEntry{Count: 1, SQID: 2, CID: 3, Status: InvalidField | StatusDNR, Phase: true, Parameter: 5, LBA: 6, NSID: 7, Vendor: 8, Transport: 9, Specific: 10}, ErrorEntrySize, &ErrorEntry{}},
