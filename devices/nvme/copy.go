@@ -32,17 +32,22 @@ func (c *Controller) prepareCopy(cmd *command) (plan, spec.Status) {
 	return planSlow, ns.protection.admits(&cmd.entry)
 }
 
+// beginCopy fetches the source ranges, passes the gate, and returns the number of blocks to copy.
+func (c *courier) beginCopy(cmd *command) (ranges []spec.CopyRange, total uint64, st spec.Status) {
+	if ranges, st = c.copyRanges(cmd); !st.OK() {
+		return nil, 0, st
+	}
+	if st = c.pass(cmd); !st.OK() {
+		return nil, 0, st
+	}
+	total, st = c.checkCopy(cmd, ranges)
+	return ranges, total, st
+}
+
 // copy reads all ranges and then writes them with one request, so that source and
 // destination may overlap, and a failure leaves the destination as it was.
 func (c *courier) copy(cmd *command) spec.Status {
-	ranges, st := c.copyRanges(cmd)
-	if !st.OK() {
-		return st
-	}
-	if st := c.pass(cmd); !st.OK() {
-		return st
-	}
-	total, st := c.checkCopy(cmd, ranges)
+	ranges, total, st := c.beginCopy(cmd)
 	if !st.OK() {
 		return st
 	}

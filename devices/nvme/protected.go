@@ -223,14 +223,7 @@ func (c *courier) verifyBlocks(cmd *command) spec.Status {
 // copyBlocks is copy with metadata: what PRINFOR asks for happens to what is read, and
 // PRINFOW to what is written (5.2.2.5).
 func (c *courier) copyBlocks(cmd *command) spec.Status {
-	ranges, st := c.copyRanges(cmd)
-	if !st.OK() {
-		return st
-	}
-	if st := c.pass(cmd); !st.OK() {
-		return st
-	}
-	total, st := c.checkCopy(cmd, ranges)
+	ranges, total, st := c.beginCopy(cmd)
 	if !st.OK() {
 		return st
 	}
