@@ -256,6 +256,9 @@ func (c *courier) datasetManagement(cmd *command) spec.Status {
 	if st := c.fromHost(&cmd.entry, list); !st.OK() {
 		return st
 	}
+	// As all of them do first: who has it may wait at the gate for those who have passed.
+	c.h.couriers.bulk.Lock()
+	defer c.h.couriers.bulk.Unlock()
 	if st := c.pass(cmd); !st.OK() {
 		return st
 	}
@@ -268,8 +271,6 @@ func (c *courier) datasetManagement(cmd *command) spec.Status {
 			return spec.LBAOutOfRange | spec.StatusDNR
 		}
 	}
-	c.h.couriers.bulk.Lock()
-	defer c.h.couriers.bulk.Unlock()
 	for _, r := range ranges {
 		if r.Blocks == 0 {
 			continue
