@@ -2,6 +2,8 @@ package nvme
 
 import (
 	"context"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 
 	"vfiouser/block"
@@ -19,16 +21,27 @@ type chores struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
+	log     *slog.Logger
 }
 
-func (w *chores) init() {
+func (w *chores) init(log *slog.Logger) {
+	w.log = log
 	w.changed.L = &w.mu
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 }
 
-// start runs f on a goroutine of its own until it ends or the subsystem is closed.
+// start runs f on a goroutine of its own until it ends or the subsystem is closed. A panic ends
+// the chore, not the process.
 func (w *chores) start(f func(ctx context.Context)) {
-	w.wg.Go(func() { f(w.ctx) })
+	w.wg.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				w.log.Error("defect in the NVMe subsystem", "panic", v, "stack", string(debug.Stack()))
+			}
+		}()
+		debug.SetPanicOnFault(true)
+		f(w.ctx)
+	})
 }
 
 // step runs f when that is possible; false means that the context has ended before.

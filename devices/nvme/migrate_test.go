@@ -389,6 +389,8 @@ func TestImpossibleStatesAreRefused(t *testing.T) {
 		{"half a firmware image", []any{"Download"}, map[string]any{"Image": []byte{1}}},
 		{"a self-test of a reserved kind", []any{"SelfTest", "Code"}, 9},
 		{"a sanitize operation in no state", []any{"Sanitize", "Status"}, 7},
+		{"a sanitize operation that does nothing", []any{"Sanitize"}, map[string]int{"Status": 2}},
+		{"a sanitize operation that is not offered", []any{"Sanitize"}, map[string]int{"Status": 2, "CDW10": 4}},
 		{"write protection that is not possible", []any{"Protection"}, map[string]int{"1": 4}},
 		{"a persistent event of no type", []any{"Journal"}, []map[string]int{{"Type": 255}}},
 		{"telemetry without its data", []any{"Telemetry", "Host"}, map[string]any{"Areas": []int{1, 2, 3}}},

@@ -47,7 +47,12 @@ type sanitizeState struct {
 }
 
 func (s *sanitizeState) possible() bool {
-	return s.Status <= spec.SanitizeNotDeallocated && s.Passes <= 16 && s.Offset >= 0
+	return s.Status <= spec.SanitizeNotDeallocated && s.Passes <= 16 && s.Offset >= 0 && s.Offset%block.SectorSize == 0 &&
+		(s.Status != spec.SanitizeRuns || offersSanitize(s.action()))
+}
+
+func offersSanitize(action uint32) bool {
+	return action == spec.SanitizeActionBlockErase || action == spec.SanitizeActionOverwrite
 }
 
 // action, passes and unrestricted are what the command says.
@@ -82,6 +87,15 @@ func (z *sanitize) get() sanitizeState {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return z.state
+}
+
+// running is the state of the operation for the goroutine, which is to end if there is none any
+// more: the state of another drive may have arrived.
+func (z *sanitize) running() (st sanitizeState, ok bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.runs = z.state.Status == spec.SanitizeRuns
+	return z.state, z.runs
 }
 
 func (z *sanitize) change(f func(*sanitizeState)) {
@@ -128,7 +142,7 @@ func (h *host) sanitizeCommand(e *spec.SubmissionEntry) (spec.Status, uint32) {
 			s.keepSanitize()
 			return spec.Success, 0
 		}, nil)
-	case next.action() != spec.SanitizeActionBlockErase && next.action() != spec.SanitizeActionOverwrite:
+	case !offersSanitize(next.action()):
 		return badField, 0
 	case failed && !now.unrestricted() && next.unrestricted():
 		return spec.SanitizeFailed | spec.StatusDNR, 0
@@ -176,7 +190,14 @@ func (s *Subsystem) runSanitize(ctx context.Context, c *Controller) {
 	begun, kept := time.Now(), time.Now()
 	by, failed := newStorage(), false
 	var pattern []byte
-	for st := z.get(); int(st.Passes) < st.passes() && !failed; st = z.get() {
+	for !failed {
+		st, ok := z.running()
+		if !ok {
+			return
+		}
+		if int(st.Passes) >= st.passes() {
+			break
+		}
 		a, next := s.sanitizeNext(&st)
 		if a == nil {
 			z.change(func(st *sanitizeState) { st.Passes, st.Namespace, st.Offset = st.Passes+1, 0, 0 })
@@ -291,7 +312,10 @@ func (s *Subsystem) sanitizeProgress(st sanitizeState) uint16 {
 // What a host finds when it sees the end is as it will be after a crash.
 func (s *Subsystem) endSanitize(c *Controller, failed bool) {
 	z := &s.sanitize
-	st := z.get()
+	st, ok := z.running()
+	if !ok {
+		return
+	}
 	st.Progress = 0xffff
 	if st.Status = spec.SanitizeSucceeded; failed {
 		st.Status = spec.SanitizeHasFailed
@@ -307,6 +331,7 @@ func (s *Subsystem) endSanitize(c *Controller, failed bool) {
 	z.mu.Lock()
 	z.state, z.runs = st, false
 	z.mu.Unlock()
+	s.closeNamespaces(st.refusal()) // of those too that were made in between
 	s.tell(eventSanitize)
 	if failed {
 		s.reportTelemetry(c, "a sanitize operation failed")

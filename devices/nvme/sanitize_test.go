@@ -2,6 +2,7 @@ package nvme
 
 import (
 	"bytes"
+	"context"
 	"syscall"
 	"testing"
 	"time"
@@ -253,4 +254,44 @@ func TestSanitizeAcrossPowerCycles(t *testing.T) {
 		}
 		t.Error("no persistent event of the end")
 	})
+}
+
+// The state of a drive without an operation that arrives ends the one that runs.
+func TestSanitizeEndsWithTheStateOfAnotherDrive(t *testing.T) {
+	g, _, _, page := sanitizer(t, false, rig{backends: []block.Backend{memory(t, 64<<20)}})
+	idle := g.saved()
+	g.lock(false)
+	g.must(sanitizeCommand(spec.SanitizeActionOverwrite, 7))
+	g.lock(true)
+	noError(t, g.load(idle))
+	g.lock(false)
+	g.reset() // the driver's queues are not those of the state
+	z := &g.c.subsystem.sanitize
+	g.until("the operation to end", func() bool {
+		z.mu.Lock()
+		defer z.mu.Unlock()
+		return !z.runs
+	})
+	if l := g.sanitized(page); l.State() != spec.SanitizeNever {
+		t.Errorf("%+v", l)
+	}
+	g.must(sanitizeCommand(spec.SanitizeActionBlockErase, 0))
+	if l := g.sanitizeEnds(page); l.State() != spec.SanitizeSucceeded {
+		t.Errorf("the next one %+v", l)
+	}
+}
+
+// A defect in a chore is told, and costs no more than that.
+func TestPanicInAChore(t *testing.T) {
+	g := newGuest(t, rig{})
+	w := &g.c.subsystem.chores
+	w.own(true)
+	ended := make(chan struct{})
+	w.start(func(ctx context.Context) {
+		defer close(ended)
+		w.step(ctx, func() { panic("defect") })
+	})
+	<-ended
+	w.hold() // (it is no step that runs)
+	w.release()
 }

@@ -91,7 +91,7 @@ func NewSubsystem(cfg SubsystemConfig) (_ *Subsystem, err error) {
 	if err := s.recallSerial(); err != nil {
 		return nil, err
 	}
-	s.chores.init()
+	s.chores.init(cfg.Logger)
 	if err := s.recallRecords(); err != nil {
 		return nil, err
 	}
