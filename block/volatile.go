@@ -48,6 +48,7 @@ type Volatile struct {
 	pages map[int64]*page // by offset
 	free  []*page
 	order []int64 // of writing; room for offsets
+	spilt bool    // pages were written to make room since a request began
 	part  [1][]byte
 	req   Request
 	ended chan error

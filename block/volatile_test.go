@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -243,4 +244,57 @@ func TestVolatileWithoutPower(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 	must(t, write(v, 0, got))
+}
+
+// durables remembers which sectors are durable.
+type durables struct {
+	Backend
+	mu    sync.Mutex
+	plain map[int64]bool // written, and neither flushed nor with FUA
+}
+
+func (d *durables) Info() Info {
+	i := d.Backend.Info()
+	i.VolatileCache = true
+	return i
+}
+
+func (d *durables) Submit(r *Request) (bool, error) {
+	d.mu.Lock()
+	switch {
+	case r.Op == Flush:
+		clear(d.plain)
+	case r.Op == Write:
+		for at := int64(0); at < r.Length; at += SectorSize {
+			if r.FUA {
+				delete(d.plain, r.Offset+at)
+			} else {
+				d.plain[r.Offset+at] = true
+			}
+		}
+	}
+	d.mu.Unlock()
+	return d.Backend.Submit(r)
+}
+
+// A write with FUA that does not fit into the cache, which is written in between, is durable
+// all the same.
+func TestVolatileSpillsDurably(t *testing.T) {
+	for _, r := range []Request{
+		{Op: Write, FUA: true, Length: 2 * volatileZeroes, Buffers: [][]byte{make([]byte, 2*volatileZeroes)}},
+		{Op: WriteZeroes, FUA: true, Offset: 4096, Length: volatileZeroes},
+	} {
+		m, err := Memory(4 << 20)
+		must(t, err)
+		d := &durables{Backend: m, plain: map[int64]bool{}}
+		v := newVolatile(t, d, VolatileOptions{Size: volatileZeroes})
+		must(t, write(v, 3<<20, make([]byte, 64<<10)))
+		must(t, do(v, &r))
+		for off := range d.plain {
+			if off >= r.Offset && off < r.Offset+r.Length {
+				t.Errorf("%v: the sector at %d is not durable", r.Op, off)
+				break
+			}
+		}
+	}
 }

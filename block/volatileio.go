@@ -58,10 +58,15 @@ func (v *Volatile) run(r *Request) error {
 			return v.do(Request{Op: WriteZeroes, Offset: from, Length: r.Length, FUA: r.FUA, Deallocate: r.Deallocate})
 		}
 	}
+	v.spilt = false
 	if err := v.write(r); err != nil || !r.FUA {
 		return err
 	}
-	return v.writeOut(from, to, true)
+	if err := v.writeOut(from, to, true); err != nil || !v.spilt {
+		return err
+	}
+	// Some of its pages may have been written without FUA, as there were too many.
+	return v.do(Request{Op: Flush})
 }
 
 func (v *Volatile) flush() error {
@@ -149,6 +154,7 @@ func (v *Volatile) page(off int64) (*page, error) {
 		return p, nil
 	}
 	if int64(len(v.pages)+1)*volatilePage > v.opt.Size {
+		v.spilt = true
 		if err := v.writeOut(0, v.Size(), false); err != nil {
 			return nil, err
 		}
