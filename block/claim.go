@@ -3,6 +3,7 @@ package block
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,8 +28,12 @@ type claim struct {
 	closed bool
 }
 
-// Claim takes the lock on the file.
-func (f *file) Claim() error {
+// Claim takes the lock on the file, now or not at all: a worker, which has other devices to
+// serve, claims whenever a guest enables its controller.
+func (f *file) Claim() error { return f.take(0) }
+
+// take takes the lock, which it tries for that long.
+func (f *file) take(patience time.Duration) error {
 	f.claim.mu.Lock()
 	defer f.claim.mu.Unlock()
 	switch {
@@ -37,7 +42,7 @@ func (f *file) Claim() error {
 	case f.claim.held.Load():
 		return nil
 	}
-	if err := f.lock(f.info.ReadOnly); err != nil {
+	if err := f.lock(f.info.ReadOnly, patience); err != nil {
 		return &OpenError{Spec: "file:" + f.path, Err: err}
 	}
 	f.claim.held.Store(true)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // One server at a time uses a file that several have open.
@@ -49,8 +50,12 @@ func TestFileIsUsedByWhoClaimsIt(t *testing.T) {
 		}
 	}
 	var refused *OpenError
+	begin := time.Now()
 	if err := second.Claim(); !errors.Is(err, ErrInUse) || !errors.As(err, &refused) {
 		t.Errorf("claimed twice: %v, want an OpenError with ErrInUse", err)
+	}
+	if took := time.Since(begin); took > lockPatience/2 {
+		t.Errorf("Claim has waited for %v", took)
 	}
 
 	must(first.Yield())
@@ -66,6 +71,18 @@ func TestFileIsUsedByWhoClaimsIt(t *testing.T) {
 	must(second.Close())
 	must(first.Claim())
 	must(write(first))
+}
+
+// The file of a server that was killed is free a little later.
+func TestOpenWaitsForTheLock(t *testing.T) {
+	path := newPath(t, 1<<20)
+	first, err := File(path, FileOptions{})
+	must(t, err)
+	time.AfterFunc(20*time.Millisecond, func() { _ = first.Close() })
+	second, err := File(path, FileOptions{})
+	must(t, err)
+	must(t, second.Close())
+	must(t, first.Close())
 }
 
 func TestOpenUnclaimed(t *testing.T) {

@@ -102,7 +102,7 @@ func openBackend(path string, opt FileOptions, k kernel) (Backend, error) {
 		CanDiscard:    !opt.ReadOnly && opened.canPunch(),
 	}
 	if !opt.Unclaimed {
-		if err := f.Claim(); err != nil {
+		if err := f.take(lockPatience); err != nil {
 			_ = f.release()
 			return nil, err
 		}

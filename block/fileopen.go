@@ -139,8 +139,8 @@ func explain(path string, err error, readOnly bool) error {
 	return because(err, "cannot open: %v", err)
 }
 
-// lockPatience is how long the lock is tried for: the io_uring of a process that was killed
-// lets go of its files some time after the process is gone.
+// lockPatience is how long the lock is tried for when a file is opened: the io_uring of a
+// process that was killed lets go of its files some time after the process is gone.
 const (
 	lockPatience = time.Second
 	lockPause    = 5 * time.Millisecond
@@ -149,13 +149,13 @@ const (
 // lock takes an advisory lock on the open file: two servers that write to one
 // file destroy its data. QEMU locks bytes of its images in the same way, so it
 // is kept out too. File systems without locks go without.
-func (o *openedFile) lock(readOnly bool) error {
+func (o *openedFile) lock(readOnly bool, patience time.Duration) error {
 	l := unix.Flock_t{Type: unix.F_WRLCK}
 	if readOnly {
 		l.Type = unix.F_RDLCK
 	}
 	err := unix.FcntlFlock(uintptr(o.fd), unix.F_OFD_SETLK, &l)
-	for begin := time.Now(); (err == syscall.EAGAIN || err == syscall.EACCES) && time.Since(begin) < lockPatience; {
+	for begin := time.Now(); (err == syscall.EAGAIN || err == syscall.EACCES) && time.Since(begin) < patience; {
 		time.Sleep(lockPause)
 		err = unix.FcntlFlock(uintptr(o.fd), unix.F_OFD_SETLK, &l)
 	}
