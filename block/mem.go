@@ -22,13 +22,20 @@ const (
 	maxPortion = 64 << 20
 	// roomToGrow is how many bytes of addresses a backend has at least, where there are so many.
 	roomToGrow = 64 << 30
+	// maxLeft is how many mappings there may be that nobody uses any more before the
+	// collector is called: 2,000 with room to grow are all addresses that there are.
+	maxLeft = 64
 )
+
+// left counts mappings that nobody uses any more and whose addresses are not free yet.
+var left atomic.Int32
 
 // mapping is private anonymous memory. It never moves, so that requests in flight do not mind
 // when its size changes.
 type mapping struct {
 	data   []byte // begins on a huge page; also what is beyond usable
 	usable int64  // so many bytes can be touched
+	left   *atomic.Bool
 }
 
 // memory keeps its bytes in private anonymous memory, populated when first
@@ -57,6 +64,9 @@ func Memory(size int64) (Backend, error) {
 }
 
 func newMapping(size int64) (*mapping, error) {
+	if left.Load() >= maxLeft {
+		runtime.GC() // a large heap is not collected for long
+	}
 	least := (uint64(size) + hugePage - 1) &^ (hugePage - 1)
 	data, unmap, err := reserveMemory(max(roomToGrow, 2*least))
 	if err != nil {
@@ -68,11 +78,17 @@ func newMapping(size int64) (*mapping, error) {
 	// serve as well.
 	_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
 	_ = unix.Madvise(data, unix.MADV_DONTDUMP)
-	m := &mapping{data: data}
+	m := &mapping{data: data, left: new(atomic.Bool)}
+	counted := m.left
 	// The pages go when it is closed, the addresses when nobody can use them
 	// any more: a Submit that overlaps with Close never finds foreign memory,
 	// and Submit needs no counter that all workers would write.
-	runtime.AddCleanup(m, func(unmap func()) { unmap() }, unmap)
+	runtime.AddCleanup(m, func(unmap func()) {
+		unmap()
+		if counted.Load() {
+			left.Add(-1)
+		}
+	}, unmap)
 	return m, m.extend(size)
 }
 
@@ -196,8 +212,13 @@ func clearUsed(b []byte) {
 	}
 }
 
-// empty gives all of the memory back.
-func (m *mapping) empty() { _ = unix.Madvise(m.data[:m.usable], unix.MADV_DONTNEED) }
+// empty gives all of the memory back. Nobody uses it any more.
+func (m *mapping) empty() {
+	_ = unix.Madvise(m.data[:m.usable], unix.MADV_DONTNEED)
+	if !m.left.Swap(true) {
+		left.Add(1)
+	}
+}
 
 func (m *memory) Close() error {
 	m.mu.Lock()
