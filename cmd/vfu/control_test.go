@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"vfiouser/block"
 	"vfiouser/client"
 	"vfiouser/devices/nvme/spec"
 	driver "vfiouser/drivers/nvme"
@@ -374,4 +375,19 @@ func TestNamespacesOfHostsOutliveTheProcess(t *testing.T) {
 	}
 	a.says(0, "file of the pool", "namespace", "list")
 	terminate(t, cmd)
+}
+
+func TestSettingsOfACacheAreReadAsTheyWereGiven(t *testing.T) {
+	for _, settings := range []string{"keep=7%:size=1M", "keep=0.1%:size=3M", "keep=57%:size=64M", "keep=100%:size=1G"} {
+		b, err := block.Open("volatile:" + settings + ",mem:1M")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := filterReports(b)[0].Settings; got != settings {
+			t.Errorf("%s is reported as %s", settings, got)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

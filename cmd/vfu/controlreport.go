@@ -152,7 +152,7 @@ func reportStats(op block.Op, s *block.OpStats) statsReport {
 func reportVolatile(i int, v *block.Volatile) filterReport {
 	st, opt := v.Stats(), v.Options()
 	return filterReport{Filter: i, Kind: volatileKind,
-		Settings: fmt.Sprintf("keep=%g%%:size=%s", opt.Keep*100, sizeText(opt.Size)),
+		Settings: fmt.Sprintf("keep=%.10g%%:size=%s", opt.Keep*100, sizeText(opt.Size)),
 		Cache:    &cacheReport{Power: !st.Off, Unflushed: st.Cached, Cuts: st.Cuts}}
 }
 
