@@ -63,7 +63,7 @@ func (h *host) runLater(ctx context.Context, f func(context.Context, *courier) (
 	return f(ctx, &courier{h: h, ended: make(chan error, 1), quit: ctx.Done()})
 }
 
-// collectBackground posts what has finished.
+// collectBackground takes what has finished to the completions that are to be posted.
 func (h *host) collectBackground() {
 	b := &h.background
 	if b.running == 0 {
@@ -78,7 +78,7 @@ func (h *host) collectBackground() {
 		if r.after != nil {
 			r.after(r.st)
 		}
-		h.completeAdmin(r.cid, r.st, r.dw0)
+		h.admin.unposted = append(h.admin.unposted, r.adminResult)
 	}
 	if b.running == 0 {
 		b.cancel()

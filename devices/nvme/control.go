@@ -244,6 +244,7 @@ func (h *host) setHeld(held bool) {
 		}
 		h.stopQueues()
 		h.background.wg.Wait()
+		h.collectBackground() // they are posted when the data path goes on, here or elsewhere
 		h.interrupts.flushAll()
 		return
 	}

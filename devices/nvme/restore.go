@@ -89,7 +89,7 @@ func (h *host) checkQueues(st *driveState) error {
 		a.SQ.ID != 0 || a.CQ.ID != 0 || a.SQ.CQ != 0 || a.SQ.Priority != 0 || len(a.CQ.Waiting) > 0 || a.CQ.Vector != 0 {
 		return stateError("impossible admin queues")
 	}
-	if len(a.Unposted) > int(a.SQ.Size)+maxAsyncEvents {
+	if len(a.Unposted) > int(a.SQ.Size)+maxAsyncEvents+maxBackground {
 		return stateError("%d admin commands without completion", len(a.Unposted))
 	}
 	cqs := map[uint16]*compQueueState{0: &a.CQ}
