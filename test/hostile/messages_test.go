@@ -148,7 +148,7 @@ func TestMessagesRefused(t *testing.T) {
 				}
 				for i := range 20 {
 					e := transfer([]uint8{spec.NVMRead, spec.NVMWrite}[i%2], memNS+uint32(i/2%2), 0, 8, ramBase+data, 0)
-					if st := p.status(e); st&^spec.StatusDNR != spec.DataTransferError {
+					if st := p.status(e); st.Code() != spec.DataTransferError {
 						a.Errorf("%v", st)
 					}
 				}
