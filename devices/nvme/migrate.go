@@ -140,6 +140,10 @@ func (m *mover) load(r io.Reader) error {
 		return stateError("%d bytes follow it: %v", n, err)
 	}
 	return m.h.call(func() error {
+		// The namespaces may have changed while the contents came.
+		if err := m.h.check(st); err != nil {
+			return err
+		}
 		if err := m.h.c.claimStorage(); err != nil {
 			return errors.Join(err, m.h.c.yieldStorage()) // the source may go on
 		}
