@@ -66,8 +66,8 @@ func (c *Controller) PersistentEvents(ctx context.Context) (l spec.PersistentEve
 		}
 	}()
 	size := spec.PersistentEventLogSize(b)
-	if size < uint64(len(b)) || size > uint64(c.identity.PELS)<<16 {
-		return l, fmt.Errorf("%w: persistent event log of %d bytes", ErrUnsupported, size)
+	if err := checkEvents(size, c.identity.PELS); err != nil {
+		return l, err
 	}
 	b = make([]byte, (size+3)/4*4)
 	if err := c.LogPage(ctx, spec.LogPersistentEvents, 0, 0, 0, b); err != nil {
@@ -75,4 +75,16 @@ func (c *Controller) PersistentEvents(ctx context.Context) (l spec.PersistentEve
 	}
 	l.Get(b[:size])
 	return l, nil
+}
+
+// maxEvents is the longest persistent event log that is read, in bytes: both its size and the
+// limit are what the device says, which could be more than there is memory.
+const maxEvents = 64 << 20
+
+// checkEvents refuses sizes that a persistent event log cannot have, or shall not have here.
+func checkEvents(size uint64, pels uint32) error {
+	if size < spec.PersistentEventsHeader || size > min(uint64(pels)<<16, maxEvents) {
+		return fmt.Errorf("%w: persistent event log of %d bytes", ErrUnsupported, size)
+	}
+	return nil
 }

@@ -34,6 +34,23 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// A device may say that its log has more bytes than there is memory.
+func TestSizeOfEventsIsBounded(t *testing.T) {
+	for _, c := range []struct {
+		size uint64
+		pels uint32
+		ok   bool
+	}{
+		{spec.PersistentEventsHeader, 1, true}, {64 << 10, 1, true}, {maxEvents, 1 << 31, true},
+		{0, 1, false}, {spec.PersistentEventsHeader - 1, 1, false}, {64<<10 + 1, 1, false}, {512, 0, false},
+		{maxEvents + 1, 1 << 31, false}, {1 << 47, 1<<32 - 1, false}, {1<<64 - 1, 1<<32 - 1, false},
+	} {
+		if err := checkEvents(c.size, c.pels); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%d bytes of %d: %v", c.size, c.pels, err)
+		}
+	}
+}
+
 func TestFirmware(t *testing.T) {
 	c := newDisk(t, device.Config{}).open(t)
 	ctx := testContext(t)
