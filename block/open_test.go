@@ -239,7 +239,7 @@ func TestCheck(t *testing.T) {
 		{"volatile:keep=30%", "a filter without a backend"},
 		{"delay:soon,mem:1G", "no time"},
 		{"stats:often,mem:1G", `what is "often"`},
-		{"volatile:keep=300%,mem:1G", "0% to 100%"},
+		{"volatile:keep=300%,mem:1G", "a cache that keeps 300%; it is 0% to 100%"},
 		{"volatile:size=512,mem:1G", "it is 1M or more"},
 		{"stats,volatile,mem:1X", "bad size"},
 	} {

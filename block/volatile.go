@@ -86,8 +86,11 @@ func NewVolatile(b Backend, opt VolatileOptions) (*Volatile, error) {
 }
 
 func (opt VolatileOptions) check() error {
-	if opt.Size != 0 && opt.Size < volatileZeroes || !(opt.Keep >= 0 && opt.Keep <= 1) {
-		return because(ErrSpec, "a cache of %d bytes that keeps %v; it is 1M or more, and 0%% to 100%%", opt.Size, opt.Keep)
+	if opt.Size != 0 && opt.Size < volatileZeroes {
+		return because(ErrSpec, "a cache of %d bytes; it is 1M or more", opt.Size)
+	}
+	if !(opt.Keep >= 0 && opt.Keep <= 1) {
+		return because(ErrSpec, "a cache that keeps %.10g%%; it is 0%% to 100%%", opt.Keep*100)
 	}
 	return nil
 }
