@@ -279,6 +279,15 @@ func TestSharedSubsystem(t *testing.T) {
 	a.says(0, a.path("c")+": nvme, no client", "status")
 }
 
+// The socket of a device is taken for that of control easily.
+func TestSocketOfADeviceIsNotAsked(t *testing.T) {
+	a := serveAsked(t, "--socket", "DIR/a", "--namespace", "mem:1M")
+	a.socket = a.path("a")
+	a.says(exitFailure, "this is the socket of a device", "status")
+	a.open("a")
+	a.says(exitFailure, "this is the socket of a device", "status")
+}
+
 func TestCommandsWithoutAServer(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")

@@ -85,6 +85,8 @@ func (a *asking) explain(err error) error {
 		says = "may not be connected to by this user: run vfu as the server's user or as root"
 	case errors.Is(err, unix.EINVAL) && len(a.socket) > maxSocketPath:
 		says = fmt.Sprintf("is longer than %d bytes, which no socket's path can be", maxSocketPath)
+	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		says = "hung up without an answer: the server is ending, or this is the socket of a device and not the one of --control"
 	case errors.Is(err, context.DeadlineExceeded):
 		says = fmt.Sprintf("no answer within %v; the server may still be at it, such as waiting for I/O in flight. --timeout waits longer", a.timeout)
 	default:

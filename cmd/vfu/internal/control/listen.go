@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,9 @@ func listen(path string) (*listener, error) {
 }
 
 func listenAt(path string) (*listener, error) {
+	if strings.HasPrefix(path, "@") {
+		return nil, fmt.Errorf("any user may connect to an abstract socket; name a file, or ./%s: %w", path, unix.EINVAL)
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err

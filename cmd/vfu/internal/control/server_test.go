@@ -243,6 +243,9 @@ func TestSocket(t *testing.T) {
 	if _, err := Serve("/tmp/"+strings.Repeat("a", 200), log, nil); err == nil || !strings.Contains(err.Error(), "at most 107") {
 		t.Errorf("long path: %v", err)
 	}
+	if _, err := Serve("@"+t.Name(), log, nil); err == nil || !strings.Contains(err.Error(), "any user may connect") {
+		t.Errorf("abstract socket: %v", err)
+	}
 	stale := filepath.Join(t.TempDir(), "stale")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale})
 	must(t, err)
