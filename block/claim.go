@@ -28,8 +28,8 @@ type claim struct {
 	closed bool
 }
 
-// Claim takes the lock on the file, now or not at all: a worker, which has other devices to
-// serve, claims whenever a guest enables its controller.
+// Claim takes the lock on the file, now or not at all: it is called when a guest enables its
+// controller, and what else the controller is asked for waits meanwhile.
 func (f *file) Claim() error { return f.take(0) }
 
 // take takes the lock, which it tries for that long.
