@@ -22,7 +22,7 @@ type layoutRecord struct {
 type layoutEntry struct {
 	ID         uint32
 	Volume     string `json:",omitempty"` // in the pool; empty: of the configuration
-	Deleted    bool   `json:",omitempty"` // of the configuration only
+	Deleted    bool   `json:",omitempty"` // that of the configuration
 	Format     uint8
 	Extended   bool `json:",omitempty"`
 	Protection uint8
@@ -35,13 +35,15 @@ type layoutEntry struct {
 func (s *Subsystem) keepLayout() {
 	r := layoutRecord{Generations: s.generations}
 	for i := range s.namespaces {
-		switch ns := s.namespaces[i]; {
+		ns := s.namespaces[i]
+		deleted := i < len(s.cfg.Namespaces) && (ns == nil || !ns.configured)
+		switch {
 		case ns != nil && (ns.volume != "" || ns.configured):
 			r.Namespaces = append(r.Namespaces, layoutEntry{
-				ID: ns.id, Volume: ns.volume, Format: ns.format.index, Extended: ns.format.extended,
+				ID: ns.id, Volume: ns.volume, Deleted: deleted, Format: ns.format.index, Extended: ns.format.extended,
 				Protection: ns.format.protection, Private: ns.private, Everywhere: ns.everywhere, Attached: ns.wanted,
 			})
-		case ns == nil && i < len(s.cfg.Namespaces):
+		case deleted:
 			r.Namespaces = append(r.Namespaces, layoutEntry{ID: uint32(i + 1), Deleted: true})
 		}
 	}
@@ -82,6 +84,12 @@ func (e *layoutEntry) format() format { return format{e.Format, e.Extended, e.Pr
 
 func (s *Subsystem) recallNamespace(e *layoutEntry) error {
 	place := &s.namespaces[e.ID-1]
+	if ns := *place; ns != nil && e.Deleted {
+		*place = nil
+		if err := ns.backend.Close(); err != nil {
+			return err
+		}
+	}
 	switch {
 	case e.Volume != "" && *place != nil:
 		return errors.New("a host has made one of this number, which the configuration has too")
@@ -97,11 +105,7 @@ func (s *Subsystem) recallNamespace(e *layoutEntry) error {
 		*place = a.newView(e.format())
 		a.view.Store(*place)
 	case *place == nil:
-		return nil // the configuration has it no more
-	case e.Deleted:
-		ns := *place
-		*place = nil
-		return ns.backend.Close()
+		return nil // deleted, or the configuration has it no more
 	default:
 		*place = (*place).newView(e.format())
 		(*place).view.Store(*place)

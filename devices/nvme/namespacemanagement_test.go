@@ -303,3 +303,49 @@ func TestLayoutOutlivesTheProcess(t *testing.T) {
 		}
 	})
 }
+
+// A namespace of the configuration that a host has deleted leaves its number to another one,
+// also after a restart.
+func TestNumberOfADeletedNamespaceOutlivesTheProcess(t *testing.T) {
+	holdings.CheckLeaks(t)
+	dir := t.TempDir()
+	noError(t, os.MkdirAll(filepath.Join(dir, "pool"), 0o700))
+	remove := spec.SubmissionEntry{Opcode: spec.AdminNamespaceManagement, CDW10: spec.NamespaceDelete, NSID: 1}
+	for i, run := range []func(p *pooled, g *guest){
+		func(p *pooled, g *guest) {
+			g.must(remove)
+			if nsid, st := g.create(spec.IdentifyNamespace{Size: 1024, Capacity: 1024, NMIC: 1}); !st.OK() || nsid != 1 {
+				t.Fatal(nsid, st)
+			}
+		},
+		func(p *pooled, g *guest) {
+			if ns := p.s.allocated(1); ns == nil || ns.blocks != 1024 {
+				t.Error("the namespace of the host is not there")
+			}
+			g.must(remove)
+			if _, err := p.s.AddNamespace(Namespace{Backend: memory(t, 2<<20)}); err != nil {
+				t.Fatal(err)
+			}
+			p.s.mu.Lock()
+			p.s.keepLayout()
+			p.s.mu.Unlock()
+		},
+		func(p *pooled, g *guest) {
+			if p.s.allocated(1) != nil {
+				t.Error("the deleted namespace is there again")
+			}
+		},
+	} {
+		t.Run("", func(t *testing.T) {
+			pool, err := block.OpenPool("dir:" + filepath.Join(dir, "pool") + ":64M")
+			noError(t, err)
+			p := newPooled(t, SubsystemConfig{
+				Pool: pool, StateDir: filepath.Join(dir, "state"), Namespaces: []Namespace{{Backend: memory(t, 1<<20)}},
+			}, 1)
+			run(p, p.guests[0])
+		})
+		if t.Failed() {
+			t.Fatalf("process %d", i)
+		}
+	}
+}
