@@ -79,7 +79,10 @@ func (s *Subsystem) detach(nsid uint32, ids []uint16) (st spec.Status) {
 // setAttached makes a set the controllers that have a namespace, and tells those that have
 // changed. Controllers that come later do not get it unasked. The caller holds mu.
 func (s *Subsystem) setAttached(ns *namespace, set, changed uint8) {
-	ns.attached, ns.wanted, ns.everywhere = set, set, false
+	if ns.private {
+		ns.wanted = 0 // nobody who is away gets it back from the one who has it now
+	}
+	ns.attached, ns.wanted, ns.everywhere = set, ns.wanted&^changed|set, false
 	s.publish()
 	s.noteChange(ns, changed)
 	s.keepLayout()

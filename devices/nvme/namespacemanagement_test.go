@@ -349,3 +349,38 @@ func TestNumberOfADeletedNamespaceOutlivesTheProcess(t *testing.T) {
 		}
 	}
 }
+
+// Who attaches and detaches a namespace leaves alone those that are not there at the time.
+func TestControllersThatAreAwayKeepTheirNamespaces(t *testing.T) {
+	p := newPooled(t, SubsystemConfig{}, 1)
+	g := p.guests[0]
+	second, err := New(Config{Subsystem: p.s})
+	noError(t, err)
+	for _, private := range []bool{false, true} {
+		id := spec.IdentifyNamespace{Size: 1024, Capacity: 1024, NMIC: spec.NMICShared}
+		if private {
+			id.NMIC = 0
+		}
+		nsid, st := g.create(id)
+		if !st.OK() {
+			t.Fatal(st)
+		}
+		if st := g.attachment(spec.NamespaceAttach, nsid, 2); !st.OK() {
+			t.Fatal(st)
+		}
+		noError(t, second.Close())
+		if st := g.attachment(spec.NamespaceAttach, nsid, 1); !st.OK() {
+			t.Fatal(st)
+		}
+		second, err = New(Config{Subsystem: p.s})
+		noError(t, err)
+		want := []uint16{1, 2}
+		if private {
+			want = []uint16{1} // it can have but one
+		}
+		if got := g.controllersOf(nsid); !slices.Equal(got, want) {
+			t.Errorf("private %v: controllers %d, want %d", private, got, want)
+		}
+	}
+	noError(t, second.Close())
+}
