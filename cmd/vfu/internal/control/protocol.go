@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"unicode/utf8"
 )
 
 // Version is that of the protocol.
@@ -85,7 +87,11 @@ func parse(line []byte) (r request, err error) {
 
 // plainID says whether an id is one that is repeated in the reply.
 func plainID(id json.RawMessage) bool {
-	return len(id) <= maxID && (len(id) == 0 || id[0] != '{' && id[0] != '[')
+	if len(id) == 0 {
+		return true
+	}
+	// A number begins with one of these, and package json lets bytes that are no text through.
+	return len(id) <= maxID && strings.IndexByte(`"-0123456789`, id[0]) >= 0 && utf8.Valid(id)
 }
 
 // strict reads one JSON value whose members are all known.
