@@ -79,5 +79,6 @@ func (h *host) keepAliveExpired() {
 	h.admin.open = false
 	h.ready.Store(false)
 	h.dropQueues()
+	h.aer.waiting, h.shadow = nil, shadow{} // they are nothing without queues
 	h.c.regs.setStatus(func(s spec.CSTS) spec.CSTS { return s | spec.CSTSFatal })
 }
