@@ -86,3 +86,6 @@ func (c *crew) cancel(r *Request) bool {
 func (f *file) Cancel(r *Request) bool {
 	return f.crew.cancel(r) || f.writer != f.crew && f.writer.cancel(r)
 }
+
+// Cancel takes back a request that waits for those before it.
+func (v *Volatile) Cancel(r *Request) bool { return v.crew.cancel(r) }

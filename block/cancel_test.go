@@ -111,3 +111,34 @@ func TestCancelInACrew(t *testing.T) {
 	}
 	c.close()
 }
+
+// What waits behind the request that a cache does is given back, that one is not.
+func TestCacheGivesBackWhatWaits(t *testing.T) {
+	for _, spec := range []string{"volatile,delay:read:200ms,mem:1M", "stats,volatile,delay:read:200ms,mem:1M"} {
+		b, err := Open(spec)
+		b = closing(t, b, err)
+		c := make(result, 3)
+		rs := make([]Request, 3)
+		for i := range rs {
+			// (as another backend has left it)
+			rs[i] = Request{Op: Read, Length: 512, Buffers: [][]byte{make([]byte, 512)}, Completer: c, done: 512}
+			if done, err := b.Submit(&rs[i]); done {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond) // the first one has begun
+		}
+		if !Cancel(b, &rs[1]) {
+			t.Errorf("%s: a request that waits is not given back", spec)
+		}
+		if Cancel(b, &rs[0]) {
+			t.Errorf("%s: a request that has begun is given back", spec)
+		}
+		must(t, <-c)
+		must(t, <-c)
+		select {
+		case <-c:
+			t.Errorf("%s: the Completer of a request that was given back is called", spec)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

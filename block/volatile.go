@@ -147,6 +147,7 @@ func (v *Volatile) Submit(r *Request) (bool, error) {
 	if r.Completer == nil {
 		return true, ErrRequest
 	}
+	r.done = 0 // Cancel looks at it
 	if err := v.crew.submit(r); err != nil {
 		return true, err
 	}
