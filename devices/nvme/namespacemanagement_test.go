@@ -384,3 +384,28 @@ func TestControllersThatAreAwayKeepTheirNamespaces(t *testing.T) {
 	}
 	noError(t, second.Close())
 }
+
+// A subsystem that cannot be made leaves nothing of the pool open.
+func TestSubsystemThatCannotBeMadeClosesItsVolumes(t *testing.T) {
+	holdings.CheckLeaks(t)
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state")
+	noError(t, os.MkdirAll(filepath.Join(dir, "pool"), 0o700))
+	open := func() block.Pool {
+		pool, err := block.OpenPool("dir:" + filepath.Join(dir, "pool") + ":64M")
+		noError(t, err)
+		return pool
+	}
+	t.Run("", func(t *testing.T) {
+		g := newPooled(t, SubsystemConfig{Pool: open(), StateDir: state}, 1).guests[0]
+		if _, st := g.create(spec.IdentifyNamespace{Size: 1024, Capacity: 1024}); !st.OK() {
+			t.Fatal(st)
+		}
+	})
+	noError(t, os.WriteFile(filepath.Join(state, "reservations.json"), []byte("?"), 0o600))
+	pool := open()
+	if _, err := NewSubsystem(SubsystemConfig{Serial: "pooled", Pool: pool, StateDir: state}); err == nil {
+		t.Error("no error")
+	}
+	noError(t, pool.Close())
+}

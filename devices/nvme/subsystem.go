@@ -105,6 +105,11 @@ func NewSubsystem(cfg SubsystemConfig) (_ *Subsystem, err error) {
 		ns.everywhere, ns.configured = true, true
 		s.namespaces[i] = ns
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.closeVolumes())
+		}
+	}()
 	if err := s.recallLayout(); err != nil {
 		return nil, err
 	}
@@ -112,6 +117,17 @@ func NewSubsystem(cfg SubsystemConfig) (_ *Subsystem, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// closeVolumes closes what was opened in the pool, which the caller of NewSubsystem cannot.
+func (s *Subsystem) closeVolumes() error {
+	var errs []error
+	for _, ns := range s.namespaces {
+		if ns != nil && ns.volume != "" {
+			errs = append(errs, ns.backend.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (c *SubsystemConfig) complete() error {
