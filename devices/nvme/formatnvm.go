@@ -85,6 +85,10 @@ func (s *Subsystem) format(ctx context.Context, a *allocation, f format, by *cou
 			return
 		}
 		size := ns.backend.Size()
+		if f.blocksIn(size) == 0 { // it was resized since the command was checked
+			st = spec.InvalidFormat | spec.StatusDNR
+			return
+		}
 		for at := int64(0); at < size && st.OK(); at += eraseStep {
 			if ctx.Err() != nil {
 				st = spec.AbortRequested

@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -155,5 +156,16 @@ func TestCommandsDuringAFormat(t *testing.T) {
 	q = g.createQueue(1, 8)
 	if st := q.status(rw(spec.NVMRead, 1, 0, 1, data, 0)); !st.OK() {
 		t.Errorf("after the reset: %v", st)
+	}
+}
+
+// The storage may become smaller between the check of a Format NVM and its turn.
+func TestFormatOfStorageThatHasBecomeTooSmall(t *testing.T) {
+	g := newGuest(t, rig{backends: []block.Backend{memory(t, 2048)}})
+	s := g.c.subsystem
+	by := &courier{h: g.c.host, ended: make(chan error, 1)}
+	st := s.format(context.Background(), s.allocated(1).allocation, format{index: 1}, by)
+	if ns := s.allocated(1); st != spec.InvalidFormat|spec.StatusDNR || ns.blocks != 4 {
+		t.Errorf("%v, %d blocks", st, ns.blocks)
 	}
 }
