@@ -3,9 +3,10 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"vfiouser/internal/unixsocket"
 )
 
 // listenQueue is the length of the queue of connections not yet accepted.
@@ -22,8 +23,7 @@ type address struct {
 type listener struct {
 	fd        int
 	connected bool // an inherited socket that has its peer already
-	path      string
-	dev, ino  uint64 // the socket file as it was made: another server may replace it
+	file      unixsocket.File
 }
 
 func (a address) String() string {
@@ -71,78 +71,12 @@ func (a address) adopt() (listener, error) {
 }
 
 func (a address) listen() (listener, error) {
-	name := &unix.SockaddrUnix{Name: a.path}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return listener{fd: -1}, err
-	}
-	err = unix.Bind(fd, name)
-	if errors.Is(err, unix.EADDRINUSE) {
-		if err = a.removeStale(name); err == nil {
-			err = unix.Bind(fd, name)
-		}
-	}
-	var st unix.Stat_t
-	if err == nil {
-		err = unix.Lstat(a.path, &st)
-	}
-	if err == nil {
-		err = unix.Listen(fd, listenQueue)
-	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return listener{fd: -1}, explain(err, a.path)
-	}
-	return listener{fd: fd, path: a.path, dev: st.Dev, ino: st.Ino}, nil
-}
-
-// removeStale removes a socket file that nobody listens on.
-func (a address) removeStale(name unix.Sockaddr) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(a.path, &st); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Errorf("the path exists and is not a socket: %w", unix.EADDRINUSE)
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	switch err := unix.Connect(fd, name); {
-	case err == nil, errors.Is(err, unix.EAGAIN): // EAGAIN: alive, its backlog is full
-		return fmt.Errorf("another server listens there: %w", unix.EADDRINUSE)
-	case errors.Is(err, unix.ECONNREFUSED):
-		return unix.Unlink(a.path)
-	default:
-		return fmt.Errorf("a socket is there and cannot be asked whether it is alive: %w", err)
-	}
+	fd, file, err := unixsocket.Listen(a.path, 0, listenQueue)
+	return listener{fd: fd, file: file}, err
 }
 
 // close stops listening and removes the socket file.
 func (l listener) close() {
-	l.unlink()
+	l.file.Remove()
 	_ = unix.Close(l.fd)
-}
-
-// unlink removes the socket file if it still is this one.
-func (l listener) unlink() {
-	var st unix.Stat_t
-	if l.path != "" && unix.Lstat(l.path, &st) == nil && st.Dev == l.dev && st.Ino == l.ino {
-		_ = unix.Unlink(l.path)
-	}
-}
-
-// explain adds what the errno alone does not say.
-func explain(err error, path string) error {
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("the directory %s does not exist: %w", filepath.Dir(path), err)
-	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("no permission to create a socket in %s: %w", filepath.Dir(path), err)
-	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENAMETOOLONG):
-		return fmt.Errorf("the path has %d bytes, a unix socket's has at most 107: %w", len(path), err)
-	}
-	return err
 }

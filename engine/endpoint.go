@@ -185,7 +185,7 @@ func (ep *Endpoint) close() {
 	})
 	if ep.poll != nil {
 		ep.poll.Remove()
-		ep.listener.unlink()
+		ep.listener.file.Remove()
 		ep.foreign.close(ep.listener.fd)
 	}
 	ep.dropWaiting()

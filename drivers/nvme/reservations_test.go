@@ -2,14 +2,11 @@ package nvme
 
 import (
 	"errors"
-	"path/filepath"
 	"slices"
 	"testing"
 
-	"vfiouser/client"
 	device "vfiouser/devices/nvme"
 	"vfiouser/devices/nvme/spec"
-	"vfiouser/engine"
 	"vfiouser/test/holdings"
 )
 
@@ -21,34 +18,8 @@ func newDisks(t *testing.T) (disks [2]*disk) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	eng, err := engine.New(engine.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { eng.Close() })
 	for i := range disks {
-		ctrl, err := device.New(device.Config{Subsystem: s})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ctrl.Close() })
-		d := &disk{}
-		if d.endpoint, err = eng.Register(filepath.Join(t.TempDir(), "nvme"), ctrl); err != nil {
-			t.Fatal(err)
-		}
-		if err := d.endpoint.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { d.endpoint.Close() })
-		if d.dev, err = client.Attach(testContext(t), d.endpoint.Path()); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { d.dev.Close() })
-		if d.mem, err = client.NewMemory(32 << 20); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { d.mem.Close() })
-		disks[i] = d
+		disks[i] = newDisk(t, device.Config{Subsystem: s})
 	}
 	return disks
 }
