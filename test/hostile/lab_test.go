@@ -20,7 +20,8 @@ const (
 	// an attacker is to run into them, and a client that behaves is not, even on a
 	// machine that is busy.
 	impatience = 400 * time.Millisecond
-	// longestPause is what the healthy device may take for one operation at worst.
+	// longestPause is what the healthy device may take for one operation at worst, on a
+	// machine that has nothing else to do.
 	longestPause = 2 * time.Second
 
 	diskSize  = 16 << 20

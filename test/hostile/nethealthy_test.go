@@ -21,7 +21,8 @@ type neighbours struct {
 
 	// flooded: the victim sends as much as it can, or takes others' addresses, which may
 	// cost frames, but must not stop them.
-	flooded atomic.Bool
+	flooded   atomic.Bool
+	exchanges atomic.Int64 // of frames on the switch in which all arrived
 }
 
 // Kinds of frames.
@@ -92,11 +93,12 @@ func (n *neighbours) talk(i uint64) error {
 	if err != nil {
 		return fmt.Errorf("on the switch: %w", err)
 	}
+	n.exchanges.Add(1)
 	return nil
 }
 
 func (n *neighbours) loop(i uint64) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*longestPause)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	q := n.cards[0]
 	var sent [loops][]byte
@@ -120,7 +122,7 @@ func (n *neighbours) loop(i uint64) error {
 }
 
 func (n *neighbours) exchange(i uint64, flooded bool) error {
-	limit := 3 * longestPause
+	limit := patience
 	if flooded {
 		limit = unanswered
 	}
@@ -184,15 +186,18 @@ func (n *neighbours) await(ctx context.Context, q *driver.Queue, number uint64, 
 func (n *neighbours) underFlood() (over func()) {
 	n.flooded.Store(true)
 	return func() {
-		n.pass(8) // rings are full of the flood
+		// Rings are full of the flood. Whoever has received a frame that was sent after it has
+		// received all of it; the first exchange may have begun before.
+		n.arrived(2)
 		n.flooded.Store(false)
-		n.pass(4)
+		n.arrived(2)
 	}
 }
 
-// pass lets some operations pass.
-func (n *neighbours) pass(operations int64) {
-	for mark := n.done.Load(); n.done.Load() < mark+operations && n.err() == nil; {
+// arrived waits for so many exchanges, for as long as they may take.
+func (n *neighbours) arrived(exchanges int64) {
+	mark, begin := n.exchanges.Load(), time.Now()
+	for n.exchanges.Load() < mark+exchanges && n.err() == nil && time.Since(begin) < patience {
 		time.Sleep(pace) // polls
 	}
 }
