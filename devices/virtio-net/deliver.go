@@ -164,11 +164,16 @@ func (rx *receiver) takeAll() bool {
 // given one already. What there is must be taken: the driver tells of what comes after it.
 func (rx *receiver) await() bool {
 	b := &rx.buffers
-	// A driver that takes its word back again and again does not keep us here.
-	if b.asked++; b.broken || b.asked > maxAsked {
+	if b.broken {
 		return false
 	}
 	rx.starved.Store(true)
+	// A driver that takes its word back again and again, or gives one buffer at a time, does not
+	// keep us here: the pair's worker goes on.
+	if b.asked++; b.asked > maxAsked {
+		rx.p.wake()
+		return false
+	}
 	return rx.q.Arm()
 }
 
