@@ -259,8 +259,12 @@ func (g *ring) poll() {
 		g.mem.mute(true)
 	}
 	g.flush()
-	g.reap()
+	n := g.reap()
 	g.flush()
+	if n == 0 && g.inflight > 0 {
+		// The kernel's own threads do what would block, and may need this very processor.
+		_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
+	}
 }
 
 func (g *ring) rest() {
