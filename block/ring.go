@@ -248,11 +248,20 @@ func (g *ring) watch() {
 }
 
 func (g *ring) poll() {
+	if g.look() {
+		return
+	}
+	// The kernel's own threads do what would block, and may need this very processor.
+	_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
+}
+
+// look is poll, and says whether there was something, or nothing is to be waited for.
+func (g *ring) look() bool {
 	g.begun.Store(false)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.inflight == 0 || g.closed {
-		return
+		return true
 	}
 	if !g.polled {
 		g.polled = true
@@ -261,10 +270,7 @@ func (g *ring) poll() {
 	g.flush()
 	n := g.reap()
 	g.flush()
-	if n == 0 && g.inflight > 0 {
-		// The kernel's own threads do what would block, and may need this very processor.
-		_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
-	}
+	return n > 0 || g.inflight == 0
 }
 
 func (g *ring) rest() {
