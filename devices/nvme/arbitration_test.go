@@ -173,14 +173,14 @@ func TestWeightedQueuesShareAWorker(t *testing.T) {
 	g.enable()
 	g.createQueue(1, 16)
 	g.createQueue(2, 16)
-	if len(w[0].list) != 1 || len(w[1].list) != 1 {
-		t.Errorf("round robin: %d and %d groups", len(w[0].list), len(w[1].list))
+	if a, b := len(w[0].sources()), len(w[1].sources()); a != 1 || b != 1 {
+		t.Errorf("round robin: %d and %d groups", a, b)
 	}
 	g.disable()
 	g.enableAs(spec.NewCC(true, 0, 6, 4) | spec.AMSWeighted<<11)
 	g.createQueue(1, 16)
 	g.createQueue(2, 16)
-	if len(w[0].list)+len(w[1].list) != 1 {
-		t.Errorf("weighted: %d and %d groups", len(w[0].list), len(w[1].list))
+	if a, b := len(w[0].sources()), len(w[1].sources()); a+b != 1 {
+		t.Errorf("weighted: %d and %d groups", a, b)
 	}
 }

@@ -43,7 +43,7 @@ func BenchmarkPoll(b *testing.B) {
 			q := g.createQueue(1, 64)
 			data := g.alloc(32)
 			rnd := lcg(1)
-			src := w.list[0]
+			src := w.sources()[0]
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := 0; i < b.N; i += 32 {

@@ -43,6 +43,13 @@ func (w *manualWorker) Kick(engine.Source) {
 	w.kicks++
 }
 
+// sources is what is attached.
+func (w *manualWorker) sources() []engine.Source {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.list)
+}
+
 func (w *manualWorker) poll() (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -301,6 +308,7 @@ func TestReadAndWriteDoNotAllocate(t *testing.T) {
 func doNotAllocate(t *testing.T, b block.Backend) {
 	g, q, w := manualOn(t, rig{mode: Trap, backends: []block.Backend{b}})
 	data, list := g.alloc(33), g.alloc(1)
+	queues := w.sources()[0].(*group)
 	for _, c := range []struct {
 		name   string
 		blocks int
@@ -313,7 +321,6 @@ func doNotAllocate(t *testing.T, b block.Backend) {
 				e.Put(g.bytes(q.sq+uint64(q.tail)*64, 64))
 				q.tail = (q.tail + 1) % q.size
 				dma.Store32(g.c.doorbells.page, sqDoorbell(1), q.tail)
-				queues := w.list[0].(*group)
 				if queues.Poll() == 0 {
 					t.Fatal("not served")
 				}
