@@ -131,7 +131,7 @@ func (g *group) round() int {
 	}
 	n += g.serveAll()
 	if g.pollers.fresh {
-		g.pollers.poll()
+		g.pollers.poll() // it starts something, and so does not give up the processor in the section
 		if g.done.head.Load() != nil {
 			n += g.reap()
 		}
