@@ -15,6 +15,8 @@ const (
 	ringEntries = 256
 	// ringPortion is how many completions are delivered before the lock is taken again.
 	ringPortion = 32
+
+	ringCached, ringDirect = 0, 1 // the positions of the ring's files
 )
 
 // ringEvent is a number of 64 bits, in any order, that is not 0 and not the largest.
@@ -78,20 +80,36 @@ func newRing(f *file) (*ring, error) {
 	if g.fd, g.mem, err = f.kernel.setupRing(ringEntries); err != nil {
 		return nil, err
 	}
-	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err == nil {
-		g.event = os.NewFile(uintptr(event), "eventfd")
-		if err = watchRing(g.fd, event); err != nil {
-			_ = g.event.Close()
-		}
-	}
-	if err != nil {
-		g.mem.unmap()
-		_ = unix.Close(g.fd)
+	if err = g.register(); err != nil {
+		g.giveBack()
 		return nil, err
 	}
 	go g.watch()
 	return g, nil
+}
+
+// register tells the ring of its files, at ringCached and ringDirect, and of the eventfd.
+func (g *ring) register() error {
+	if err := keepFiles(g.fd, int32(g.file.fd), int32(g.file.direct)); err != nil {
+		return err
+	}
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	if err := watchRing(g.fd, event); err != nil {
+		_ = unix.Close(event)
+		return err
+	}
+	g.event = os.NewFile(uintptr(event), "eventfd")
+	return nil
+}
+
+// giveBack ends what the ring has in the kernel.
+func (g *ring) giveBack() {
+	dropFiles(g.fd)
+	g.mem.unmap()
+	_ = unix.Close(g.fd)
 }
 
 // submit takes a request; its Completer will be called.
@@ -124,16 +142,18 @@ func (g *ring) start(r *Request) {
 	i := g.free
 	s := &g.slots[i]
 	g.free, s.r = s.next, r
-	fd := g.file.fd
+	file := int32(ringCached)
 	if r.Op == Read || r.Op == Write {
 		parts := min(len(r.Buffers), maxIovecs)
 		if cap(s.iov) < parts {
 			s.iov = make([]unix.Iovec, 0, parts)
 		}
 		s.iov = appendVector(s.iov[:0:parts], r.Buffers, r.done, r.Length-r.done)
-		fd = g.file.descriptor(s.iov, r)
+		if g.file.descriptor(s.iov, r) != g.file.fd {
+			file = ringDirect
+		}
 	}
-	g.mem.entry().fill(r, fd, s.iov, uint64(i))
+	g.mem.entry().fill(r, file, s.iov, uint64(i))
 	g.mem.push()
 	g.fresh++
 }
@@ -309,6 +329,5 @@ func (g *ring) close() {
 	g.mu.Unlock()
 	_ = g.event.Close()
 	<-g.ended
-	g.mem.unmap()
-	_ = unix.Close(g.fd)
+	g.giveBack()
 }

@@ -29,7 +29,10 @@ const (
 	ringNativeWorkers      = 1 << 9
 	ringFeatures           = ringSingleMmap | ringNoDrop | ringSubmitStable | ringNativeWorkers
 
+	ringRegisterFiles   = 2
+	ringUnregisterFiles = 3
 	ringRegisterEventfd = 4
+	ringFixedFile       = 1 // in the flags of an entry
 	ringEventfdDisabled = 1 // in the flags of the completion queue
 	ringSetupClamp      = 1 << 4
 
@@ -135,18 +138,34 @@ func watchRing(fd, event int) error {
 	return nil
 }
 
+// keepFiles has entries name these files by their position, which saves the kernel the search for
+// each request; -1 leaves a position free. The ring holds them open until dropFiles.
+func keepFiles(fd int, files ...int32) error {
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(fd), ringRegisterFiles,
+		uintptr(unsafe.Pointer(unsafe.SliceData(files))), uintptr(len(files)), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// dropFiles lets the files go at once; closing the ring would do that later. Nothing is in flight.
+func dropFiles(fd int) {
+	_, _, _ = unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(fd), ringUnregisterFiles, 0, 0, 0, 0)
+}
+
 // enterRing has the kernel start n entries and returns how many it took. It does not wait.
 func enterRing(fd int, n uint32) (int, syscall.Errno) {
 	r, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(n), 0, 0, 0, 0)
 	return int(r), errno
 }
 
-// fill makes the entry of a request, whose vector is iov, on the file fd. The kernel has read
+// fill makes the entry of a request, whose vector is iov, on one of the ring's files. The kernel has read
 // the vector when it has taken the entry (ringSubmitStable); the buffers stay reachable through
 // the request, which the caller keeps until its completion, and memory of Go's heap does
 // not move. The kernel checks every address.
-func (e *ringEntry) fill(r *Request, fd int, iov []unix.Iovec, user uint64) {
-	*e = ringEntry{fd: int32(fd), user: user, off: uint64(r.Offset + r.done)}
+func (e *ringEntry) fill(r *Request, file int32, iov []unix.Iovec, user uint64) {
+	*e = ringEntry{flags: ringFixedFile, fd: file, user: user, off: uint64(r.Offset + r.done)}
 	switch r.Op {
 	case Read, Write:
 		one, many := uint8(ringOpRead), uint8(ringOpReadv)
