@@ -28,9 +28,9 @@ var ringEvent = [8]byte{1}
 type Poller interface {
 	Backend
 	// Poll starts what was submitted with Request.Batch set and delivers what has ended, in
-	// this goroutine: requests of whoever they are, and a bounded number of them. If it finds
-	// nothing to start and nothing that has ended, it may give up the processor for a moment.
-	// Until Rest is called nothing else may deliver them.
+	// this goroutine: requests of whoever they are, and a bounded number of them. Until Rest
+	// is called nothing else may deliver them. The kernel's own threads do what would block: who
+	// polls in vain gives way to them, see sched_yield(2).
 	Poll()
 	// Rest says that the caller does not call Poll any more, for now: what is still in flight
 	// is started if need be, and delivered without him. Who has called Poll has to
@@ -44,7 +44,6 @@ type ring struct {
 	fd    int // of the ring
 	file  *file
 	enter func(fd int, n uint32) (int, syscall.Errno)
-	yield func()
 	event *os.File
 	ended chan struct{} // the goroutine
 	begun atomic.Bool   // a request with Batch came after the last Poll
@@ -70,7 +69,7 @@ type ringSlot struct {
 }
 
 func newRing(f *file) (*ring, error) {
-	g := &ring{file: f, enter: f.kernel.enterRing, yield: yieldProcessor, ended: make(chan struct{}), slots: make([]ringSlot, ringEntries)}
+	g := &ring{file: f, enter: f.kernel.enterRing, ended: make(chan struct{}), slots: make([]ringSlot, ringEntries)}
 	g.quiet.L = &g.mu
 	for i := range g.slots {
 		g.slots[i].next = int32(i) - 1
@@ -270,32 +269,19 @@ func (g *ring) watch() {
 }
 
 func (g *ring) poll() {
-	if g.look() {
-		// The kernel's own threads do what would block, and may need this very processor.
-		g.yield()
-	}
-}
-
-func yieldProcessor() { _, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
-
-// look is poll, and tells whether it was in vain: requests are in flight and none has ended. It
-// was not if it started some, since who polls then may have others waiting for him.
-func (g *ring) look() (vain bool) {
 	g.begun.Store(false)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.inflight == 0 || g.closed {
-		return false
+		return
 	}
 	if !g.polled {
 		g.polled = true
 		g.mem.mute(true)
 	}
-	starts := g.fresh > 0
 	g.flush()
-	n := g.reap()
+	g.reap()
 	g.flush()
-	return n == 0 && !starts && g.inflight > 0
 }
 
 func (g *ring) rest() {

@@ -126,46 +126,6 @@ func TestRoundIsOneCall(t *testing.T) {
 	}
 }
 
-// Only a poll in vain gives way to the kernel's threads: not one that starts something or
-// delivers something, nor one with nothing in flight.
-func TestPollInVainYields(t *testing.T) {
-	f := newRinged(t, 1<<20)
-	yields, held := 0, uint32(0)
-	f.ring.yield = func() { yields++ }
-	f.ring.enter = func(_ int, n uint32) (int, syscall.Errno) {
-		held += n // the kernel is not told yet
-		return int(n), 0
-	}
-	poll := func(when string, want int) {
-		t.Helper()
-		yields = 0
-		if f.Poll(); yields != want {
-			t.Errorf("%s: %d yields, want %d", when, yields, want)
-		}
-	}
-	var e ends
-	r := Request{Op: Flush, Batch: true, Completer: &e}
-	poll("nothing in flight", 0)
-	if done, err := f.Submit(&r); done {
-		t.Fatal(err)
-	}
-	poll("it starts a request", 0)
-	poll("in vain", 1)
-	poll("in vain again", 1)
-	if n, errno := enterRing(f.ring.fd, held); errno != 0 || n != 1 {
-		t.Fatal(n, errno)
-	}
-	for !f.ring.mem.ready() {
-		runtime.Gosched()
-	}
-	poll("it delivers the result", 0)
-	if e.ok.Load() != 1 || e.failed.Load() != 0 {
-		t.Errorf("%d ended, %d failed", e.ok.Load(), e.failed.Load())
-	}
-	poll("nothing in flight any more", 0)
-	f.Rest()
-}
-
 // What nobody polls for any more is delivered all the same: after Rest, and on Close.
 func TestRestDelivers(t *testing.T) {
 	for _, polls := range []int{0, 1, 100} {

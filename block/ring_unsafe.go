@@ -160,9 +160,9 @@ func enterRing(fd int, n uint32) (int, syscall.Errno) {
 	return int(r), errno
 }
 
-// fill makes the entry of a request, whose vector is iov, on one of the ring's files. The kernel has read
-// the vector when it has taken the entry (ringSubmitStable); the buffers stay reachable through
-// the request, which the caller keeps until its completion, and memory of Go's heap does
+// fill makes the entry of a request, whose vector is iov, on one of the ring's files. The kernel
+// has read the vector when it has taken the entry (ringSubmitStable); the buffers stay reachable
+// through the request, which the caller keeps until its completion, and memory of Go's heap does
 // not move. The kernel checks every address.
 func (e *ringEntry) fill(r *Request, file int32, iov []unix.Iovec, user uint64) {
 	*e = ringEntry{flags: ringFixedFile, fd: file, user: user, off: uint64(r.Offset + r.done)}

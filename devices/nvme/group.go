@@ -46,6 +46,7 @@ type group struct {
 func newGroup(h *host, w worker) *group {
 	g := &group{h: h, worker: w, reader: h.s.Memory().NewReader()}
 	g.batch.init()
+	g.pollers.yield = yieldProcessor
 	g.done.wake = w.Wake
 	g.done.pushed = make(chan struct{}, 1)
 	g.crowd = &h.c.subsystem.crowd.here
@@ -107,7 +108,11 @@ func (g *group) Poll() int {
 	g.polling.Lock()
 	g.inRound = true
 	n := g.round()
+	vain := n == 0 && g.inflight > 0 && len(g.pollers.list) > 0
 	g.endRound()
+	if vain {
+		g.pollers.yield() // out of the section and of the round, for which others wait
+	}
 	return n
 }
 
@@ -131,7 +136,7 @@ func (g *group) round() int {
 	}
 	n += g.serveAll()
 	if g.pollers.fresh {
-		g.pollers.poll() // it starts something, and so does not give up the processor in the section
+		g.pollers.poll()
 		if g.done.head.Load() != nil {
 			n += g.reap()
 		}

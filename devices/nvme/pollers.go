@@ -2,6 +2,7 @@ package nvme
 
 import (
 	"slices"
+	"syscall"
 
 	"vfiouser/block"
 )
@@ -11,7 +12,12 @@ import (
 type pollers struct {
 	list  []block.Poller
 	fresh bool // commands were submitted that wait for poll
+	yield func()
 }
+
+// yieldProcessor lets the kernel's own threads run, which do what would block and may need this
+// very processor; sched_yield(2).
+func yieldProcessor() { _, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
 
 // take notes that a command goes to a backend.
 func (p *pollers) take(b block.Poller) {

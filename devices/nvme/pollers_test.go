@@ -89,3 +89,39 @@ func TestPolledBackend(t *testing.T) {
 		store.mu.Unlock()
 	}
 }
+
+// A group gives way to the kernel's threads after a round in which it served nothing and waited
+// for backends that it polls, and after no other; and nobody waits for the round meanwhile.
+func TestRoundInVainYields(t *testing.T) {
+	store := &polledStore{Backend: memory(t, 1<<20), late: true}
+	g, q, w := manualOn(t, rig{mode: Trap, backends: []block.Backend{store}})
+	queues := w.sources()[0].(*group)
+	yields := 0
+	queues.pollers.yield = func() {
+		yields++
+		if !queues.polling.TryLock() {
+			t.Error("it yields within the round")
+			return
+		}
+		queues.polling.Unlock()
+	}
+	for _, round := range []struct {
+		name   string
+		before func()
+		served bool
+		yields int
+	}{
+		{"nothing to do", func() {}, false, 0},
+		{"a command is fetched", func() { q.submit(rw(spec.NVMWrite, 1, 0, 1, g.alloc(1), 0)) }, true, 0},
+		{"in vain", func() {}, false, 1},
+		{"in vain again", func() {}, false, 1},
+		{"the command ends", func() { store.late = false }, true, 0},
+		{"nothing in flight", func() {}, false, 0},
+	} {
+		round.before()
+		yields = 0
+		if n := queues.Poll(); n > 0 != round.served || yields != round.yields {
+			t.Errorf("%s: %d served, %d yields; want %v, %d", round.name, n, yields, round.served, round.yields)
+		}
+	}
+}
