@@ -54,6 +54,7 @@ var layout = map[string][]string{
 
 	"cmd":   {anything},
 	"bench": {anything},
+	"fuzz":  {anything},
 	"test":  {anything},
 	// The suite is an independent witness: it shares no code with what it checks.
 	"test/conformance":     {sys},
