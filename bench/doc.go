@@ -1,5 +1,8 @@
-// Package bench holds the benchmarks that need more than one package: message round
-// trips through a real socket, and I/O on a device with the device on one core and
-// its driver on another. Each stands beside its limit, measured in the same run.
-// Benchmarks of single packages live in those packages.
+// Package bench is the list of what the engine is measured by, from the bottom up: the
+// codec, address translation, interrupts, messages, devices, and many of them at once.
+// Each Case is an operation, and stands beside a Limit: what this machine can do at best
+// with the same work, a bare memcpy, write(2) or socket.
+//
+// The benchmarks of this package's tests run the same cases under go test -bench. Benchmarks
+// of single packages live in those packages.
 package bench

@@ -1,0 +1,80 @@
+package bench
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Env is what a Setup finds: its folder, its CPUs, its log, and who cleans up. It belongs to
+// the thread that measures.
+type Env struct {
+	// Dir is an empty folder, gone after Close. Its path is short enough for sockets.
+	Dir string
+	// DeviceCPUs are for engine.Config.WorkerCPUs. Empty: workers are not pinned, because
+	// there is but one CPU.
+	DeviceCPUs []int
+	// DriverCPU is where the measuring thread is, apart from the workers. -1: anywhere.
+	DriverCPU int
+	// Log takes what goes wrong.
+	Log *slog.Logger
+
+	allowed  unix.CPUSet
+	cleanups []func()
+}
+
+// NewEnv makes an Env and pins the calling thread, which the caller has locked, to DriverCPU.
+// Close it on the same thread.
+func NewEnv(log *slog.Logger) (*Env, error) {
+	dir, err := os.MkdirTemp("", "vfub")
+	if err != nil {
+		return nil, err
+	}
+	e := &Env{Dir: dir, DriverCPU: -1, Log: log}
+	if unix.SchedGetaffinity(0, &e.allowed) != nil {
+		return e, nil // nothing is pinned
+	}
+	var cpus []int
+	for cpu := range len(e.allowed) * 64 {
+		if e.allowed.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	if len(cpus) > 1 {
+		e.DriverCPU = cpus[len(cpus)-1]
+		e.DeviceCPUs = cpus[:len(cpus)-1]
+		if err := e.Pin(e.DriverCPU); err != nil {
+			e.DriverCPU, e.DeviceCPUs = -1, nil
+		}
+	}
+	return e, nil
+}
+
+// Pin moves the measuring thread to a CPU, for example to that of the other side. Close moves
+// it back.
+func (e *Env) Pin(cpu int) error {
+	if cpu < 0 || !e.allowed.IsSet(cpu) {
+		return fmt.Errorf("bench: CPU %d is not for us", cpu)
+	}
+	var set unix.CPUSet
+	set.Set(cpu)
+	return unix.SchedSetaffinity(0, &set)
+}
+
+// Cleanup has f called by Close. What came last is called first.
+func (e *Env) Cleanup(f func()) { e.cleanups = append(e.cleanups, f) }
+
+// Close calls the cleanups, removes Dir, and lets the thread go where it was allowed to before.
+func (e *Env) Close() error {
+	for _, f := range slices.Backward(e.cleanups) {
+		f()
+	}
+	e.cleanups = nil
+	if e.allowed.Count() > 0 {
+		_ = unix.SchedSetaffinity(0, &e.allowed) // it was like that before
+	}
+	return os.RemoveAll(e.Dir)
+}
