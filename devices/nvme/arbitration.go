@@ -63,9 +63,17 @@ func (l *level) pass(burst uint32) {
 	l.burst = burst
 }
 
+// outlook is what a round has to know of a queue that has nothing to do, close to that of
+// the next: with many queues most have not.
+type outlook struct {
+	door *[4]byte // the queue's
+	head uint32   // the queue's, as of the last fetch
+}
+
 // activate lets a queue have its turns.
 func (g *group) activate(q *subQueue) {
 	g.active = append(g.active, q)
+	g.outlooks = append(g.outlooks, outlook{(*[4]byte)(q.door), q.head})
 	l := &g.levels[q.priority]
 	l.queues = append(l.queues, q)
 }
@@ -73,7 +81,8 @@ func (g *group) activate(q *subQueue) {
 // forget is for when the queues come or go, or their memory does.
 func (g *group) forget() {
 	clear(g.active) // what is gone is not to be held
-	g.active, g.first = g.active[:0], 0
+	clear(g.outlooks)
+	g.active, g.outlooks, g.first = g.active[:0], g.outlooks[:0], 0
 	for i := range g.levels {
 		l := &g.levels[i]
 		clear(l.queues)
@@ -101,16 +110,24 @@ func (g *group) serveAll() (n int) {
 func (g *group) serveRoundRobin(a arbitration) (n int) {
 	burst := min(a.burst(), maxBurst)
 	for done := uint32(0); done < maxBurst; done += burst {
-		before := n
-		for range g.active {
-			q := g.active[g.first]
-			if tail := dma.Load32(q.door, 0); tail != q.head {
-				if g.left <= 0 {
-					return n
-				}
-				n += int(g.fetch(q, tail, burst))
+		before, first := n, g.first
+		for k := range g.outlooks {
+			i := first + k
+			if i >= len(g.outlooks) {
+				i -= len(g.outlooks)
 			}
-			g.turn()
+			at := &g.outlooks[i]
+			tail := dma.Load32(at.door[:], 0)
+			if tail == at.head {
+				continue
+			}
+			if g.left <= 0 {
+				g.first = i
+				return n
+			}
+			q := g.active[i]
+			n += int(g.fetch(q, tail, burst))
+			at.head = q.head
 		}
 		if n == before {
 			break

@@ -22,6 +22,7 @@ type group struct {
 
 	cqs      []*compQueue
 	active   []*subQueue // those whose memory can be reached
+	outlooks []outlook   // on them, one each
 	first    int         // the one that is served first in the next round
 	weighted bool        // arbitration is weighted round robin, else plain
 	levels   [priorities]level
