@@ -10,6 +10,8 @@ type Case struct {
 	Name string
 	// Quick has it measured with --quick as well.
 	Quick bool
+	// Full has it measured with --full only. Not together with Quick.
+	Full bool
 	// Bytes is what one operation moves. 0: none.
 	Bytes int
 	// Limit names the Limit that it stands beside. "": none.

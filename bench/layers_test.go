@@ -7,6 +7,12 @@ import (
 	"testing"
 )
 
+func BenchmarkCodec(b *testing.B) { benchmarkLayer(b, "codec") }
+
+func BenchmarkTranslate(b *testing.B) { benchmarkLayer(b, "translate") }
+
+func BenchmarkMap(b *testing.B) { benchmarkLayer(b, "map") }
+
 func BenchmarkIRQ(b *testing.B) { benchmarkLayer(b, "irq") }
 
 func BenchmarkLimits(b *testing.B) {

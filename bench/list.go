@@ -4,10 +4,10 @@ import "slices"
 
 // Cases lists all cases, layer by layer from the bottom up.
 func Cases() []Case {
-	return slices.Concat(interruptCases())
+	return slices.Concat(codecCases(), translateCases(), mapCases(), interruptCases())
 }
 
 // Limits lists all limits.
 func Limits() []Limit {
-	return slices.Concat(interruptLimits())
+	return slices.Concat(memcpyLimits(), translateLimits(), mapLimits(), interruptLimits())
 }

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"testing"
 	"time"
@@ -116,19 +115,6 @@ func randomIO(b *testing.B, mode device.DoorbellMode, backend string, write bool
 	elapsed := r.keepBusy(b, []*driver.Queue{q}, func(_ int, tag uint16) error { return submit(tag, r.ns, next(), 1) })
 	b.ReportMetric(float64(b.N)/elapsed.Seconds()/1e6, "MIOPS")
 	b.ReportMetric(elapsed.Seconds()*1e6*float64(min(depth, b.N))/float64(b.N), "mean-µs")
-}
-
-// randomBlocks gives one number below n after the other.
-func randomBlocks(n uint64) func() uint64 {
-	list := make([]uint64, 1<<16)
-	for i := range list {
-		list[i] = rand.Uint64N(n)
-	}
-	i := 0
-	return func() uint64 {
-		i++
-		return list[i&(len(list)-1)]
-	}
 }
 
 // keepBusy has post submit b.N commands, to all queues in turn, so that none of their tags is

@@ -1,0 +1,137 @@
+package bench
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"vfiouser/dma"
+)
+
+// tableSizes are numbers of regions, up to the protocol's default for max_dma_maps.
+var tableSizes = []int{1, 16, 256, 4096, 65535}
+
+const regionSize = 4096 // bytes of a region, with as much unmapped behind it
+
+// translateCases are translations of 64 bytes, in the same region again and again and in
+// another one each time. The limit is the load of an entry of a flat array with as many
+// entries, in the same order.
+func translateCases() (cases []Case) {
+	for _, random := range []bool{false, true} {
+		where := "same"
+		if random {
+			where = "random"
+		}
+		for _, n := range tableSizes {
+			cases = append(cases, Case{
+				Name:  fmt.Sprintf("translate/%s/regions=%d", where, n),
+				Quick: n == 256,
+				Limit: fmt.Sprintf("array-load/%s/entries=%d", where, n),
+				Setup: func(env *Env) (Subject, error) { return translateSubject(env, n, random) },
+			})
+		}
+	}
+	return cases
+}
+
+func translateSubject(env *Env, regions int, random bool) (Subject, error) {
+	table, err := newTable(env, regions)
+	if err != nil {
+		return Subject{}, err
+	}
+	reader := table.NewReader()
+	env.Cleanup(reader.Close)
+	order := indexes(regions, random)
+	i := 0
+	reader.Enter() // what the table puts off until somebody looks
+	reader.Exit()
+	return Subject{Run: func(n int) error {
+		reader.Enter()
+		defer reader.Exit()
+		for range n {
+			iova := uint64(order[i&(len(order)-1)]) * 2 * regionSize
+			if _, err := reader.Bytes(iova, 64, dma.ProtRead); err != nil {
+				return err
+			}
+			i++
+		}
+		return nil
+	}}, nil
+}
+
+func translateLimits() (limits []Limit) {
+	for _, random := range []bool{false, true} {
+		where := "same"
+		if random {
+			where = "random"
+		}
+		for _, entries := range tableSizes {
+			limits = append(limits, Limit{Name: fmt.Sprintf("array-load/%s/entries=%d", where, entries), Setup: func(*Env) (Subject, error) {
+				type entry struct {
+					base uint64
+					_    [56]byte // a region is described by a cache line
+				}
+				array, order := make([]entry, entries), indexes(entries, random)
+				i, sum := 0, uint64(0)
+				return Subject{Run: func(n int) error {
+					for range n {
+						sum += array[order[i&(len(order)-1)]].base
+						i++
+					}
+					runtime.KeepAlive(&sum)
+					return nil
+				}}, nil
+			}})
+		}
+	}
+	return limits
+}
+
+// indexes are 65,536 numbers below n: at random, or the middle one again and again.
+func indexes(n int, random bool) []uint32 {
+	order := make([]uint32, 1<<16)
+	for i := range order {
+		order[i] = uint32(n / 2)
+		if random {
+			order[i] = rand.Uint32N(uint32(n))
+		}
+	}
+	return order
+}
+
+// newTable maps regions of one file to multiples of twice their size.
+func newTable(env *Env, regions int) (*dma.Table, error) {
+	table := dma.NewTable(dma.Config{})
+	env.Cleanup(func() { table.Close(nil) })
+	file, err := memfd(env, int64(regions)*regionSize)
+	if err != nil {
+		return nil, err
+	}
+	for i := range uint64(regions) {
+		fd, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		m := dma.Mapping{IOVA: i * 2 * regionSize, Size: regionSize, Offset: i * regionSize, Prot: dma.ProtRead | dma.ProtWrite, FD: fd}
+		if err := table.Map(m); err != nil {
+			return nil, err
+		}
+	}
+	return table, nil
+}
+
+// memfd is a sealed file of size bytes in memory.
+func memfd(env *Env, size int64) (int, error) {
+	fd, err := unix.MemfdCreate("bench", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return -1, err
+	}
+	env.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Ftruncate(fd, size); err != nil {
+		return -1, err
+	}
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK)
+	return fd, err
+}
