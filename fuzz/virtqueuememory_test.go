@@ -147,8 +147,12 @@ func (m *vqMemory) poke(addr uint64, b []byte) {
 // expect is a write of the device, in the model only.
 func (m *vqMemory) expect(addr uint64, b []byte) { copy(m.want[addr-vqBase:], b) }
 
-func (m *vqMemory) poke16(addr uint64, v uint16) { m.poke(addr, binary.LittleEndian.AppendUint16(nil, v)) }
-func (m *vqMemory) poke32(addr uint64, v uint32) { m.poke(addr, binary.LittleEndian.AppendUint32(nil, v)) }
+func (m *vqMemory) poke16(addr uint64, v uint16) {
+	m.poke(addr, binary.LittleEndian.AppendUint16(nil, v))
+}
+func (m *vqMemory) poke32(addr uint64, v uint32) {
+	m.poke(addr, binary.LittleEndian.AppendUint32(nil, v))
+}
 
 func (m *vqMemory) get16(addr uint64) uint16 { return binary.LittleEndian.Uint16(m.want[addr-vqBase:]) }
 func (m *vqMemory) get32(addr uint64) uint32 { return binary.LittleEndian.Uint32(m.want[addr-vqBase:]) }
