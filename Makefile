@@ -7,16 +7,18 @@ CACHE := $(or $(VFIOUSER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vfiouser)
 STATICCHECK_VERSION := v0.7.0
 STATICCHECK := $(CACHE)/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 
+FUZZTIME ?= 1m
+
 # All packages but those that take QEMU.
 units = $$($(GO) list ./... | grep -v -e /test/guest -e /test/qtest)
 
 # netpoll's variant keeps a pointer in the kernel's packed, and so misaligned, epoll_event.
 NETPOLL := -gcflags=github.com/panjf2000/gnet/v2/pkg/netpoll=-d=checkptr=0
 
-.PHONY: help build run test test-unit test-guest durability bench lint compiler lspci nbd clean
+.PHONY: help build run test test-unit test-fuzz test-guest durability bench fuzz cover lint compiler lspci nbd clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\)\(%\{0,1\}\):.*## /\1\2\t/p' $(MAKEFILE_LIST) | sed 's/^fuzz-%/fuzz-NAME/' | expand -t 12
 
 build: ## build bin/vfu
 	$(GO) build -o bin/vfu ./cmd/vfu
@@ -24,7 +26,7 @@ build: ## build bin/vfu
 run: build ## build, then write, read and verify through an NVMe device and a network card
 	bin/vfu demo
 
-test: lint test-unit test-guest ## all checks and tests
+test: lint test-unit test-fuzz test-guest ## all checks and tests
 
 # Both variants of the poller; and the tests that count allocations once more without the
 # race detector, which allocates by itself.
@@ -32,6 +34,9 @@ test-unit: compiler lspci nbd ## the tests that need no guest
 	$(GO) test -race $(units)
 	$(GO) test -race -tags poll_opt $(NETPOLL) ./engine/... ./client/...
 	$(GO) test -run Alloc $(units)
+
+test-fuzz: ## every fuzz target for a moment (test-unit runs the inputs that are stored)
+	$(GO) run ./fuzz/cmd/fuzzrun -time 1s -coverage=false
 
 # (-v: it shows which guests ran and for how long, or why they are skipped)
 test-guest: ## the tests with QEMU, without and with a guest
@@ -43,6 +48,15 @@ durability: ## kill servers 200 times, cut the power of a guest's disk 50 times,
 
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(units)
+
+fuzz: ## fuzz every target for FUZZTIME (default 1m) and say what it found and covers
+	$(GO) run ./fuzz/cmd/fuzzrun -time $(FUZZTIME)
+
+fuzz-%: ## fuzz one of them: make fuzz-FuzzVersion FUZZTIME=10m
+	$(GO) run ./fuzz/cmd/fuzzrun -time $(FUZZTIME) -only '^$*$$'
+
+cover: ## what tests and stored inputs cover, by package, against what they have to
+	$(GO) run ./fuzz/cmd/covermarks ./codec=95 ./dma=95 ./irq=95 ./pci=95 ./devices/...=85
 
 lint: $(STATICCHECK) ## gofmt, go vet for every platform and build tag, staticcheck
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:" $$unformatted; exit 1; }

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"vfiouser/fuzz/internal/profile"
+)
+
+// coverage counts the statements that the inputs of a target run, of those that it is meant to
+// cover. The inputs are its seeds and all that are stored and cached.
+func (r *runner) coverage(ctx context.Context, t target, binary string) (sum profile.Count, err error) {
+	folder, err := os.MkdirTemp(r.temp, "coverage")
+	if err != nil {
+		return sum, err
+	}
+	if err := mirror(folder, t, filepath.Join(r.cache, t.Package, t.Name)); err != nil {
+		return sum, err
+	}
+	file := filepath.Join(r.temp, "profile")
+	cmd := exec.CommandContext(ctx, binary, "-test.run=^"+t.Name+"$", "-test.coverprofile="+file, "-test.timeout=30m")
+	cmd.Dir = folder
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return sum, errors.New(strings.TrimSpace(string(out)))
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close()
+	files, err := profile.Read(f)
+	for name, count := range files {
+		if t.covered(folderOf(name)) {
+			sum.Add(count)
+		}
+	}
+	return sum, err
+}
+
+// mirror makes a folder look like that of the target's package, except that its stored inputs
+// are joined by those of the cache.
+func mirror(folder string, t target, cached string) error {
+	inputs := filepath.Join(folder, "testdata", "fuzz", t.Name)
+	if err := os.MkdirAll(inputs, 0o755); err != nil {
+		return err
+	}
+	for _, link := range []struct{ from, to string }{
+		{t.dir, folder},
+		{filepath.Join(t.dir, "testdata"), filepath.Join(folder, "testdata")},
+		{filepath.Join(t.dir, "testdata", "fuzz", t.Name), inputs},
+		{cached, inputs},
+	} {
+		if err := linkAll(link.from, link.to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// linkAll links what is in a folder, if there is one, into another, except what that has already.
+func linkAll(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		err := os.Symlink(filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name()))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,2 @@
+// Package profile reads what `go test -coverprofile` writes.
+package profile
