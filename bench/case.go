@@ -1,6 +1,10 @@
 package bench
 
-import "github.com/HdrHistogram/hdrhistogram-go"
+import (
+	"errors"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
 
 // Case is one measurement: an operation, and the limit that it is held against.
 type Case struct {
@@ -43,3 +47,7 @@ type Subject struct {
 	// Gauge is a value that is no operation's, such as memory or idle CPU. The less the better.
 	Gauge func() (value float64, unit string, err error)
 }
+
+// ErrUnavailable is wrapped by the error of a Setup that needs something this machine lacks,
+// such as a C compiler: the case is then left out, and is no failure.
+var ErrUnavailable = errors.New("bench: not available here")

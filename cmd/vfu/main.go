@@ -49,7 +49,7 @@ func root() *cobra.Command {
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(serveCommand(), demoCommand(), inspectCommand(), traceCommand(),
-		statusCommand(), namespaceCommand(), filterCommand(), powerCommand())
+		statusCommand(), namespaceCommand(), filterCommand(), powerCommand(), benchCommand())
 	onlyCommands(cmd)
 	return cmd
 }

@@ -1,0 +1,63 @@
+package measure
+
+import (
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"vfiouser/bench/result"
+)
+
+// What histograms tell apart: nanoseconds up to a minute, to a thousandth.
+const (
+	longest = int64(time.Minute)
+	digits  = 3
+)
+
+// latencies are those of a case over all rounds.
+type latencies struct {
+	n       int // operations of one measurement; 0: not known yet
+	all     *hdrhistogram.Histogram
+	medians []float64 // of the rounds
+}
+
+// observe measures a round, which takes about target. run may be nil.
+func (l *latencies) observe(run func(n int, h *hdrhistogram.Histogram) error, target time.Duration) error {
+	if run == nil {
+		return nil
+	}
+	if l.all == nil {
+		l.all = hdrhistogram.New(1, longest, digits)
+	}
+	h := hdrhistogram.New(1, longest, digits)
+	if l.n == 0 {
+		n, err := calibrate(target, func(n int) (time.Duration, error) {
+			begin := time.Now()
+			err := run(n, h)
+			return time.Since(begin), err
+		})
+		if err != nil {
+			return err
+		}
+		l.n = n
+		h.Reset()
+	}
+	if err := run(l.n, h); err != nil {
+		return err
+	}
+	l.all.Merge(h)
+	l.medians = append(l.medians, float64(h.ValueAtQuantile(50)))
+	return nil
+}
+
+// result is nil where nothing was recorded.
+func (l *latencies) result() *result.Latency {
+	if l.all == nil || l.all.TotalCount() == 0 {
+		return nil
+	}
+	at := func(percent float64) float64 { return float64(l.all.ValueAtQuantile(percent)) }
+	return &result.Latency{
+		Count: l.all.TotalCount(), Mean: l.all.Mean(), P50: at(50), P90: at(90), P99: at(99), P999: at(99.9),
+		Max: float64(l.all.Max()), Spread: result.Summarize(l.medians),
+	}
+}

@@ -1,0 +1,81 @@
+package measure
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"time"
+	"unicode"
+
+	"vfiouser/bench"
+)
+
+// subject is a case or a limit.
+type subject struct {
+	name  string
+	setup func(*bench.Env) (bench.Subject, error)
+	n     int // operations of one measurement; 0: not known yet
+}
+
+// errSubject is a mistake in a case.
+var errSubject = errors.New("measure: exactly one of Run and Gauge must be set")
+
+// with sets a subject up, lets use have it, and takes it down.
+func (r *run) with(s *subject, use func(*bench.Subject) error) (err error) {
+	env, err := bench.NewEnv(r.Log.With("case", s.name))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, env.Close()) }()
+	r.pinned = env.DriverCPU >= 0
+	subject, err := s.setup(env)
+	if err != nil {
+		return err
+	}
+	if (subject.Run == nil) == (subject.Gauge == nil) {
+		return errSubject
+	}
+	return use(&subject)
+}
+
+// warmUp is the part of a measurement that is done before it.
+const warmUp = 5
+
+// time gives the nanoseconds of one operation. The first time it finds how many to do.
+func (r *run) time(s *subject, do func(n int) error) (float64, error) {
+	timed := func(n int) (time.Duration, error) {
+		begin := time.Now()
+		err := do(n)
+		return time.Since(begin), err
+	}
+	if do == nil {
+		return 0, errSubject
+	}
+	if s.n == 0 {
+		n, err := calibrate(r.Target, timed)
+		if err != nil {
+			return 0, err
+		}
+		s.n = n
+	} else if err := do(max(s.n/warmUp, 1)); err != nil {
+		return 0, err
+	}
+	runtime.GC() // what others have left is not collected on our time
+	took, err := timed(s.n)
+	return float64(max(took, 1)) / float64(s.n), err
+}
+
+// printable makes a text fit for a report.
+func printable(s string) string {
+	const most = 300 // bytes
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}

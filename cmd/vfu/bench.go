@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"vfiouser/bench"
+	"vfiouser/bench/measure"
+	benchreport "vfiouser/bench/report"
+	benchresult "vfiouser/bench/result"
+)
+
+const benchLong = `Measure the engine on this machine, from the codec up to devices under load. Every result
+stands beside its limit, what the machine can do at best with the same work (a bare memcpy,
+write(2), socket), measured next to it in the same run: the ratio is what counts, 1 is at the limit.
+
+  vfu bench --quick
+  vfu bench --out /tmp/before              # results.json
+  vfu bench --only '^nvme/.*depth=32'
+
+It wants a quiet machine and two processors, and says what disturbed it. System calls are counted where
+the kernel lets it (root).`
+
+// benchMode is how much time a run takes.
+type benchMode struct {
+	name   string
+	rounds int
+	target time.Duration // of a measurement
+}
+
+var (
+	quickMode    = benchMode{"quick", 8, 10 * time.Millisecond}
+	standardMode = benchMode{"standard", 10, 50 * time.Millisecond}
+	fullMode     = benchMode{"full", 20, 100 * time.Millisecond}
+)
+
+// maxRounds bounds --rounds.
+const maxRounds = 1000
+
+// benchRun holds the options of vfu bench.
+type benchRun struct {
+	quick, full bool
+	only        string
+	list        bool
+	out         string
+	rounds      int
+	json        bool
+}
+
+func benchCommand() *cobra.Command {
+	var o benchRun
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure the engine on this machine, each result beside its limit",
+		Long:  benchLong,
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.run(cmd.Context(), cmd.OutOrStdout(), bench.Cases(), bench.Limits())
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.quick, "quick", false, "some of the cases, and less time for each: not half a minute")
+	f.BoolVar(&o.full, "full", false, "twice the rounds and twice the time for each")
+	f.StringVar(&o.only, "only", "", "measure cases that match this `REGEXP`")
+	f.BoolVar(&o.list, "list", false, "print the names of the cases and of their limits, measure nothing")
+	f.StringVar(&o.out, "out", "", "write results.json into `DIR`, which is made if it is not there")
+	f.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("samples of each case, %d to %d (default 10; with --quick 8, with --full 20)", benchresult.MinRounds, maxRounds))
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+func (o *benchRun) run(ctx context.Context, out io.Writer, cases []bench.Case, limits []bench.Limit) error {
+	mode, err := o.mode()
+	if err != nil {
+		return err
+	}
+	if cases, err = o.chosen(cases); err != nil {
+		return err
+	}
+	if o.list {
+		return o.printList(out, cases)
+	}
+	if o.out != "" { // not found out after minutes
+		if err := os.MkdirAll(o.out, 0o777); err != nil {
+			return err
+		}
+	}
+	bar := benchProgress()
+	r, err := measure.Run(ctx, cases, limits, measure.Options{
+		Mode: mode.name, Rounds: mode.rounds, Target: mode.target,
+		Log:      slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		Progress: bar.at,
+	})
+	bar.done()
+	if err != nil {
+		return err
+	}
+	if err := o.write(r); err != nil {
+		return err
+	}
+	if o.json {
+		err = r.Write(out)
+	} else {
+		err = benchreport.Table(out, r)
+	}
+	return errors.Join(err, failedCases(r))
+}
+
+// mode is what the options ask for.
+func (o *benchRun) mode() (benchMode, error) {
+	mode := standardMode
+	switch {
+	case o.quick && o.full:
+		return mode, usageError{errors.New("--quick and --full: one or the other")}
+	case o.json && o.list:
+		return mode, usageError{errors.New("--json and --list: one or the other")}
+	case o.quick:
+		mode = quickMode
+	case o.full:
+		mode = fullMode
+	}
+	if o.rounds != 0 {
+		if o.rounds < benchresult.MinRounds || o.rounds > maxRounds {
+			return mode, usageError{fmt.Errorf("--rounds %d: must be from %d, fewer have no confidence interval, to %d", o.rounds, benchresult.MinRounds, maxRounds)}
+		}
+		mode.rounds = o.rounds
+	}
+	return mode, nil
+}
+
+// chosen are the cases that the options ask for.
+func (o *benchRun) chosen(all []bench.Case) (cases []bench.Case, err error) {
+	only, err := regexp.Compile(o.only)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--only %q: %w", o.only, err)}
+	}
+	for _, c := range all {
+		if only.MatchString(c.Name) && (c.Quick || !o.quick) {
+			cases = append(cases, c)
+		}
+	}
+	if len(cases) == 0 {
+		return nil, usageError{fmt.Errorf("--only %q: no case matches; --list shows their names", o.only)}
+	}
+	return cases, nil
+}
+
+func (o *benchRun) printList(out io.Writer, cases []bench.Case) error {
+	return lines(out, func(w io.Writer) {
+		for _, c := range cases {
+			fmt.Fprintf(w, "%s\t%s\n", c.Name, c.Limit)
+		}
+	})
+}
+
+// write leaves the files of --out.
+func (o *benchRun) write(r *benchresult.Report) error {
+	if o.out == "" {
+		return nil
+	}
+	f, err := os.Create(filepath.Join(o.out, "results.json"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Write(f), f.Close())
+}
+
+// failedCases is an error if there are any.
+func failedCases(r *benchresult.Report) error {
+	failed := 0
+	for i := range r.Cases {
+		if r.Cases[i].Failed {
+			failed++
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d cases failed", failed, len(r.Cases))
+	}
+	return nil
+}
+
+// benchBar is the progress on a terminal.
+type benchBar struct{ bar *progressbar.ProgressBar }
+
+func benchProgress() *benchBar { return new(benchBar) }
+
+func (b *benchBar) at(done, total int, name string) {
+	const width = 44 // of a name, so that the bar stays where it is
+	if b.bar == nil {
+		if info, err := os.Stderr.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+			return
+		}
+		b.bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetWidth(30),
+			progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
+	}
+	b.bar.Describe(fmt.Sprintf("%-*.*s", width, width, name))
+	_ = b.bar.Set(done) // a terminal that cannot show it does not stop the run
+}
+
+func (b *benchBar) done() {
+	if b.bar != nil {
+		_ = b.bar.Finish()
+	}
+}
