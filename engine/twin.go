@@ -85,7 +85,11 @@ func (t *twin) receive() {
 		case errors.Is(err, unix.EAGAIN):
 			return
 		case errors.Is(err, io.EOF):
-			s.drop(errTwinHungUp)
+			cause := t.hungUp()
+			if cause == errHungUp {
+				s.receive() // what the client sent before
+			}
+			s.drop(cause)
 			return
 		case err != nil:
 			s.drop(err)
@@ -93,6 +97,15 @@ func (t *twin) receive() {
 		}
 		t.consume(data)
 	}
+}
+
+// hungUp is why the session ends when its client has closed the socket. A client that goes closes
+// both, and they may be noticed in either order.
+func (t *twin) hungUp() error {
+	if t.session.gone() {
+		return errHungUp
+	}
+	return errTwinHungUp
 }
 
 // consume takes the whole replies in data and keeps the rest.
@@ -133,7 +146,7 @@ func (t *twin) flush() {
 	case errors.Is(err, unix.EAGAIN):
 		s.limit(&t.out, t.out.unsent() < before)
 	default:
-		s.drop(errTwinHungUp)
+		s.drop(t.hungUp())
 	}
 	t.watch()
 }

@@ -166,6 +166,27 @@ func TestWhatEndsASessionWithATwinSocket(t *testing.T) {
 	}
 }
 
+// A client that goes closes both sockets. That its twin is looked at first changes nothing: what it
+// has posted is served, and it has hung up.
+func TestHangUpOfBothSocketsSeenOnTheTwinFirst(t *testing.T) {
+	b := newBed(t, Config{})
+	conn, twin := b.attachTwin()
+	s := b.device.session()
+	b.do(func() {
+		conn.write(conn.frame(codec.CmdRegionWrite, codec.FlagNoReply, regionWrite(0, 8, 42)))
+		conn.close()
+		twin.close()
+		s.twin.HandleEvents(0)
+	})
+	if cause := context.Cause(s.Context()); !errors.Is(cause, errHungUp) {
+		t.Errorf("the session ended because %v", cause)
+	}
+	b.settled()
+	if b.device.mem[8] != 42 {
+		t.Error("the last write was not served")
+	}
+}
+
 // A client that does not read its twin socket holds messages back, and is dropped after
 // Config.WriteTimeout; its other socket is served meanwhile.
 func TestTwinSocketThatIsNotRead(t *testing.T) {
