@@ -151,6 +151,7 @@ func TestNamespacesChangeWhileAClientIsAttached(t *testing.T) {
 		{2, "unknown kind of backend", "namespace add tape:1G"},
 		{2, "512 or 4096", "namespace add mem:1M --block-size 520"},
 		{2, "no format has blocks of 512 bytes with 0 bytes of metadata", "namespace add mem:1M --protection 1"},
+		{2, "a guard of 64 bits", "namespace add mem:1M --guard 64"},
 		{1, "no such file", "namespace add file:" + a.path("none")},
 		{1, "another process", "namespace add file:" + a.path("img")},
 		{1, "no device is served on /none", "namespace list --device /none"},
@@ -189,7 +190,7 @@ func TestFiltersChangeWhileAClientIsAttached(t *testing.T) {
 			t.Errorf("stats %+v", s)
 		}
 	}
-	a.says(0, "1KiB, 1 errors, 0 in flight", "filter", "list")
+	a.says(0, "1KiB, 1 error, 0 in flight", "filter", "list")
 	a.says(0, "3  delay     1ms", "filter", "set", "1", "3", "1ms")
 	for _, c := range []struct {
 		status int
@@ -227,7 +228,7 @@ func TestPowerCut(t *testing.T) {
 	if err := errors.Join(write("durable"), ns.Flush(t.Context()), write("but not")); err != nil {
 		t.Fatal(err)
 	}
-	a.says(0, "1 caches without power, 4KiB forgotten", "power", "cut")
+	a.says(0, "1 cache without power, 4KiB forgotten", "power", "cut")
 	if err := write("nothing"); err == nil {
 		t.Error("a write without power succeeds")
 	}
@@ -237,8 +238,9 @@ func TestPowerCut(t *testing.T) {
 	if _, err := other.WriteAt(make([]byte, 512), 0); err != nil {
 		t.Errorf("a namespace that has no such filter: %v", err)
 	}
-	a.says(0, "without power, 0B not flushed, 1 power cuts", "filter", "list")
-	a.says(0, "1 caches with power", "power", "on")
+	a.says(0, "without power, 0B not flushed, 1 power cut", "filter", "list")
+	a.says(0, "volatile,mem:1M  without power\n", "status")
+	a.says(0, "1 cache with power", "power", "on")
 	if got := read(); got != "durable" {
 		t.Errorf("after the power cut: %q", got)
 	}

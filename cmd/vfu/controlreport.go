@@ -44,11 +44,7 @@ func (f formatReport) format() nvme.Namespace {
 }
 
 func formatOf(f nvme.Namespace) formatReport {
-	r := formatReport{f.BlockSize, f.Metadata, f.Extended, f.Protection, f.Guard, f.StorageTag}
-	if r.Protection == 0 {
-		r.Guard = 0 // there is none
-	}
-	return r
+	return formatReport{f.BlockSize, f.Metadata, f.Extended, f.Protection, f.Guard, f.StorageTag}
 }
 
 // namespaceReport is a namespace.
@@ -108,10 +104,13 @@ func (s *subsystem) report(n nvme.NamespaceInfo, b block.Backend) namespaceRepor
 	s.mu.Lock()
 	text := s.texts[b]
 	s.mu.Unlock()
+	format := formatOf(n.Format)
+	if format.Protection == 0 {
+		format.Guard = 0 // there is none
+	}
 	return namespaceReport{
-		Namespace: n.ID, Size: int64(n.Blocks) * int64(n.BlockSize), Kind: n.Kind,
-		formatReport: formatOf(n.Format),
-		Backend:      text, Controllers: n.Controllers, Filters: filterReports(b),
+		Namespace: n.ID, Size: int64(n.Blocks) * int64(n.BlockSize), Kind: n.Kind, formatReport: format,
+		Backend: text, Controllers: n.Controllers, Filters: filterReports(b),
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -26,6 +27,14 @@ func lines(out io.Writer, print func(w io.Writer)) error {
 }
 
 func bytesText(n int64) string { return units.BytesSize(float64(n)) }
+
+// plural is a number with what it counts: "1 cache", "2 caches".
+func plural[N int | uint64](n N, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
 
 func (r *statusReport) print(out io.Writer) error {
 	return lines(out, func(w io.Writer) {
@@ -74,6 +83,9 @@ func (n *namespaceReport) print(w io.Writer) {
 	} else if len(n.Controllers) > 1 {
 		attached = "controllers " + strings.Trim(fmt.Sprint(n.Controllers), "[]")
 	}
+	if slices.ContainsFunc(n.Filters, func(f filterReport) bool { return f.Cache != nil && !f.Cache.Power }) {
+		backend += "  without power"
+	}
 	fmt.Fprintf(w, "  %d\t%s\tblocks of %s\t%s\t%s\n", n.Namespace, bytesText(n.Size), n.formatReport, backend, attached)
 }
 
@@ -113,12 +125,12 @@ func (f *filterReport) print(w io.Writer) {
 		if c.Power {
 			power = "with power"
 		}
-		fmt.Fprintf(w, "%s, %s not flushed, %d power cuts\n", power, bytesText(c.Unflushed), c.Cuts)
+		fmt.Fprintf(w, "%s, %s not flushed, %s\n", power, bytesText(c.Unflushed), plural(c.Cuts, "power cut"))
 		return
 	}
-	fmt.Fprintf(w, "%d hits\n", f.Hits)
+	fmt.Fprintln(w, plural(f.Hits, "hit"))
 	for _, s := range f.Stats {
-		fmt.Fprintf(w, "  \t  %s\t%d requests\t%s, %d errors, %d in flight, mean %.1f µs, longest %.1f µs\n",
-			s.Operation, s.Requests, bytesText(int64(s.Bytes)), s.Errors, s.InFlight, s.Mean, s.Longest)
+		fmt.Fprintf(w, "  \t  %s\t%s\t%s, %s, %d in flight, mean %.1f µs, longest %.1f µs\n", s.Operation, plural(s.Requests, "request"),
+			bytesText(int64(s.Bytes)), plural(s.Errors, "error"), s.InFlight, s.Mean, s.Longest)
 	}
 }

@@ -22,12 +22,12 @@ func powerCommand() *cobra.Command {
 	cmd.AddCommand(
 		powerSwitchCommand("cut", requestPowerCut, "Forget what was not flushed, and have everything fail",
 			func(w io.Writer, r *powerReport) error {
-				_, err := fmt.Fprintf(w, "%d caches without power, %s forgotten\n", r.Caches, bytesText(r.Forgotten))
+				_, err := fmt.Fprintf(w, "%s without power, %s forgotten\n", plural(r.Caches, "cache"), bytesText(r.Forgotten))
 				return err
 			}),
 		powerSwitchCommand("on", requestPowerOn, "Have the disks work again",
 			func(w io.Writer, r *powerReport) error {
-				_, err := fmt.Fprintf(w, "%d caches with power\n", r.Caches)
+				_, err := fmt.Fprintf(w, "%s with power\n", plural(r.Caches, "cache"))
 				return err
 			}))
 	onlyCommands(cmd)

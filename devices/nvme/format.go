@@ -3,6 +3,8 @@ package nvme
 import (
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 
 	"vfiouser/devices/nvme/spec"
 )
@@ -122,15 +124,39 @@ func (n *Namespace) format() (format, error) {
 	if n.Protection < 0 || n.Protection > maxProtection {
 		return f, fmt.Errorf("protection information of type %d is not from 1 to %d", n.Protection, maxProtection)
 	}
-	for i, b := range blockFormats {
-		if size == 1<<b.shift && n.Metadata == int(b.metadata) && guard == b.guard.Bits() && n.StorageTag == int(b.storageTag) {
-			if f.index = uint8(i); f.possible() {
-				return f, nil
-			}
+	var possible []string
+	for i := range blockFormats {
+		b := &blockFormats[i]
+		if f.index = uint8(i); !f.possible() {
+			continue
 		}
+		if size == 1<<b.shift && n.Metadata == int(b.metadata) && guard == b.guard.Bits() && n.StorageTag == int(b.storageTag) {
+			return f, nil
+		}
+		possible = append(possible, b.String())
 	}
 	return f, fmt.Errorf("no format has blocks of %d bytes with %d bytes of metadata, protection information of type %d, "+
-		"a guard of %d bits and a storage tag of %d", size, n.Metadata, n.Protection, guard, n.StorageTag)
+		"a guard of %d bits and a storage tag of %d; with that type there are %s", size, n.Metadata, n.Protection, guard, n.StorageTag,
+		strings.Join(possible, ", "))
+}
+
+// String is for example "4096+16 with a guard of 64 bits".
+func (b *blockFormat) String() string {
+	text := strconv.Itoa(1 << b.shift)
+	if b.metadata != 0 {
+		text += fmt.Sprintf("+%d", b.metadata)
+	}
+	var with []string
+	if b.guard != spec.Guard16 {
+		with = append(with, fmt.Sprintf("a guard of %d bits", b.guard.Bits()))
+	}
+	if b.storageTag != 0 {
+		with = append(with, fmt.Sprintf("a storage tag of %d", b.storageTag))
+	}
+	if len(with) > 0 {
+		text += " with " + strings.Join(with, " and ")
+	}
+	return text
 }
 
 // CheckFormat says whether there is a format such as n asks for, whatever the backend. The
