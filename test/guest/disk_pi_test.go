@@ -45,7 +45,57 @@ func TestProtectionInformation(t *testing.T) {
 	checkProtectedCommands(t, g, disk{nsid: 1})
 	checkReferenceTags(t, g, disk{nsid: 2})
 	checkCorruption(t, g, disk{nsid: 5})
+	t.Run("formatted by the guest", func(t *testing.T) { checkFormat(t, g, disk{nsid: 1}) })
 	powerOff(t, g)
+}
+
+// checkFormat has nvme-cli format a namespace with protection information and without, and uses
+// it: formats 2 and 3 have blocks of 512 and 4,096 bytes with 8 of metadata, format 8 has a guard
+// of 64 bits.
+func checkFormat(t *testing.T, g *Guest, d disk) {
+	t.Helper()
+	for _, f := range []struct {
+		arguments       string
+		block, metadata int
+		profile         string // what Linux makes and checks
+		tags            string // of block 10, as they are stored; "" if fio and nvme-cli are not asked
+	}{
+		{"--lbaf=2 --pi=1 --ms=0", 512, 8, "T10-DIF-TYPE1-CRC", "12 34 00 00 00 0a"},
+		{"--lbaf=8 --pi=1 --ms=0", 4096, 16, "EXT-DIF-TYPE1-CRC64", "12 34 00 00 00 00 00 0a"},
+		{"--lbaf=3 --pi=3 --ms=0", 4096, 8, "T10-DIF-TYPE3-CRC", ""},
+		{"--lbaf=0 --pi=0", 512, 0, "none", ""},
+	} {
+		run(t, g, d.script(fmt.Sprintf(piScript+`
+nvme format $disk %s --force
+[ "$(cat $sysfs/queue/logical_block_size)" = %d ] || { echo "blocks of $(cat $sysfs/queue/logical_block_size)"; exit 1; }
+profile=$(cat $sysfs/integrity/format 2> /dev/null) || profile=none
+[ "$profile" = %s ] || { echo "profile $profile"; exit 1; }
+cmp -n 1048576 $disk /dev/zero`, f.arguments, f.block, f.profile)))
+		if f.tags != "" {
+			checkFioProtection(t, g, d, f.block, f.metadata)
+			run(t, g, d.script(fmt.Sprintf(piScript+`
+block=%d metadata=%d tags="-a 0x1234 -m 0xffff"
+seq 9000 | head -c $((block*4)) > blocks
+io write 7 4 -z $((block*4)) -d blocks --prinfo=8 -r 7 $tags
+io read 7 4 -z $((block*4)) -y $((metadata*4)) -d back -M meta --prinfo=7 -r 7 $tags
+cmp blocks back
+[ "$(tail -c %d meta | od -An -tx1)" = " %s" ] || { od -tx1 meta; exit 1; }
+io write 7 4 -z $((block*4)) -y $((metadata*4)) -d blocks -M meta --prinfo=7 -r 7 $tags
+io read 7 4 -z $((block*4)) -d back --prinfo=15 -r 7 $tags
+cmp blocks back
+tr 9 8 < blocks > others
+fails "guard check" io write 7 4 -z $((block*4)) -y $((metadata*4)) -d others -M meta --prinfo=4
+fails "tag check" io read 7 4 -z $((block*4)) -d back --prinfo=10 -a 0x1235 -m 0xffff
+rm blocks back others meta`, f.block, f.metadata, len(strings.Fields(f.tags)), f.tags)))
+		} else {
+			writeFiles(t, g, d)
+			checkFiles(t, g, d)
+		}
+	}
+	run(t, g, d.script(piScript+`
+fails "format" nvme format $disk --lbaf=2 --pi=1 --pil=1 --force # only the last bytes of the metadata
+fails "format" nvme format $disk --lbaf=0 --pi=1 --force
+fails "format" nvme format $disk --lbaf=13 --force`))
 }
 
 // checkProtectedZeroes reads what was discarded, and zeroes that Linux has written.

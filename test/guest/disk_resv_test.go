@@ -53,5 +53,31 @@ grep -q '"rn_log_type" *: *1' /tmp/notice || { cat /tmp/notice; exit 1; }
 nvme resv-release $b --crkey=0x11 --rtype=2 --rrela=0
 reads $a
 nvme resv-release $b --crkey=0x11 --rtype=2 --rrela=1`)
+	checkKernelReservations(t, g, a, b)
 	powerOff(t, g)
+}
+
+// checkKernelReservations reserves by the kernel's own interface (linux/pr.h), which clusters use.
+func checkKernelReservations(t *testing.T, g *Guest, a, b string) {
+	t.Helper()
+	run(t, g, "a="+a+" b="+b+`
+fails() { if out=$("$@" 2>&1); then echo "no failure: $*"; exit 1; fi; }
+writes() { dd if=/dev/urandom of=$1 bs=4k count=4 oflag=direct 2>&1; }
+reads() { dd if=$1 of=/dev/null bs=4k count=4 iflag=direct 2>&1; }
+pr() { blkpr --command "$@"; }
+pr register --key 0x20 $a
+pr register --key 0x21 $b
+pr reserve --key 0x20 --type write-exclusive-reg-only $a
+writes $a; writes $b # who is registered
+pr release --key 0x20 --type write-exclusive-reg-only $a
+pr reserve --key 0x20 --type exclusive-access $a
+fails reads $b
+fails pr reserve --key 0x21 --type exclusive-access $b
+pr preempt --key 0x20 --oldkey 0x21 --type exclusive-access $b # (Linux sends the old key as that of the host)
+reads $b
+fails writes $a
+fails pr release --key 0x20 --type exclusive-access $a
+pr clear --key 0x21 $b
+writes $a; reads $b
+nvme resv-report $a -e -o json | grep -q '"regctl" *: *0'`)
 }

@@ -22,12 +22,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/debian.sh"
 
 qemu_packages=(qemu-system-x86) # (QEMU 11 comes from the backports)
-guest_packages=(busybox-static dash util-linux pciutils kexec-tools nvme-cli fio e2fsprogs
+guest_packages=(busybox-static dash util-linux util-linux-extra pciutils kexec-tools nvme-cli fio e2fsprogs
   iproute2 ethtool iperf3 socat)
 host_packages=(passt)
 build_packages=(zstd xz-utils)
 base_tools=(usr/bin/dash usr/bin/lspci usr/bin/dmesg usr/bin/setpci usr/sbin/kexec usr/sbin/rtcwake)
-disk_tools=(usr/sbin/nvme usr/bin/fio usr/sbin/mkfs.ext4 usr/sbin/e2fsck usr/sbin/blkdiscard usr/sbin/fstrim)
+disk_tools=(usr/sbin/nvme usr/bin/fio usr/sbin/mkfs.ext4 usr/sbin/e2fsck usr/sbin/blkdiscard usr/sbin/fstrim usr/sbin/blkpr)
 network_tools=(usr/bin/ip usr/bin/ss usr/bin/nstat usr/sbin/bridge usr/sbin/ethtool usr/bin/iperf3 usr/bin/socat)
 # Each after those that it needs (nothing but depmod knows, which runs at installation).
 disk_modules=(drivers/block/virtio_blk)
