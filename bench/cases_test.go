@@ -4,6 +4,7 @@ import (
 	"flag"
 	"log/slog"
 	"os"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -61,13 +62,16 @@ func TestNamesAreStable(t *testing.T) {
 func TestCases(t *testing.T) {
 	for _, c := range Cases() {
 		t.Run(c.Name, func(t *testing.T) {
-			if c.Full && testing.Short() {
-				t.Skip("only with --full")
+			if raceEnabled && (c.Full || large.MatchString(c.Name)) {
+				t.Skip("takes long with the race detector, and is one like others")
 			}
 			once(t, c.Setup)
 		})
 	}
 }
+
+// large are cases with the most of everything.
+var large = regexp.MustCompile(`=(65535|1000|1024|1048576)(/|$)`)
 
 func TestLimits(t *testing.T) {
 	for _, l := range Limits() {
@@ -125,8 +129,9 @@ func newSubject(t *testing.T, setup func(*Env) (Subject, error)) Subject {
 	return s
 }
 
-// free names layers, or parts of them, whose operations promise not to allocate.
-var free = []string{"codec/encode/", "codec/decode/", "translate/", "irq/trigger"}
+// free names layers, or parts of them, whose operations promise not to allocate. Of these the
+// quick cases are looked at.
+var free = []string{"codec/encode/", "codec/decode/", "translate/", "irq/trigger", "message/", "client/read"}
 
 // What allocates all the same, for the session or the command is set up by it once.
 var allocates = []string{"codec/decode/version"}
@@ -134,21 +139,29 @@ var allocates = []string{"codec/decode/version"}
 func TestAllocations(t *testing.T) {
 	for _, c := range Cases() {
 		has := func(prefix string) bool { return strings.HasPrefix(c.Name, prefix) }
-		if c.Full || !slices.ContainsFunc(free, has) || slices.ContainsFunc(allocates, has) {
+		if !c.Quick || !slices.ContainsFunc(free, has) || slices.ContainsFunc(allocates, has) {
 			continue
 		}
 		t.Run(c.Name, func(t *testing.T) {
 			s := newSubject(t, c.Setup)
-			const n = 2000
-			least := testing.AllocsPerRun(3, func() {
-				if err := s.Run(n); err != nil {
-					t.Fatal(err)
-				}
-			})
-			// (The runtime's own goroutines allocate now and then.)
-			if least > n/100 {
-				t.Errorf("%v allocations in %d operations", least, n)
-			}
+			withoutAllocations(t, s)
 		})
+	}
+}
+
+func withoutAllocations(t *testing.T, s Subject) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("the race detector allocates by itself")
+	}
+	const n = 2000
+	least := testing.AllocsPerRun(3, func() {
+		if err := s.Run(n); err != nil {
+			t.Fatal(err)
+		}
+	})
+	// (The runtime's own goroutines allocate now and then.)
+	if least > n/100 {
+		t.Errorf("%v allocations in %d operations", least, n)
 	}
 }

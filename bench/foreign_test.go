@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -22,6 +21,9 @@ import (
 // libvfio-user's sample gpio-pci-idio-16.
 const foreignEnv = "VFIOUSER_BENCH_FOREIGN"
 
+// roundTripRun is the number of round trips between two looks at the other server.
+const roundTripRun = 200
+
 // BenchmarkForeign measures a 4-byte REGION_READ from this module's server and from
 // the foreign one in turns of roundTripRun, with the same client and all three on one
 // core. "raw" is write and read on the socket, "client" is this module's client.
@@ -36,14 +38,20 @@ func BenchmarkForeign(b *testing.B) {
 	}
 	b.Run("raw", func(b *testing.B) {
 		pin(b, 0)
-		ours, theirs := rawReads(b, startEngine(b), 0), foreignRaw(b, socket)
+		fd, err := spawn(benchEnv(b), "device")
+		if err != nil {
+			b.Fatal(err)
+		}
+		ours, theirs := rawReads(b, fd, 0), foreignRaw(b, socket)
 		alternate(b, ours, theirs)
 	})
 	b.Run("client", func(b *testing.B) {
 		pin(b, 0)
-		path := filepath.Join(b.TempDir(), "v")
-		unix.Close(start(b, path, []string{roleEnv + "=" + path}, os.Args[0]))
-		ours, theirs := clientReads(b, path), clientReads(b, socket)
+		env := benchEnv(b)
+		if _, err := spawnListening(env, "devices", 1); err != nil {
+			b.Fatal(err)
+		}
+		ours, theirs := clientReads(b, devicePath(env, 0)), clientReads(b, socket)
 		alternate(b, ours, theirs)
 	})
 }
@@ -83,11 +91,20 @@ func alternate(b *testing.B, ours, theirs func() time.Duration) {
 
 // rawReads negotiates on a connected socket and reads a register of a BAR.
 func rawReads(b *testing.B, fd, bar int) func() time.Duration {
-	negotiate(b, fd)
+	if err := negotiate(fd); err != nil {
+		b.Fatal(err)
+	}
 	request := codec.Header{Command: codec.CmdRegionRead, Size: 32}.Append(nil)
 	access := codec.RegionAccess{Region: uint32(bar), Count: 4}
 	request = access.AppendHead(request)
-	return func() time.Duration { return exchange(b, fd, request, 36) }
+	reply := make([]byte, oneRead.echo().reply)
+	return func() time.Duration {
+		begin := time.Now()
+		if err := exchange(fd, request, reply); err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(begin)
+	}
 }
 
 func foreignRaw(b *testing.B, socket string) func() time.Duration {
@@ -98,30 +115,33 @@ func foreignRaw(b *testing.B, socket string) func() time.Duration {
 	}
 	bar := firstBAR(b, dev)
 	dev.Close()
-	fd := connect(b, socket)
+	fd := connectNear(b, socket)
 	b.Cleanup(func() { unix.Close(fd) })
 	return rawReads(b, fd, bar)
 }
 
-// connect connects to a server and brings that to this core.
-func connect(b *testing.B, socket string) int {
+// connectNear connects to a server and brings that to this core.
+func connectNear(b *testing.B, socket string) int {
 	b.Helper()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := connect(socket)
 	if err != nil {
-		b.Fatal(err)
-	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
 		b.Fatal(err)
 	}
 	pinPeer(b, fd)
 	return fd
 }
 
+// quantiles are the median and the 99th percentile in nanoseconds.
+func quantiles(d []time.Duration) [2]float64 {
+	slices.Sort(d)
+	return [2]float64{float64(d[len(d)/2]), float64(d[len(d)*99/100])}
+}
+
 // clientReads reads a register through the client package.
 func clientReads(b *testing.B, socket string) func() time.Duration {
 	b.Helper()
 	ctx := context.Background()
-	dev, err := client.AttachFD(ctx, connect(b, socket))
+	dev, err := client.AttachFD(ctx, connectNear(b, socket))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package bench
 import (
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,17 +16,41 @@ func BenchmarkMap(b *testing.B) { benchmarkLayer(b, "map") }
 
 func BenchmarkIRQ(b *testing.B) { benchmarkLayer(b, "irq") }
 
+func BenchmarkRoundTrip(b *testing.B) { benchmarkLayer(b, "message") }
+
+func BenchmarkClient(b *testing.B) { benchmarkLayer(b, "client") }
+
+func BenchmarkMessageDMA(b *testing.B) { benchmarkLayer(b, "dma-message") }
+
+func BenchmarkClientDMA(b *testing.B) { benchmarkLayer(b, "dma-client") }
+
+func BenchmarkSessions(b *testing.B) {
+	benchmarkLayer(b, "sessions", "sessions/parallel", "sessions/register")
+}
+
+func BenchmarkClients(b *testing.B) { benchmarkLayer(b, "sessions/parallel") }
+
+func BenchmarkRegister(b *testing.B) { benchmarkLayer(b, "sessions/register") }
+
+func BenchmarkRegions(b *testing.B) { benchmarkLayer(b, "regions") }
+
 func BenchmarkLimits(b *testing.B) {
 	for _, l := range Limits() {
 		benchmarkSubject(b, l.Name, l.Bytes, l.Setup)
 	}
 }
 
-// benchmarkLayer runs the cases of a layer under names that are theirs without the layer.
-func benchmarkLayer(b *testing.B, layer string) {
+// benchmarkLayer runs the cases of a layer, or of a part of one, under names that are theirs
+// without it, less those of parts that have a benchmark of their own.
+func benchmarkLayer(b *testing.B, layer string, less ...string) {
 	for _, c := range Cases() {
-		if name, ok := strings.CutPrefix(c.Name, layer+"/"); ok {
-			benchmarkSubject(b, name, c.Bytes, c.Setup)
+		in := func(part string) bool { return c.Name == part || strings.HasPrefix(c.Name, part+"/") }
+		switch {
+		case !in(layer) || slices.ContainsFunc(less, in):
+		case c.Name == layer:
+			benchmarkSubject(b, "one", c.Bytes, c.Setup)
+		default:
+			benchmarkSubject(b, c.Name[len(layer)+1:], c.Bytes, c.Setup)
 		}
 	}
 }

@@ -4,10 +4,12 @@ import "slices"
 
 // Cases lists all cases, layer by layer from the bottom up.
 func Cases() []Case {
-	return slices.Concat(codecCases(), translateCases(), mapCases(), interruptCases())
+	return slices.Concat(codecCases(), translateCases(), mapCases(), interruptCases(),
+		messageCases(), guestMessageCases(), guestClientCases(), sessionCases(), regionCases())
 }
 
 // Limits lists all limits.
 func Limits() []Limit {
-	return slices.Concat(memcpyLimits(), translateLimits(), mapLimits(), interruptLimits())
+	return slices.Concat(memcpyLimits(), translateLimits(), mapLimits(), interruptLimits(),
+		messageLimits(), sessionLimits())
 }

@@ -19,3 +19,24 @@ func rawWrite(fd int, p []byte) (int, syscall.Errno) {
 	n, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	return int(n), e
 }
+
+// rawMessage is recvmsg(2) or sendmsg(2) of one buffer, which is not empty.
+type rawMessage struct {
+	vector unix.Iovec
+	header unix.Msghdr
+}
+
+func (m *rawMessage) call(number uintptr, fd int, p []byte, flags int) (int, syscall.Errno) {
+	m.vector.Base = &p[0]
+	m.vector.SetLen(len(p))
+	m.header = unix.Msghdr{Iov: &m.vector, Iovlen: 1}
+	n, _, e := unix.RawSyscall(number, uintptr(fd), uintptr(unsafe.Pointer(&m.header)), uintptr(flags))
+	return int(n), e
+}
+
+// rawEpollWait is epoll_wait(2) without a time-out.
+func rawEpollWait(epoll int, events []unix.EpollEvent) (int, syscall.Errno) {
+	const forever = ^uintptr(0)
+	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), forever, 0, 0)
+	return int(n), e
+}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"vfiouser/bench"
 )
 
 // Exit statuses other than 0.
@@ -20,6 +22,13 @@ const (
 )
 
 func main() {
+	if played, err := bench.Play(); played {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "vfu:", err)
+			os.Exit(exitFailure)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := root().ExecuteContext(ctx)
