@@ -1,0 +1,80 @@
+package fuzz
+
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"time"
+)
+
+// held is what a process holds.
+type held struct {
+	known                             bool
+	goroutines, descriptors, mappings int
+	buf                               []byte
+}
+
+// before takes down what is held before an input.
+func (h *held) before(t tester) {
+	now := h.count(t)
+	for n := 0; !h.known && n < settleTimes; n++ { // what made the engine ready may still be leaving
+		time.Sleep(time.Millisecond)
+		later := h.count(t)
+		now.least(later)
+	}
+	if !h.known {
+		h.goroutines, h.descriptors, h.mappings = now.goroutines, now.descriptors, now.mappings
+		h.known = true
+	}
+	h.least(now)
+}
+
+const settleTimes = 20
+
+func (h *held) least(o held) {
+	h.goroutines, h.descriptors, h.mappings = min(h.goroutines, o.goroutines), min(h.descriptors, o.descriptors), min(h.mappings, o.mappings)
+}
+
+// after waits until no more is held than before.
+func (h *held) after(t tester, limit time.Duration) {
+	var now held
+	for begin, pause := time.Now(), time.Microsecond; time.Since(begin) < limit; pause = min(2*pause, time.Millisecond) {
+		now = h.count(t)
+		if now.goroutines <= h.goroutines && now.descriptors <= h.descriptors && now.mappings <= h.mappings {
+			return
+		}
+		time.Sleep(pause) // what is released on the side takes its time
+	}
+	t.Errorf("%d goroutines, %d descriptors and %d mappings of client memory are left, %d, %d and %d were there before; goroutines:\n%s",
+		now.goroutines, now.descriptors, now.mappings, h.goroutines, h.descriptors, h.mappings, goroutines())
+	h.known = false // the next input is not to blame
+}
+
+func (h *held) count(t tester) held {
+	dir, err := os.Open("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := dir.Readdirnames(-1)
+	_ = dir.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps, err := os.Open("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer maps.Close()
+	if h.buf == nil {
+		h.buf = make([]byte, 256<<10)
+	}
+	n := 0
+	for {
+		got, err := maps.Read(h.buf[n:])
+		n += got
+		if err != nil || n == len(h.buf) {
+			break
+		}
+	}
+	return held{goroutines: runtime.NumGoroutine(), descriptors: len(names), mappings: bytes.Count(h.buf[:n], []byte("memfd:"+memoryName))}
+}
