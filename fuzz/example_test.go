@@ -28,6 +28,8 @@ func (s *scratch) Describe() (engine.Description, error) {
 }
 
 // FuzzScratch is a fuzz target of one's own device.
+//
+//fuzz:covers engine
 func FuzzScratch(f *testing.F) {
 	fuzz.Device(f, func() (*scratch, error) { return new(scratch), nil })
 }

@@ -156,4 +156,6 @@ func nvmeSeeds() []fuzz.Option {
 }
 
 // FuzzNVMeDevice fuzzes the NVMe controller as a client sees it.
+//
+//fuzz:covers devices/nvme
 func FuzzNVMeDevice(f *testing.F) { fuzz.Device(f, newController, nvmeSeeds()...) }

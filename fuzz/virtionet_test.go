@@ -202,4 +202,6 @@ func netSeeds() []fuzz.Option {
 }
 
 // FuzzVirtioNetDevice fuzzes the network card as a client sees it.
+//
+//fuzz:covers devices/virtio devices/virtio/virtqueue devices/virtio-net
 func FuzzVirtioNetDevice(f *testing.F) { fuzz.Device(f, newCard, netSeeds()...) }
