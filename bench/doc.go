@@ -4,7 +4,8 @@
 // with the same work, a bare memcpy, write(2) or socket.
 //
 // Here are the cases alone. measure runs them and their limits in turns, result is what
-// comes of it, report shows it; vfu bench is all of that on the command line.
+// comes of it, report shows it, compare holds two of them against each other; vfu bench is
+// all of that on the command line.
 // The benchmarks of this package's tests run the same cases under go test -bench. Benchmarks
 // of single packages live in those packages.
 package bench

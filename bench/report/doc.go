@@ -1,2 +1,3 @@
-// Package report shows the results of the bench suite: as a table for a terminal.
+// Package report shows the results of the bench suite, and what became of them, as tables for
+// a terminal.
 package report

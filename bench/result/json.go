@@ -11,7 +11,7 @@ import (
 // What a file may hold at most: more than any run makes.
 const (
 	maxFile    = 64 << 20 // bytes
-	maxCases   = 10_000
+	maxCases   = 2_000
 	maxSamples = 1_000
 	maxText    = 1_000 // bytes
 	maxNotes   = 100

@@ -25,8 +25,9 @@ stands beside its limit, what the machine can do at best with the same work (a b
 write(2), socket), measured next to it in the same run: the ratio is what counts, 1 is at the limit.
 
   vfu bench --quick
-  vfu bench --out /tmp/before              # results.json
+  vfu bench --out /tmp/before
   vfu bench --only '^nvme/.*depth=32'
+  vfu bench compare /tmp/before/results.json /tmp/after/results.json
 
 It wants a quiet machine and two processors, and says what disturbed it. System calls are counted where
 the kernel lets it (root).`
@@ -39,9 +40,9 @@ type benchMode struct {
 }
 
 var (
-	quickMode    = benchMode{"quick", 8, 10 * time.Millisecond}
-	standardMode = benchMode{"standard", 10, 50 * time.Millisecond}
-	fullMode     = benchMode{"full", 20, 100 * time.Millisecond}
+	quickMode    = benchMode{"quick", 10, 10 * time.Millisecond}
+	standardMode = benchMode{"standard", 15, 30 * time.Millisecond}
+	fullMode     = benchMode{"full", 25, 100 * time.Millisecond}
 )
 
 // maxRounds bounds --rounds.
@@ -70,12 +71,13 @@ func benchCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.quick, "quick", false, "some of the cases, and less time for each: not half a minute")
-	f.BoolVar(&o.full, "full", false, "twice the rounds and twice the time for each")
+	f.BoolVar(&o.full, "full", false, "more rounds and more time for each: some ten minutes")
 	f.StringVar(&o.only, "only", "", "measure cases that match this `REGEXP`")
 	f.BoolVar(&o.list, "list", false, "print the names of the cases and of their limits, measure nothing")
 	f.StringVar(&o.out, "out", "", "write results.json into `DIR`, which is made if it is not there")
-	f.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("samples of each case, %d to %d (default 10; with --quick 8, with --full 20)", benchresult.MinRounds, maxRounds))
+	f.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("samples of each case, %d to %d (default 15; with --quick 10, with --full 25)", benchresult.MinRounds, maxRounds))
 	f.BoolVar(&o.json, "json", false, "print JSON")
+	cmd.AddCommand(benchCompareCommand())
 	return cmd
 }
 

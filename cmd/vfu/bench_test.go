@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	benchcompare "vfiouser/bench/compare"
+	benchresult "vfiouser/bench/result"
+)
+
+// benchSays runs vfu bench and wants a status, and a text in what it prints.
+func benchSays(t *testing.T, status int, want string, args ...string) (stdout string) {
+	t.Helper()
+	cmd := command(t, append([]string{"bench"}, args...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, _ := cmd.Output() // the status says it
+	if got := cmd.ProcessState.ExitCode(); got != status || !strings.Contains(string(out)+stderr.String(), want) {
+		t.Errorf("%q: status %d; want %d, and %q in\n%s%s", args, got, status, want, out, &stderr)
+	}
+	return string(out)
+}
+
+// resultsFile writes a run of two cases, the second of which takes as long as is said.
+func resultsFile(t *testing.T, name string, second float64, change func(*benchresult.Report)) (path string) {
+	t.Helper()
+	r := &benchresult.Report{Schema: benchresult.Schema, Mode: "quick", Rounds: 10}
+	for _, c := range []struct {
+		name string
+		ns   float64
+	}{{"irq/trigger", 400}, {"translate/same", second}} {
+		k := benchresult.Case{Name: c.name, Unit: benchresult.UnitTime, Limit: "limit"}
+		for i := range 10 {
+			k.Samples = append(k.Samples, c.ns*(1+float64(i*7%10)/1000))
+			k.LimitSamples = append(k.LimitSamples, 100*(1+float64(i*3%10)/1000))
+		}
+		r.Cases = append(r.Cases, k)
+	}
+	if change != nil {
+		change(r)
+	}
+	path = filepath.Join(t.TempDir(), name)
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := r.Write(f); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestBenchCompare(t *testing.T) {
+	before, same := resultsFile(t, "before.json", 10, nil), resultsFile(t, "same.json", 10.1, nil)
+	slow, fast := resultsFile(t, "slow.json", 13, nil), resultsFile(t, "fast.json", 7, nil)
+	elsewhere := resultsFile(t, "elsewhere.json", 10, func(r *benchresult.Report) { r.Environment.CPU = "another" })
+	fails := resultsFile(t, "fails.json", 10, func(r *benchresult.Report) {
+		r.Cases[0].Samples, r.Cases[0].LimitSamples, r.Cases[0].Missing, r.Cases[0].Failed = nil, nil, "broken", true
+	})
+	strange := resultsFile(t, "strange.json", 10, func(r *benchresult.Report) { r.Cases[0].Name, r.Cases[1].Name = "a", "b" })
+	hostile := filepath.Join(t.TempDir(), "hostile.json")
+	if err := os.WriteFile(hostile, []byte(`{"schema":1,"cases":[{"name":"\u001b[31m"}]}`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		status int
+		want   string
+		args   []string
+	}{
+		{0, "no significant change beyond 5%", []string{before, same}},
+		{1, "0 faster, 1 slower, 0 fail", []string{before, slow}},
+		{1, "1 of 2 cases got slower by more than 5%", []string{before, slow}},
+		{0, "no significant change beyond 50%", []string{before, slow, "--threshold", "50%"}},
+		{0, "1 faster, 0 slower", []string{before, fast}},
+		{0, "processor: unknown before, another now", []string{before, elsewhere}},
+		{1, "fails: broken", []string{before, fails}},
+		{2, "no case in common", []string{before, strange}},
+		{2, "not a report of vfu bench", []string{before, hostile}},
+		{2, "no such file", []string{before, before + ".none"}},
+		{2, "two files", []string{before}},
+		{2, "must be from 0%", []string{before, same, "--threshold", "NaN"}},
+		{2, "must be from 0%", []string{before, same, "--threshold", "-5%"}},
+	} {
+		if out := benchSays(t, test.status, test.want, append([]string{"compare"}, test.args...)...); strings.Contains(out, "\x1b") {
+			t.Errorf("%q: an escape sequence in %q", test.args, out)
+		}
+	}
+	var c benchcompare.Comparison
+	if err := json.Unmarshal([]byte(benchSays(t, 1, "", "compare", before, slow, "--json")), &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.Regressions != 1 || c.Cases[1].Verdict != benchcompare.Slower || c.Cases[0].Verdict != benchcompare.NoChange {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestBenchMeasures(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	out := benchSays(t, 0, "", "--quick", "--only", "^irq/trigger$", "--rounds", "6", "--json", "--out", dir)
+	printed, err := benchresult.Read(strings.NewReader(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(printed.Cases) != 1 || printed.Cases[0].Name != "irq/trigger" || len(printed.Cases[0].Samples) != 6 || printed.Cases[0].Ratio == nil {
+		t.Errorf("%+v", printed.Cases)
+	}
+	if written, err := os.ReadFile(filepath.Join(dir, "results.json")); err != nil || string(written) != out {
+		t.Error("results.json is not what is printed", err)
+	}
+	benchSays(t, 0, "irq/trigger  eventfd-write", "--quick", "--list", "--only", "^irq/trigger$")
+}
+
+func TestBenchRefuses(t *testing.T) {
+	for _, test := range []struct {
+		want string
+		args []string
+	}{
+		{"one or the other", []string{"--quick", "--full"}},
+		{"one or the other", []string{"--json", "--list"}},
+		{"no case matches", []string{"--only", "^$"}},
+		{"missing closing", []string{"--only", "("}},
+		{"from 6", []string{"--rounds", "5"}},
+		{"to 1000", []string{"--rounds", "1001"}},
+		{"unexpected argument", []string{"quick"}},
+	} {
+		benchSays(t, 2, test.want, test.args...)
+	}
+}
