@@ -26,6 +26,8 @@ func someProtection(s *choice.Source, m *blockModel) asked {
 
 // FuzzProtectionInformation makes and checks protection information of blocks in any format, and
 // compares with a model that does it byte for byte.
+//
+//fuzz:covers devices/nvme/protection.go devices/nvme/spec/protection.go devices/nvme/spec/guard.go
 func FuzzProtectionInformation(f *testing.F) {
 	formats := protected()
 	for i := range formats {

@@ -267,6 +267,8 @@ func hostileLists(t testing.TB, s *choice.Source) *listMemory {
 
 // FuzzDataPointers walks PRP lists and SGL segments that lie in hostile memory. What comes out
 // is what a slow walker says, and takes a bounded number of reads.
+//
+//fuzz:covers devices/nvme/datapointer.go devices/nvme/prp.go devices/nvme/sgl.go
 func FuzzDataPointers(f *testing.F) {
 	for seed := range uint64(256) {
 		s := choice.FromSeed(seed, 0)
