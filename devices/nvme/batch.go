@@ -110,7 +110,8 @@ func (g *group) servable(q *subQueue, tail uint32) uint32 {
 	n := min(q.distance(q.head, tail), maxBurst)
 	room := cq.room(n + cq.reserved)
 	mine, all := q.inflight+q.fetched, g.inflight+uint32(g.batch.n)
-	return min(n, room-min(cq.reserved, room), q.size-min(mine, q.size), maxInflight-min(all, maxInflight))
+	limit := q.mostInFlight()
+	return min(n, room-min(cq.reserved, room), limit-min(mine, limit), maxInflight-min(all, maxInflight))
 }
 
 // run executes the batch. The blocks of each command are fetched while those of the one

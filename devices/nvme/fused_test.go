@@ -7,6 +7,7 @@ import (
 
 	"vfiouser/block"
 	"vfiouser/devices/nvme/spec"
+	"vfiouser/dma"
 	"vfiouser/test/holdings"
 )
 
@@ -251,6 +252,45 @@ func TestAbortOfAFusedPair(t *testing.T) {
 			b.release()
 			if sts := q.together(first, second); !sts[0].OK() || !sts[1].OK() {
 				t.Error(sts)
+			}
+		}
+	}
+}
+
+// With a pair there are never more commands in flight than a queue has entries: the drive could
+// not move with them.
+func TestFusedPairKeepsToTheQueue(t *testing.T) {
+	for _, byMsg := range []bool{false, true} {
+		slow := holding(memory(t, 1<<20))
+		g, _ := started(t, rig{mode: Trap, byMsg: byMsg, backends: []block.Backend{slow, memory(t, 1<<20)}})
+		const size = 4
+		q, other := g.newQueue(2, size), g.newQueue(3, size)
+		g.must(spec.SubmissionEntry{Opcode: spec.AdminCreateCQ, PRP1: q.cq, CDW10: 2 | 1<<16, CDW11: 1})
+		g.must(spec.SubmissionEntry{Opcode: spec.AdminCreateSQ, PRP1: q.sq, CDW10: 2 | (size-1)<<16, CDW11: 1 | 2<<16})
+		g.must(spec.SubmissionEntry{Opcode: spec.AdminCreateSQ, PRP1: other.sq, CDW10: 3 | (size-1)<<16, CDW11: 1 | 2<<16})
+		data := g.alloc(1)
+		first, second := compareAndWrite(1, 0, 1, data, data)
+		want := make(map[uint16]bool)
+		for range size - 1 {
+			want[q.submit(spec.SubmissionEntry{Opcode: spec.NVMFlush, NSID: 1})] = true
+		}
+		g.until("the flushes", func() bool { return slow.held() == size-1 })
+		old := q.tail
+		want[q.put(first)], want[q.put(second)] = true, true
+		q.ringTail(old)
+		// It fills the completion queue, when the other queue was looked at.
+		want[other.submit(spec.SubmissionEntry{Opcode: spec.NVMFlush, NSID: 2})] = true
+		done := &testQueue{g: g, id: 2, size: 2, cq: q.cq, phase: true, completed: q.completed}
+		g.until("its flush", func() bool { return dma.Load64(g.bytes(q.cq, 16), 8)&phaseTag != 0 })
+		slow.hold.Store(false)
+		slow.release()
+		there := holding(memory(t, 1<<20))
+		there.hold.Store(false)
+		after := g.move(rig{mode: Trap, byMsg: byMsg, backends: []block.Backend{there, memory(t, 1<<20)}})
+		done = after.queue(done)
+		for cid := range want {
+			if st := done.result(cid).Status; !st.OK() {
+				t.Errorf("by message %v: command %d: %v", byMsg, cid, st)
 			}
 		}
 	}

@@ -178,7 +178,7 @@ func (f *feeder) step() bool {
 func (f *feeder) room() uint32 {
 	f.q.mu.Lock()
 	defer f.q.mu.Unlock()
-	limit := min(f.q.size, maxFetched)
+	limit := min(f.q.mostInFlight(), maxFetched)
 	return limit - min(f.q.inflight, limit)
 }
 

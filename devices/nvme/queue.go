@@ -134,6 +134,10 @@ func (q *subQueue) take() *command {
 	return c
 }
 
+// mostInFlight is how many commands may be in flight when the last of them is fetched: one less
+// than there are entries, as it may be the first half of a pair and bring the second one along.
+func (q *subQueue) mostInFlight() uint32 { return q.size - 1 }
+
 // start counts c, which take gave, among those in flight.
 func (q *subQueue) start(c *command) {
 	q.inflight++
