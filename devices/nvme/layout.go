@@ -3,6 +3,7 @@ package nvme
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 )
 
@@ -77,7 +78,25 @@ func (s *Subsystem) recallLayout() error {
 			return fmt.Errorf("nvme: namespace %d: %w", e.ID, err)
 		}
 	}
+	s.removeOrphans()
 	return nil
+}
+
+// removeOrphans gives back what deleted namespaces had in the pool, if the process has ended
+// between the layout without them and that.
+func (s *Subsystem) removeOrphans() {
+	if s.cfg.Pool == nil {
+		return
+	}
+	for id, g := range s.generations {
+		if g == 0 {
+			continue
+		}
+		name := volumeName(id, g-1)
+		if err := s.cfg.Pool.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.cfg.Logger.Error("the storage of a namespace that was deleted stays", "volume", name, "err", err)
+		}
+	}
 }
 
 func (e *layoutEntry) format() format { return format{e.Format, e.Extended, e.Protection} }
@@ -118,10 +137,8 @@ func (s *Subsystem) recallNamespace(e *layoutEntry) error {
 	return nil
 }
 
-// volumeName is the name of a new namespace's storage in the pool.
-func (s *Subsystem) volumeName(id uint32) string {
-	return fmt.Sprintf("namespace-%d-%d", id, s.generations[id])
-}
+// volumeName is the name of a namespace's storage in the pool.
+func volumeName(id, generation uint32) string { return fmt.Sprintf("namespace-%d-%d", id, generation) }
 
 // retire notes that a number has had a namespace, so that the next one has other identifiers.
 // The caller holds mu.

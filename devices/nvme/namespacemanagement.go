@@ -81,7 +81,7 @@ func (s *Subsystem) create(bytes int64, f format, private bool) (nsid uint32, st
 	case s.cfg.Pool == nil:
 		return 0, spec.NamespaceInsufficientCapacity | spec.StatusDNR
 	}
-	name := s.volumeName(nsid)
+	name := volumeName(nsid, s.generations[nsid])
 	b, err := s.cfg.Pool.Create(name, bytes)
 	if errors.Is(err, fs.ErrExist) { // of a process that ended before it could keep the layout
 		if err = s.cfg.Pool.Remove(name); err == nil {

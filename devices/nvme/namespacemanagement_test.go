@@ -1,9 +1,11 @@
 package nvme
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"vfiouser/block"
@@ -408,4 +410,48 @@ func TestSubsystemThatCannotBeMadeClosesItsVolumes(t *testing.T) {
 		t.Error("no error")
 	}
 	noError(t, pool.Close())
+}
+
+// stuck is a pool that the process leaves before it has given back a volume.
+type stuck struct{ block.Pool }
+
+func (stuck) Remove(string) error { return syscall.EINTR }
+
+// What a deleted namespace had in the pool is given back after a crash, whether another one has
+// its number now or none.
+func TestStorageOfADeletedNamespaceDoesNotOutliveTheProcess(t *testing.T) {
+	holdings.CheckLeaks(t)
+	for _, again := range []bool{false, true} {
+		dir := t.TempDir()
+		noError(t, os.MkdirAll(filepath.Join(dir, "pool"), 0o700))
+		open := func(t *testing.T) block.Pool {
+			pool, err := block.OpenPool("dir:" + filepath.Join(dir, "pool") + ":64M")
+			noError(t, err)
+			return pool
+		}
+		create := func(g *guest, id uint32) {
+			t.Helper()
+			if nsid, st := g.create(spec.IdentifyNamespace{Size: 2048, Capacity: 2048}); !st.OK() || nsid != id {
+				t.Fatal(nsid, st)
+			}
+		}
+		want := int64(64<<20 - 1<<20)
+		t.Run("", func(t *testing.T) {
+			g := newPooled(t, SubsystemConfig{Pool: stuck{open(t)}, StateDir: filepath.Join(dir, "state"), Logger: slog.New(slog.DiscardHandler)}, 1).guests[0]
+			create(g, 1)
+			create(g, 2)
+			g.must(spec.SubmissionEntry{Opcode: spec.AdminNamespaceManagement, CDW10: spec.NamespaceDelete, NSID: 1})
+			if again {
+				create(g, 1)
+				want -= 1 << 20
+			}
+		})
+		t.Run("", func(t *testing.T) {
+			pool := open(t)
+			newPooled(t, SubsystemConfig{Pool: pool, StateDir: filepath.Join(dir, "state")}, 1)
+			if _, free := pool.Capacity(); free != want {
+				t.Errorf("another of the number %v: %d bytes are free, want %d", again, free, want)
+			}
+		})
+	}
 }
