@@ -283,6 +283,11 @@ func TestPoolInDamagedDirectory(t *testing.T) {
 		t.Errorf("a file that went: %v, want ErrNotExist", err)
 	}
 	must(t, p.Remove("gone"))
+	must(t, os.WriteFile(at("again.volume-draft"), []byte("half"), 0o600))
+	b, err = p.Create("again", 512)
+	must(t, err)
+	must(t, b.Close())
+	must(t, p.Remove("again"))
 	must(t, os.RemoveAll(dir))
 	if _, err := p.Create("x", 512); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a directory that went: %v, want ErrNotExist", err)

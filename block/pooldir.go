@@ -84,6 +84,10 @@ func (d *directory) create(v *volume) (_ Backend, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("block: volume %s: %s: %w", v.name, path, fs.ErrExist)
 	}
+	// One that is there was left behind: drafts of this directory are made here only.
+	if err := os.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, because(err, "cannot remove what was left of an incomplete volume: %v", err)
+	}
 	f, err := os.OpenFile(draft, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
