@@ -27,7 +27,8 @@ type Pool interface {
 	// Open returns what Create made earlier, in this process or, where the pool outlives it,
 	// in another. Errors have fs.ErrNotExist, or ErrInUse while it is open.
 	Open(name string) (Backend, error)
-	// Remove gives the storage back. Errors have fs.ErrNotExist, or ErrInUse while it is open.
+	// Remove gives the storage back. Errors have fs.ErrNotExist, or ErrInUse while it is open,
+	// here or in another process.
 	Remove(name string) error
 	// Close ends the pool. Backends that are open can be used further but cannot change
 	// their size. Closing again does nothing.

@@ -294,6 +294,32 @@ func TestPoolInDamagedDirectory(t *testing.T) {
 	}
 }
 
+// A volume's file that somebody has opened beside the pool is not taken away from him.
+func TestPoolKeepsAFileThatIsInUse(t *testing.T) {
+	dir := t.TempDir()
+	p := newPool(t, "dir:"+dir+":16M")
+	b, err := p.Create("shared", 1<<20)
+	must(t, err)
+	must(t, b.Close())
+	path := filepath.Join(dir, "shared.volume")
+	other, err := File(path, FileOptions{})
+	must(t, err)
+	if err := p.Remove("shared"); !errors.Is(err, ErrInUse) {
+		t.Errorf("got %v, want ErrInUse", err)
+	}
+	must(t, write(other, 0, make([]byte, 512)))
+	wantFree(t, p, 15<<20)
+	must(t, other.Close())
+	must(t, p.Remove("shared"))
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is still there: %v", err)
+	}
+	wantFree(t, p, 16<<20)
+	if n := descriptors(t, path); n != 0 {
+		t.Errorf("%d descriptors left", n)
+	}
+}
+
 func TestPoolFromManyGoroutines(t *testing.T) {
 	pools(t, func(t *testing.T, p *pool) {
 		var wait sync.WaitGroup

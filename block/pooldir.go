@@ -134,8 +134,28 @@ func (d *directory) open(v *volume) (Backend, error) {
 	return b, nil
 }
 
+// remove takes a file away that nobody uses: the lock on the directory keeps other pools out, but
+// not who opens the file itself.
 func (d *directory) remove(v *volume) error {
-	if err := os.Remove(d.place(v, volumeSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	path := d.place(v, volumeSuffix)
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return d.lock.Sync()
+	case err != nil:
+		return err
+	case info.Mode().IsRegular():
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("block: volume %s: cannot open %s: %w", v.name, path, err)
+		}
+		o := openedFile{path: path, fd: fd, direct: -1}
+		defer func() { _ = o.release() }()
+		if err := o.lock(false, lockPatience); err != nil {
+			return fmt.Errorf("block: volume %s: %w", v.name, err)
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return d.lock.Sync()
