@@ -43,7 +43,6 @@ type Volatile struct {
 
 	mu    sync.Mutex // held while a request, a power cut or a change of the size is done
 	shut  bool
-	off   bool // without power
 	rng   *rand.Rand
 	pages map[int64]*page // by offset
 	free  []*page
@@ -54,8 +53,8 @@ type Volatile struct {
 	ended chan error
 
 	cached atomic.Int64 // bytes, for Stats
-	dark   atomic.Bool  // as off, for Stats
 	cuts   atomic.Uint64
+	dark   atomic.Bool // without power: requests that have not begun fail
 }
 
 // page is some sectors of the cache.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func newVolatile(t *testing.T, inner Backend, opt VolatileOptions) *Volatile {
@@ -244,6 +245,73 @@ func TestVolatileWithoutPower(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 	must(t, write(v, 0, got))
+}
+
+// parked is a backend whose flush waits for the test.
+type parked struct {
+	Backend
+	begun, let chan struct{}
+}
+
+func (p *parked) Info() Info {
+	i := p.Backend.Info()
+	i.VolatileCache = true
+	return i
+}
+
+func (p *parked) Submit(r *Request) (bool, error) {
+	if r.Op == Flush {
+		close(p.begun)
+		<-p.let
+	}
+	return p.Backend.Submit(r)
+}
+
+// The power of several disks fails at one moment, though one of them has to end a request before it
+// forgets.
+func TestPowerOfSeveralDisks(t *testing.T) {
+	memory := func() Backend {
+		m, err := Memory(1 << 20)
+		must(t, err)
+		return m
+	}
+	slow := &parked{memory(), make(chan struct{}), make(chan struct{})}
+	a := newVolatile(t, slow, VolatileOptions{})
+	b, err := Open("volatile:keep=100%,stats,volatile,mem:1M") // what the outer one keeps, the inner one forgets
+	closing(t, b, err)
+	plain := closing(t, memory(), nil)
+	let := sync.OnceFunc(func() { close(slow.let) })
+	t.Cleanup(let)
+	must(t, write(a, 0, make([]byte, 512)))
+	must(t, write(b, 0, []byte("lost")))
+	flushed, cut := make(chan error), make(chan struct{})
+	go func() { flushed <- do(a, &Request{Op: Flush}) }()
+	<-slow.begun
+	var caches, forgotten int
+	go func() {
+		defer close(cut)
+		caches, forgotten, err = PowerOff(a, plain, b)
+	}()
+	for deadline := time.Now().Add(10 * time.Second); write(b, 0, []byte("late")) == nil; {
+		if time.Now().After(deadline) {
+			t.Fatal("the second disk has power while the first one waits")
+		}
+	}
+	let()
+	must(t, <-flushed) // it had begun
+	<-cut
+	if caches != 3 || forgotten != 1 || err != nil {
+		t.Errorf("%d caches have forgotten %d pages: %v", caches, forgotten, err)
+	}
+	must(t, write(plain, 0, make([]byte, 512)))
+	if n := PowerOn(a, plain, b); n != 3 {
+		t.Errorf("%d caches have power again", n)
+	}
+	got := make([]byte, 4)
+	must(t, read(b, 0, got))
+	if string(got) != "\x00\x00\x00\x00" {
+		t.Errorf("read %q", got)
+	}
 }
 
 // durables remembers which sectors are durable.

@@ -31,7 +31,7 @@ func (v *Volatile) do(r Request) error {
 func (v *Volatile) run(r *Request) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.off {
+	if v.dark.Load() {
 		return &Error{r.Op, r.Offset, r.Length, syscall.ENODEV}
 	}
 	defer v.note()

@@ -96,8 +96,8 @@ func findFilter(b block.Backend, name string) (*block.Filter, error) {
 
 var errVolatile = control.Errorf(control.Refused, "the settings of a volatile cache are those that it was made with; power-cut and power-on are for it")
 
-// caches are the write caches in front of the namespaces that are meant.
-func (c *controls) caches(t *optionalNamespace) (all []*block.Volatile, err error) {
+// cached are the backends of the namespaces that are meant and that have a write cache in front.
+func (c *controls) cached(t *optionalNamespace) (all []block.Backend, err error) {
 	drives, err := c.drives(t.target)
 	if err != nil {
 		return nil, err
@@ -105,8 +105,8 @@ func (c *controls) caches(t *optionalNamespace) (all []*block.Volatile, err erro
 	for _, d := range drives {
 		for _, n := range d.made.Namespaces() {
 			b, err := d.made.Backend(n.ID)
-			if err == nil && (t.Namespace == 0 || t.Namespace == n.ID) {
-				all = append(all, block.Volatiles(b)...)
+			if err == nil && (t.Namespace == 0 || t.Namespace == n.ID) && len(block.Volatiles(b)) > 0 {
+				all = append(all, b)
 			}
 		}
 	}
@@ -124,34 +124,25 @@ type powerReport struct {
 }
 
 func (c *controls) cutPower(t *optionalNamespace) (any, error) {
-	caches, err := c.caches(t)
+	disks, err := c.cached(t)
 	if err != nil {
 		return nil, err
 	}
-	r := powerReport{Caches: len(caches)}
-	for _, v := range caches {
-		n, failed := v.PowerOff()
-		r.Forgotten += int64(n) * 4096
-		if failed != nil && err == nil {
-			err = fmt.Errorf("the power is cut, but what was to be kept could not be written: %w", failed)
-		}
-	}
+	caches, forgotten, err := block.PowerOff(disks...)
 	if err != nil {
-		return nil, typed(err)
+		return nil, typed(fmt.Errorf("the power is cut, but what was to be kept could not be written: %w", err))
 	}
+	r := powerReport{Caches: caches, Forgotten: int64(forgotten) * 4096}
 	r.driveList, err = c.matching(t)
 	return r, err
 }
 
 func (c *controls) powerOn(t *optionalNamespace) (any, error) {
-	caches, err := c.caches(t)
+	disks, err := c.cached(t)
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range caches {
-		v.PowerOn()
-	}
-	r := powerReport{Caches: len(caches)}
+	r := powerReport{Caches: block.PowerOn(disks...)}
 	r.driveList, err = c.matching(t)
 	return r, err
 }
