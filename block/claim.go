@@ -25,19 +25,24 @@ type Claimer interface {
 type claim struct {
 	mu     sync.Mutex // claiming, yielding, closing, and changing the size
 	held   atomic.Bool
-	closed bool
+	closed atomic.Bool
 }
 
 // Claim takes the lock on the file, now or not at all: it is called when a guest enables its
 // controller, and what else the controller is asked for waits meanwhile.
-func (f *file) Claim() error { return f.take(0) }
+func (f *file) Claim() error {
+	if f.claim.held.Load() && !f.claim.closed.Load() { // without the lock, which a change of the size may have for long
+		return nil
+	}
+	return f.take(0)
+}
 
 // take takes the lock, which it tries for that long.
 func (f *file) take(patience time.Duration) error {
 	f.claim.mu.Lock()
 	defer f.claim.mu.Unlock()
 	switch {
-	case f.claim.closed:
+	case f.claim.closed.Load():
 		return ErrClosed
 	case f.claim.held.Load():
 		return nil
@@ -53,7 +58,7 @@ func (f *file) take(patience time.Duration) error {
 func (f *file) Yield() error {
 	f.claim.mu.Lock()
 	defer f.claim.mu.Unlock()
-	if f.claim.closed || !f.claim.held.Load() {
+	if f.claim.closed.Load() || !f.claim.held.Load() {
 		return nil
 	}
 	if !f.info.ReadOnly {

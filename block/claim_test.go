@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -71,6 +72,34 @@ func TestFileIsUsedByWhoClaimsIt(t *testing.T) {
 	must(second.Close())
 	must(first.Claim())
 	must(write(first))
+}
+
+// A controller that is enabled does not wait until a disk has another size.
+func TestClaimDoesNotWaitForAChangeOfTheSize(t *testing.T) {
+	p := newPool(t, "dir:"+t.TempDir()+":16M")
+	b, err := p.Create("disk", 1<<20)
+	must(t, err)
+	c := b.(*file)
+	p.mu.Lock() // has the change wait
+	changed, claimed := make(chan error), make(chan error, 1)
+	go func() { changed <- c.Resize(2 << 20) }()
+	for c.claim.mu.TryLock() {
+		c.claim.mu.Unlock()
+		runtime.Gosched()
+	}
+	go func() { claimed <- c.Claim() }()
+	select {
+	case err := <-claimed:
+		must(t, err)
+	case <-time.After(10 * time.Second):
+		t.Error("it waits")
+	}
+	p.mu.Unlock()
+	must(t, <-changed)
+	must(t, c.Close())
+	if err := c.Claim(); err != ErrClosed {
+		t.Errorf("closed: %v, want ErrClosed", err)
+	}
 }
 
 // The file of a server that was killed is free a little later.

@@ -221,7 +221,7 @@ func (f *file) Close() error {
 		f.crew.close()
 		f.claim.mu.Lock()
 		defer f.claim.mu.Unlock()
-		f.claim.closed = true
+		f.claim.closed.Store(true)
 		if f.volume != nil {
 			f.volume.close()
 		}

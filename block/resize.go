@@ -88,7 +88,7 @@ func (f *file) Resize(size int64) error {
 	f.claim.mu.Lock()
 	defer f.claim.mu.Unlock()
 	switch {
-	case f.claim.closed:
+	case f.claim.closed.Load():
 		return ErrClosed
 	case f.info.ReadOnly:
 		return ErrReadOnly
