@@ -63,7 +63,7 @@ func (s *Subsystem) attachedTo(ns *namespace) []uint16 {
 func (s *Subsystem) Backend(nsid uint32) (block.Backend, error) {
 	ns := s.allocated(nsid)
 	if ns == nil {
-		return nil, fmt.Errorf("%w: %d", ErrNoNamespace, nsid)
+		return nil, noNamespace(nsid)
 	}
 	return ns.backend, nil
 }
@@ -107,18 +107,24 @@ func (s *Subsystem) allocate(n Namespace) (*namespace, error) {
 
 // RemoveNamespace removes a namespace when the I/O in flight on it has ended, closes its
 // backend and tells the hosts. What it had in the pool is given back. It waits for the
-// storage. The error is ErrNoNamespace, or what the storage said.
+// storage. The error is ErrNoNamespace, ErrClosed, or what the storage said.
 func (s *Subsystem) RemoveNamespace(nsid uint32) error {
-	found := s.allocated(nsid)
-	err := fmt.Errorf("%w: %d", ErrNoNamespace, nsid)
-	if found == nil {
+	found, err := s.changeable(nsid)
+	if err != nil {
 		return err
 	}
 	s.exclude(found.allocation, func(ns *namespace) {
-		if ns == nil {
-			return // somebody else was quicker
-		}
 		s.mu.Lock()
+		switch {
+		case ns == nil: // somebody else was quicker
+			err = noNamespace(nsid)
+		case s.closed:
+			err = ErrClosed
+		}
+		if err != nil {
+			s.mu.Unlock()
+			return
+		}
 		s.selfTest.removed(ns.id)
 		delete(s.protected, ns.id)
 		s.retire(nsid)
@@ -139,20 +145,35 @@ func (s *Subsystem) RemoveNamespace(nsid uint32) error {
 
 // ResizeNamespace gives the storage of a namespace another size in bytes, and tells the
 // hosts. What lies behind a smaller size is lost; I/O in flight ends before. It waits for
-// the storage. The error is ErrNoNamespace, ErrResize, ErrConfig for a size that is less
-// than a block, or what the storage says.
+// the storage. The error is ErrNoNamespace, ErrResize, ErrClosed, ErrConfig for a size that is
+// less than a block, or what the storage says.
 func (s *Subsystem) ResizeNamespace(nsid uint32, bytes int64) error {
-	found := s.allocated(nsid)
-	err := fmt.Errorf("%w: %d", ErrNoNamespace, nsid)
-	if found == nil {
+	found, err := s.changeable(nsid)
+	if err != nil {
 		return err
 	}
 	s.exclude(found.allocation, func(ns *namespace) {
-		if ns != nil {
+		if err = noNamespace(nsid); ns != nil {
 			err = s.resize(ns, bytes)
 		}
 	})
 	return err
+}
+
+func noNamespace(nsid uint32) error { return fmt.Errorf("%w: %d", ErrNoNamespace, nsid) }
+
+// changeable finds a namespace of a subsystem that is not closed.
+func (s *Subsystem) changeable(nsid uint32) (*namespace, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch i := nsid - 1; {
+	case s.closed:
+		return nil, ErrClosed
+	case i >= MaxNamespaces || s.namespaces[i] == nil:
+		return nil, noNamespace(nsid)
+	default:
+		return s.namespaces[i], nil
+	}
 }
 
 // resize is for an excluded namespace.

@@ -155,3 +155,25 @@ func TestImpossibleChangesOfNamespaces(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Nothing is changed in a subsystem that was closed: the backends are not its any more.
+func TestChangesOfAClosedSubsystem(t *testing.T) {
+	s, err := NewSubsystem(SubsystemConfig{Namespaces: []Namespace{{Backend: memory(t, 1<<20)}}})
+	noError(t, err)
+	noError(t, s.Close())
+	extra := memory(t, 4096)
+	t.Cleanup(func() { noError(t, extra.Close()) })
+	for name, do := range map[string]func() error{
+		"add":                      func() error { _, err := s.AddNamespace(Namespace{Backend: extra}); return err },
+		"remove":                   func() error { return s.RemoveNamespace(1) },
+		"resize":                   func() error { return s.ResizeNamespace(1, 2<<20) },
+		"remove what is not there": func() error { return s.RemoveNamespace(2) },
+	} {
+		if err := do(); !errors.Is(err, ErrClosed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := len(s.Namespaces()); n != 1 {
+		t.Errorf("%d namespaces", n)
+	}
+}
