@@ -60,11 +60,15 @@ func (h *host) formatNVM(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	h.record(spec.EventFormatStart, 1, page(spec.FormatStartEventSize, &spec.FormatStartEvent{NSID: e.NSID, FNA: formatAttributes, CDW10: e.CDW10}))
 	nsid := e.NSID
 	return h.later(e, func(ctx context.Context, by *courier) (st spec.Status, _ uint32) {
-		for _, ns := range list {
-			if st.OK() {
-				st = s.format(ctx, ns.allocation, next, by)
+		defer func() { // after a panic too
+			for _, ns := range list {
+				ns.formatting.Store(false)
 			}
-			ns.formatting.Store(false)
+		}()
+		for len(list) > 0 && st.OK() {
+			st = s.format(ctx, list[0].allocation, next, by)
+			list[0].formatting.Store(false)
+			list = list[1:]
 		}
 		return st, 0
 	}, func(st spec.Status) {
@@ -79,6 +83,7 @@ func (h *host) formatNVM(e *spec.SubmissionEntry) (spec.Status, uint32) {
 // format erases a namespace and gives it another format. If it is cancelled the format stays,
 // and what was stored may be gone.
 func (s *Subsystem) format(ctx context.Context, a *allocation, f format, by *courier) (st spec.Status) {
+	defer a.formatted.Store(0)
 	s.exclude(a, func(ns *namespace) {
 		if ns == nil {
 			st = badField
@@ -107,6 +112,5 @@ func (s *Subsystem) format(ctx context.Context, a *allocation, f format, by *cou
 		s.noteChange(next, next.attached)
 		s.keepLayout()
 	})
-	a.formatted.Store(0)
 	return st
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"vfiouser/block"
@@ -167,5 +168,36 @@ func TestFormatOfStorageThatHasBecomeTooSmall(t *testing.T) {
 	st := s.format(context.Background(), s.allocated(1).allocation, format{index: 1}, by)
 	if ns := s.allocated(1); st != spec.InvalidFormat|spec.StatusDNR || ns.blocks != 4 {
 		t.Errorf("%v, %d blocks", st, ns.blocks)
+	}
+}
+
+// A defect under a format ends the client that asked for it; the others can use the namespace, and
+// format it again.
+func TestFormatThatPanics(t *testing.T) {
+	b := &slowBackend{Backend: memory(t, 1<<20)}
+	var defect atomic.Bool
+	b.fail = func(r *block.Request) error {
+		if r.Op == block.WriteZeroes && defect.Load() {
+			panic("defect")
+		}
+		return nil
+	}
+	guests, queues := sharing(t, 2, rig{backends: []block.Backend{b, memory(t, 1<<20)}})
+	defect.Store(true)
+	guests[0].admin.submit(formatCommand(spec.BroadcastNSID, spec.FormatNVM{}))
+	guests[0].until("the client to be ended", func() bool { return guests[0].s.failure() != nil })
+	defect.Store(false)
+	g, q := guests[1], queues[1]
+	zeroes := g.alloc(1)
+	for nsid := uint32(1); nsid <= 2; nsid++ {
+		g.until("the format to end", func() bool {
+			return q.status(rw(spec.NVMCompare, nsid, 0, 1, zeroes, 0)) != spec.FormatInProgress
+		})
+		if st := g.do(formatCommand(nsid, spec.FormatNVM{})).Status; !st.OK() {
+			t.Errorf("namespace %d: %v", nsid, st)
+		}
+		if st := q.status(rw(spec.NVMCompare, nsid, 0, 1, zeroes, 0)); !st.OK() {
+			t.Errorf("namespace %d: %v", nsid, st)
+		}
 	}
 }
