@@ -115,10 +115,13 @@ func (f *firmware) activate(slot int) (changed bool) {
 		slot = f.slots.Next
 	}
 	if slot != 0 {
-		f.slots.Active, f.slots.Next = slot, 0
-		f.slots.Running = f.slots.Revisions[slot-1]
+		f.slots.activate(slot)
 	}
 	return slot != 0
+}
+
+func (s *firmwareState) activate(slot int) {
+	s.Active, s.Next, s.Running = slot, 0, s.Revisions[slot-1]
 }
 
 // firmwarePage is the firmware slot information log (Base 2.0, 5.16.1.4).
@@ -187,55 +190,64 @@ func (h *host) commitFirmware(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	if action > spec.CommitActivateNow {
 		return badField, 0
 	}
-	f := &h.c.subsystem.firmware
-	event := spec.FirmwareEvent{Old: f.running(), Action: uint8(action)}
-	event.New = event.Old
-	slot, st := h.commit(slot, action)
+	s := h.c.subsystem
+	before, after, slot, st := s.firmware.commit(slot, action, &h.download)
+	event := spec.FirmwareEvent{Old: before.Running, New: before.Running, Action: uint8(action), Slot: uint8(slot)}
 	if st.OK() {
-		event.New = f.state().Revisions[slot-1]
-		h.c.subsystem.keepFirmware()
+		event.New = after.Revisions[slot-1]
+		if action == spec.CommitActivateNow {
+			s.tell(eventFirmware)
+		}
+		s.keepFirmware()
 	} else {
 		st |= spec.StatusDNR
 	}
-	event.Slot, event.Status = uint8(slot), st
+	event.Status = st
 	h.record(spec.EventFirmwareCommit, 1, page(spec.FirmwareEventSize, &event))
 	return st, 0
 }
 
-// commit carries out a commit action, and says in which slot.
-func (h *host) commit(slot int, action uint32) (int, spec.Status) {
-	f := &h.c.subsystem.firmware
-	s := f.state()
+// commit carries out a commit action, alone: the controllers of a subsystem have the same slots.
+// It says in which slot, and what the slots were before and are now.
+func (f *firmware) commit(slot int, action uint32, d *download) (before, after firmwareState, _ int, _ spec.Status) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before = f.slots
+	slot, st := f.slots.commit(slot, action, d)
+	return before, f.slots, slot, st
+}
+
+// commit changes the slots if there is no failure.
+func (s *firmwareState) commit(slot int, action uint32, d *download) (int, spec.Status) {
 	if slot > firmwareSlots {
 		return slot, spec.InvalidFirmwareSlot
 	}
-	if action <= spec.CommitReplaceActivate || action == spec.CommitActivateNow && h.download.Image != nil {
+	next := *s
+	if action <= spec.CommitReplaceActivate || action == spec.CommitActivateNow && d.Image != nil {
 		if slot == 0 {
-			slot = s.spare()
+			slot = next.spare()
 		}
 		if slot == readOnlySlot {
 			return slot, spec.InvalidFirmwareSlot
 		}
-		image, whole := h.download.take()
+		image, whole := d.take()
 		revision, err := firmwareRevision(image)
 		if err != nil || !whole {
 			return slot, spec.InvalidFirmwareImage
 		}
-		s.Revisions[slot-1] = revision
+		next.Revisions[slot-1] = revision
 	}
 	switch {
 	case slot == 0:
 		return slot, spec.InvalidFirmwareSlot
-	case s.Revisions[slot-1] == "":
+	case next.Revisions[slot-1] == "":
 		return slot, spec.InvalidFirmwareImage
 	case action == spec.CommitReplaceActivate || action == spec.CommitActivate:
-		s.Next = slot
+		next.Next = slot
+	case action == spec.CommitActivateNow:
+		next.activate(slot)
 	}
-	f.load(s)
-	if action == spec.CommitActivateNow {
-		h.c.subsystem.tell(eventFirmware)
-		f.activate(slot)
-	}
+	*s = next
 	return slot, spec.Success
 }
 

@@ -2,6 +2,7 @@ package nvme
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"vfiouser/devices/nvme/spec"
@@ -161,5 +162,35 @@ func TestFirmwareRefusals(t *testing.T) {
 	}
 	if _, err := FirmwareImage("1", make([]byte, maxFirmware)); err == nil {
 		t.Error("an image that is too large")
+	}
+}
+
+// Controllers of a subsystem that commit at the same time do not undo what the other one does.
+func TestFirmwareOfTwoControllers(t *testing.T) {
+	guests, _ := sharing(t, 2, rig{})
+	f := &guests[0].c.subsystem.firmware
+	image, err := FirmwareImage("9.9", make([]byte, maxFirmware-firmwareHeader)) // the sum takes its time
+	noError(t, err)
+	for range 50 {
+		f.load(newFirmware("1.0"))
+		var begin, end sync.WaitGroup
+		begin.Add(1)
+		for slot := range 2 {
+			d := &download{Image: image, Pieces: map[uint64]bool{}}
+			for piece := range len(image) / firmwareUnit {
+				d.Pieces[uint64(piece)] = true
+			}
+			end.Go(func() {
+				begin.Wait()
+				if _, _, _, st := f.commit(slot+2, spec.CommitReplace, d); !st.OK() {
+					t.Error(st)
+				}
+			})
+		}
+		begin.Done()
+		end.Wait()
+		if got := f.state().Revisions; got != [firmwareSlots]string{"1.0", "9.9", "9.9"} {
+			t.Fatalf("slots %q", got)
+		}
 	}
 }
