@@ -43,7 +43,7 @@ func (h *host) later(e *spec.SubmissionEntry, f func(ctx context.Context, by *co
 		debug.SetPanicOnFault(true)
 		st, dw0 := h.runLater(ctx, f)
 		if !st.OK() {
-			h.logFailure(0, &entry, st)
+			st = h.logFailure(0, &entry, st)
 		}
 		b.mu.Lock()
 		b.finished = append(b.finished, finished{adminResult{entry.CID, st, dw0}, after})

@@ -115,6 +115,13 @@ func managementChecks() (checks []Check) {
 	with("Base 2.0, 3.2.1", "a Flush of an inactive namespace: "+describe(spec.InvalidField), false, func(t *T, id uint32) {
 		t.expectIO("Flush", &spec.SubmissionEntry{NSID: id}, never(spec.InvalidField))
 	})
+	with(attachment, "a refusal that may take its time is in the error log, and has the More bit", false, func(t *T, id uint32) {
+		c := t.attach(id, 1, t.own())
+		equal(t, "More", c.Status.More(), true)
+		e := t.log(spec.LogErrors, spec.BroadcastNSID, 0, 64)
+		equal(t, "CID", t.u16(e, 10), c.CID)
+		equal(t, "status", spec.Status(t.u16(e, 12)>>1), c.Status)
+	})
 	with(attachment, "a namespace that is attached is active", true, func(t *T, id uint32) { equal(t, "active", t.listed(2, id), true) })
 	with(attachment, "a namespace that is attached has the same data structure in CNS 00h and 11h", true, func(t *T, id uint32) {
 		equal(t, "the same", bytes.Equal(t.identify(0, id), t.identify(0x11, id)), true)
