@@ -26,6 +26,10 @@ const (
 // sanitize is the sanitize operation of a subsystem (Base 2.0, 8.20). While it is in progress,
 // and after it has failed, no namespace can be reached.
 type sanitize struct {
+	// turn is held while an operation begins or ends, and while the state of a drive arrives. Who
+	// has it may wait for the storage.
+	turn sync.Mutex
+
 	mu    sync.Mutex
 	pace  time.Duration // in place of the least time, if not 0
 	state sanitizeState
@@ -98,10 +102,21 @@ func (z *sanitize) running() (st sanitizeState, ok bool) {
 	return z.state, z.runs
 }
 
-func (z *sanitize) change(f func(*sanitizeState)) {
+func (z *sanitize) set(st sanitizeState) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	f(&z.state)
+	z.state = st
+}
+
+// replace is set for a state that follows from another one, unless that does not hold any more.
+func (z *sanitize) replace(now, next sanitizeState) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.state != now {
+		return false
+	}
+	z.state = next
+	return true
 }
 
 // allowedDuringSanitize are the admin commands that go on (Base 2.0, figure 640).
@@ -121,52 +136,66 @@ func (s *Subsystem) refusesAdmin(opcode uint8) spec.Status {
 	return st.refusal()
 }
 
-// sanitizeCommand is Sanitize (Base 2.0, 5.23). It completes when the operation has begun.
+// sanitizeCommand is Sanitize (Base 2.0, 5.23). It completes when the operation has begun. The
+// hosts of a subsystem have their turns: of two operations only one begins.
 func (h *host) sanitizeCommand(e *spec.SubmissionEntry) (spec.Status, uint32) {
-	s := h.c.subsystem
-	now := s.sanitize.get()
 	next := sanitizeState{Status: spec.SanitizeRuns, CDW10: e.CDW10 & 0x3ff, CDW11: e.CDW11}
+	exit := next.action() == spec.SanitizeActionExitFailure
+	if !exit && !offersSanitize(next.action()) {
+		return badField, 0
+	}
+	return h.later(e, func(context.Context, *courier) (spec.Status, uint32) {
+		s := h.c.subsystem
+		s.sanitize.turn.Lock()
+		defer s.sanitize.turn.Unlock()
+		if exit {
+			return s.exitSanitize(), 0
+		}
+		return s.beginSanitize(h.c, next), 0
+	}, nil)
+}
+
+// beginSanitize has the turn.
+func (s *Subsystem) beginSanitize(c *Controller, next sanitizeState) spec.Status {
+	now := s.sanitize.get()
 	failed := now.Status == spec.SanitizeHasFailed
 	switch {
 	case now.Status == spec.SanitizeRuns:
-		return spec.SanitizeInProgress | spec.StatusDNR, 0
-	case next.action() == spec.SanitizeActionExitFailure && failed && !now.unrestricted():
-		return spec.SanitizeFailed | spec.StatusDNR, 0
-	case next.action() == spec.SanitizeActionExitFailure:
-		if !failed {
-			return spec.Success, 0
-		}
-		return h.later(e, func(context.Context, *courier) (spec.Status, uint32) {
-			s.sanitize.change(func(st *sanitizeState) { *st = sanitizeState{} })
-			s.openNamespaces()
-			s.keepSanitize()
-			return spec.Success, 0
-		}, nil)
-	case !offersSanitize(next.action()):
-		return badField, 0
+		return now.refusal()
 	case failed && !now.unrestricted() && next.unrestricted():
-		return spec.SanitizeFailed | spec.StatusDNR, 0
+		return now.refusal()
 	case s.firmware.state().Next != 0:
-		return spec.FirmwareNeedsReset | spec.StatusDNR, 0
+		return spec.FirmwareNeedsReset | spec.StatusDNR
 	}
 	for _, ns := range s.list() {
 		if ns.info.ReadOnly {
-			return spec.NamespaceWriteProtected | spec.StatusDNR, 0
+			return spec.NamespaceWriteProtected | spec.StatusDNR
 		}
 	}
-	s.sanitize.change(func(st *sanitizeState) { *st = next })
+	s.sanitize.set(next)
 	s.selfTest.abort(nil, spec.SelfTestSanitized)
-	return h.later(e, func(context.Context, *courier) (spec.Status, uint32) {
-		start := make([]byte, spec.SanitizeStartEventSize)
-		binary.LittleEndian.PutUint32(start[0:], sanitizeCapabilities)
-		binary.LittleEndian.PutUint32(start[4:], next.CDW10)
-		binary.LittleEndian.PutUint32(start[8:], next.CDW11)
-		s.record(h.c, spec.EventSanitizeStart, 1, start)
+	start := make([]byte, spec.SanitizeStartEventSize)
+	binary.LittleEndian.PutUint32(start[0:], sanitizeCapabilities)
+	binary.LittleEndian.PutUint32(start[4:], next.CDW10)
+	binary.LittleEndian.PutUint32(start[8:], next.CDW11)
+	s.record(c, spec.EventSanitizeStart, 1, start)
+	s.keepSanitize()
+	s.closeNamespaces(next.refusal())
+	s.startSanitize(c)
+	return spec.Success
+}
+
+// exitSanitize is Exit Failure Mode. It has the turn.
+func (s *Subsystem) exitSanitize() spec.Status {
+	switch now := s.sanitize.get(); {
+	case now.Status == spec.SanitizeHasFailed && now.unrestricted():
+		s.sanitize.set(sanitizeState{})
+		s.openNamespaces()
 		s.keepSanitize()
-		s.closeNamespaces(next.refusal())
-		s.resumeSanitize(h.c)
-		return spec.Success, 0
-	}, nil)
+		return spec.Success
+	default:
+		return now.refusal()
+	}
 }
 
 // hostWrites counts the writes of all hosts.
@@ -231,9 +260,15 @@ func (s *Subsystem) recallSanitize() error {
 	return nil
 }
 
-// resumeSanitize goes on with an operation that has begun, perhaps in an earlier process or in
-// another server.
+// resumeSanitize goes on with an operation that has begun in an earlier process.
 func (s *Subsystem) resumeSanitize(c *Controller) {
+	s.sanitize.turn.Lock()
+	defer s.sanitize.turn.Unlock()
+	s.startSanitize(c)
+}
+
+// startSanitize has an operation go on that has begun. It has the turn.
+func (s *Subsystem) startSanitize(c *Controller) {
 	z := &s.sanitize
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -245,8 +280,10 @@ func (s *Subsystem) resumeSanitize(c *Controller) {
 
 // loadSanitize takes over the state of a drive that arrives.
 func (s *Subsystem) loadSanitize(c *Controller, st sanitizeState) {
-	s.sanitize.change(func(now *sanitizeState) { *now = st })
+	s.sanitize.turn.Lock()
+	defer s.sanitize.turn.Unlock()
+	s.sanitize.set(st)
 	s.closeNamespaces(st.refusal())
 	s.keepSanitize()
-	s.resumeSanitize(c)
+	s.startSanitize(c)
 }

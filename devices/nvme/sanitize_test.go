@@ -3,6 +3,10 @@ package nvme
 import (
 	"bytes"
 	"context"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -294,4 +298,76 @@ func TestPanicInAChore(t *testing.T) {
 	<-ended
 	w.hold() // (it is no step that runs)
 	w.release()
+}
+
+// blocked counts the goroutines that wait for a lock within a function, or one that begins like it.
+func blocked(function string) (n int) {
+	b := make([]byte, 1<<20)
+	for stack := range strings.SplitSeq(string(b[:runtime.Stack(b, true)]), "\n\n") {
+		head, calls, _ := strings.Cut(stack, "\n")
+		if strings.Contains(head, "[sync.Mutex.Lock") && strings.Contains(calls, "nvme."+function) {
+			n++
+		}
+	}
+	return n
+}
+
+// Of two operations that two controllers ask for at the same time one begins.
+func TestSanitizeOfTwoControllers(t *testing.T) {
+	guests, _ := sharing(t, 2, rig{})
+	s := guests[0].c.subsystem
+	s.sanitize.pace = time.Hour
+	s.firmware.mu.Lock() // both are on their way before either can go on
+	letGo := sync.OnceFunc(s.firmware.mu.Unlock)
+	defer letGo()
+	var cids [2]uint16
+	for i, g := range guests {
+		cids[i] = g.admin.submit(sanitizeCommand(spec.SanitizeActionBlockErase, uint32(i)))
+	}
+	guests[0].until("the commands to be fetched", func() bool {
+		return blocked("(*host).sanitizeCommand") == 2
+	})
+	letGo()
+	var sts []spec.Status
+	for i, g := range guests {
+		sts = append(sts, g.admin.result(cids[i]).Status)
+	}
+	slices.Sort(sts)
+	if !slices.Equal(sts, []spec.Status{spec.Success, spec.SanitizeInProgress | spec.StatusDNR}) {
+		t.Errorf("%v", sts)
+	}
+}
+
+// The state of a drive that arrives while an operation ends is what holds.
+func TestStateThatArrivesWhileASanitizeEnds(t *testing.T) {
+	s, err := NewSubsystem(SubsystemConfig{Namespaces: []Namespace{{Backend: memory(t, 1<<20)}}, StateDir: t.TempDir()})
+	noError(t, err)
+	t.Cleanup(func() { noError(t, s.Close()) })
+	c, err := New(Config{Subsystem: s})
+	noError(t, err)
+	t.Cleanup(func() { noError(t, c.Close()) })
+	s.sanitize.pace = time.Nanosecond
+	s.chores.own(true)
+	s.loadSanitize(c, sanitizeState{Status: spec.SanitizeRuns, CDW10: spec.SanitizeActionBlockErase})
+	s.keeping.Lock()
+	for blocked("(*Subsystem).endSanitize") == 0 {
+		runtime.Gosched()
+	}
+	failed := sanitizeState{Status: spec.SanitizeHasFailed, CDW10: spec.SanitizeActionBlockErase}
+	arrived := make(chan struct{})
+	go func() {
+		defer close(arrived)
+		s.loadSanitize(c, failed)
+	}()
+	for blocked("(*Subsystem).loadSanitize") == 0 {
+		runtime.Gosched()
+	}
+	s.keeping.Unlock()
+	<-arrived
+	if st := s.sanitize.get(); st != failed {
+		t.Errorf("%+v", st)
+	}
+	if st := spec.Status(s.list()[0].refusal.Load()); st != failed.refusal() {
+		t.Errorf("commands are refused with %v", st)
+	}
 }

@@ -20,7 +20,8 @@ func (s *Subsystem) closeNamespaces(refusal spec.Status) {
 
 func (s *Subsystem) openNamespaces() { s.closeNamespaces(spec.Success) }
 
-// runSanitize does the operation, from where its state says.
+// runSanitize does the operation, from where its state says. The state of another drive may take
+// its place at any time, and then that is gone on with.
 func (s *Subsystem) runSanitize(ctx context.Context, c *Controller) {
 	z := &s.sanitize
 	least := sanitizeTime
@@ -28,45 +29,58 @@ func (s *Subsystem) runSanitize(ctx context.Context, c *Controller) {
 		least = z.pace
 	}
 	begun, kept := time.Now(), time.Now()
-	by, failed := newStorage(), false
+	by := newStorage()
 	var pattern []byte
-	for !failed {
+	for {
 		st, ok := z.running()
 		if !ok {
 			return
 		}
-		if int(st.Passes) >= st.passes() {
-			break
+		var failed bool
+		if int(st.Passes) < st.passes() {
+			a, at := s.sanitizeNext(&st)
+			if a == nil {
+				next := st
+				next.Passes, next.Namespace, next.Offset = st.Passes+1, 0, 0
+				z.replace(st, next)
+				continue
+			}
+			if st.action() == spec.SanitizeActionOverwrite {
+				pattern = st.pattern(pattern)
+			}
+			done := s.chores.step(ctx, func() {
+				var n int64
+				var err error
+				if n, err = s.sanitizeStep(a, &st, at, pattern, by); err != nil {
+					failed = true
+					return
+				}
+				next := st
+				next.Namespace, next.Offset = a.id, at+n
+				next.Progress = s.sanitizeProgress(next)
+				z.replace(st, next)
+			})
+			if !done {
+				return
+			}
+			if now := time.Now(); now.Sub(kept) >= sanitizeKeep {
+				kept = now
+				s.keepSanitize()
+			}
+			if !failed {
+				continue
+			}
 		}
-		a, next := s.sanitizeNext(&st)
-		if a == nil {
-			z.change(func(st *sanitizeState) { st.Passes, st.Namespace, st.Offset = st.Passes+1, 0, 0 })
-			continue
-		}
-		if st.action() == spec.SanitizeActionOverwrite {
-			pattern = st.pattern(pattern)
-		}
-		done := s.chores.step(ctx, func() {
-			n, err := s.sanitizeStep(a, &st, next, pattern, by)
-			failed = err != nil
-			z.change(func(st *sanitizeState) { st.Namespace, st.Offset = a.id, next+n })
-		})
-		if !done {
+		select {
+		case <-time.After(time.Until(begun.Add(least))):
+		case <-ctx.Done():
 			return
 		}
-		progress := s.sanitizeProgress(z.get())
-		z.change(func(st *sanitizeState) { st.Progress = progress })
-		if now := time.Now(); now.Sub(kept) >= sanitizeKeep {
-			kept = now
-			s.keepSanitize()
+		if s.endSanitize(c, st, failed) {
+			return
 		}
+		begun = time.Now()
 	}
-	select {
-	case <-time.After(time.Until(begun.Add(least))):
-	case <-ctx.Done():
-		return
-	}
-	s.endSanitize(c, failed)
 }
 
 // sanitizeNext finds where to go on in this pass; nil: it is complete.
@@ -148,14 +162,17 @@ func (s *Subsystem) sanitizeProgress(st sanitizeState) uint16 {
 	return uint16(min(65534, (float64(st.Passes)+float64(done)/float64(total))/passes*65536))
 }
 
-// endSanitize makes the namespaces reachable again, if it has succeeded, and tells all hosts.
-// What a host finds when it sees the end is as it will be after a crash.
-func (s *Subsystem) endSanitize(c *Controller, failed bool) {
+// endSanitize makes the namespaces reachable again, if it has succeeded, and tells all hosts. now is
+// the state that it follows from; false: that does not hold any more. What a host finds when it sees
+// the end is as it will be after a crash.
+func (s *Subsystem) endSanitize(c *Controller, now sanitizeState, failed bool) bool {
 	z := &s.sanitize
-	st, ok := z.running()
-	if !ok {
-		return
+	z.turn.Lock()
+	defer z.turn.Unlock()
+	if z.get() != now {
+		return false
 	}
+	st := now
 	st.Progress = 0xffff
 	if st.Status = spec.SanitizeSucceeded; failed {
 		st.Status = spec.SanitizeHasFailed
@@ -176,4 +193,5 @@ func (s *Subsystem) endSanitize(c *Controller, failed bool) {
 	if failed {
 		s.reportTelemetry(c, "a sanitize operation failed")
 	}
+	return true
 }
