@@ -9,6 +9,8 @@ import (
 // FuzzCutter: in whatever pieces a stream comes, the messages are the same bytes as before,
 // every descriptor turns up exactly once (with a message, refused, or at the end), and it
 // turns up with the last message that had begun when it came.
+//
+//fuzz:covers codec/cutter.go
 func FuzzCutter(f *testing.F) {
 	stream := slices.Concat(message(1, 4), message(2, 0), message(3, 100), Header{Size: 3}.Append(nil))
 	f.Add(stream, []byte{20, 0x81, 15, 0xff, 0x90, 7})

@@ -98,17 +98,35 @@ func TestHeaderErr(t *testing.T) {
 	}
 }
 
+// FuzzHeader: the header is what the oracle takes it for, and is written as it was read.
+//
+//fuzz:covers codec/header.go
 func FuzzHeader(f *testing.F) {
 	f.Add(pack(uint16(1), uint16(9), uint32(32), uint32(0), uint32(0)))
 	f.Add(pack(uint16(0), uint16(0xffff), uint32(0xffffffff), uint32(0x31), uint32(0xffffffff)))
 	f.Add([]byte{1, 2, 3})
+	f.Add(pack(uint16(1), uint16(9), uint32(15), uint32(0), uint32(0)))             // shorter than itself
+	f.Add(pack(uint16(1), uint16(9), uint32(16), uint32(2), uint32(0)))             // neither command nor reply
+	f.Add(pack(uint16(1), uint16(2), uint32(16), uint32(0x21), uint32(17), "rest")) // EEXIST
 	f.Fuzz(func(t *testing.T, b []byte) {
+		var want oHeader
+		taken := consult(&want, b)
 		h, err := DecodeHeader(b)
-		if err != nil {
+		if (err == nil) != taken {
+			t.Fatalf("got %v; the oracle takes it: %v", err, taken)
+		}
+		if !taken {
 			return
 		}
-		if _ = h.Err(); h.Size < HeaderSize || !bytes.Equal(h.Append(nil), b[:HeaderSize]) {
+		if err := same(&want, &h); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(h.Append(nil), b[:HeaderSize]) {
 			t.Fatalf("%+v from % x", h, b)
+		}
+		failed := h.Flags&FlagReply != 0 && h.Flags&FlagError != 0
+		if err := h.Err(); (err != nil) != failed || failed && !errors.Is(err, ErrRemote) || failed && errors.Is(err, syscall.Errno(0)) {
+			t.Fatalf("%+v means %v", h, err)
 		}
 	})
 }

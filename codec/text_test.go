@@ -171,6 +171,8 @@ func TestTextIsAppended(t *testing.T) {
 }
 
 // FuzzText: whatever comes, the text is one line of printable characters that is not long.
+//
+//fuzz:covers codec/text.go codec/textforms.go codec/textfeature.go codec/errno.go
 func FuzzText(f *testing.F) {
 	for i, form := range forms() {
 		for _, flags := range []Flags{0, FlagReply, FlagReply | FlagError} {

@@ -2,7 +2,6 @@ package codec
 
 import (
 	"reflect"
-	"strings"
 	"testing"
 )
 
@@ -137,23 +136,4 @@ func TestDefaultsKeepWhatIsThere(t *testing.T) {
 	if c.MaxMsgFDs != 0 || c.MaxDMAMaps != 7 || c.MaxDataXferSize != DefaultMaxDataXferSize {
 		t.Errorf("got %+v", c)
 	}
-}
-
-func FuzzVersion(f *testing.F) {
-	f.Add(versionPayload(`{"capabilities":{"max_msg_fds":16,"pgsizes":4096,"write_multiple":true}}`))
-	f.Add(versionPayload(`{"capabilities":{"twin_socket":{"supported":false,"fd_index":3},"migration":{}}}`))
-	f.Add(versionPayload(strings.Repeat(`{"capabilities":`, 50) + strings.Repeat("}", 50)))
-	f.Add(pack(uint32(0)))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var first, second VersionMsg
-		if first.Decode(b) != nil {
-			return
-		}
-		if err := second.Decode(first.Append(nil)); err != nil {
-			t.Fatalf("refuses what it wrote: %v", err)
-		}
-		if !reflect.DeepEqual(first, second) {
-			t.Fatalf("%+v, then %+v", first, second)
-		}
-	})
 }

@@ -1,0 +1,103 @@
+package codec
+
+import (
+	"bytes"
+	"errors"
+	"syscall"
+	"testing"
+)
+
+// FuzzMessages: whatever payload comes, a form refuses it as it should or takes it; what it takes
+// does not depend on what the message held before, and reading and writing it again changes
+// nothing.
+//
+//fuzz:covers codec/dmaaccess.go codec/dmalogging.go codec/dmamap.go codec/dmaunmap.go codec/deviceinfo.go codec/feature.go codec/iofds.go
+//fuzz:covers codec/irqinfo.go codec/migdata.go codec/migration.go codec/regionaccess.go codec/regioninfo.go codec/setirqs.go codec/writemulti.go codec/version.go
+func FuzzMessages(f *testing.F) {
+	seedForms(f)
+	f.Fuzz(func(t *testing.T, which uint8, payload []byte) {
+		all := forms()
+		form := all[int(which)%len(all)]
+		before := bytes.Clone(payload)
+		if err := form.decode(payload); err != nil {
+			var e *Error
+			if !errors.As(err, &e) || e.Errno != syscall.EINVAL || e.Kind == nil || e.Reason == "" {
+				t.Fatalf("%s: refused with %#v", form.name, err)
+			}
+			if !bytes.Equal(payload, before) {
+				t.Fatalf("%s: decoding changes the payload", form.name)
+			}
+			return
+		}
+		first := form.encode([]byte("prefix"))
+		if !bytes.HasPrefix(first, []byte("prefix")) {
+			t.Fatalf("%s: what is appended to is lost", form.name)
+		}
+		if first = first[len("prefix"):]; len(first) > max(len(payload), maxVersion)+growth {
+			t.Fatalf("%s: %d bytes from %d", form.name, len(first), len(payload))
+		}
+		if !bytes.Equal(payload, before) {
+			t.Fatalf("%s: the payload is changed", form.name)
+		}
+		if form.decode(form.sample) != nil {
+			t.Fatalf("%s: refuses its sample", form.name)
+		}
+		if err := form.decode(payload); err != nil {
+			t.Fatalf("%s: refuses the second time: %v", form.name, err)
+		}
+		if again := form.encode(nil); !bytes.Equal(first, again) {
+			t.Fatalf("%s: depends on what was before\n% x\n% x", form.name, first, again)
+		}
+		if err := form.decode(first); err != nil {
+			t.Fatalf("%s: refuses what it wrote: %v\n% x", form.name, err, first)
+		}
+		if second := form.encode(nil); !bytes.Equal(first, second) {
+			t.Fatalf("%s: unstable\n% x\n% x", form.name, first, second)
+		}
+	})
+}
+
+const (
+	maxVersion = 350 // bytes of a VERSION with all its members at their largest
+	growth     = 24  // bytes by which another message may grow: a capability that overlaps another comes apart
+)
+
+// seedForms adds the samples of all forms, whole and empty, and payloads that are wrong in ways
+// that a mutation seldom is.
+func seedForms(f *testing.F) {
+	for i, form := range forms() {
+		f.Add(uint8(i), form.sample)
+		f.Add(uint8(i), []byte{})
+	}
+	head := func(argsz, size uint32) []byte {
+		return pack(argsz, uint32(0x8), uint32(0), uint32(32), uint64(size), uint64(0))
+	}
+	for _, story := range []struct {
+		form    string
+		payload []byte
+	}{
+		{"GET_REGION_INFO reply", pack(head(48, 0), uint16(9), uint16(1), uint32(32), uint64(0))},               // capability is linked to itself
+		{"GET_REGION_INFO reply", pack(head(48, 0), uint16(9), uint16(1), uint32(^uint32(0)), uint64(0))},       // linked to far behind the end
+		{"GET_REGION_INFO reply", pack(head(48, 0), uint16(1), uint16(1), uint32(0), uint32(1<<28), uint32(0))}, // more areas than memory
+		{"GET_REGION_INFO reply", pack(head(72, 16), uint16(1), uint16(1), uint32(56), uint32(1), uint32(0), uint64(8), // capabilities overlap
+			uint64(8), uint16(2), uint16(1), uint32(0), uint64(7))},
+		{"GET_REGION_INFO reply", pack(head(64, 16), uint16(1), uint16(1), uint32(0), uint32(1), uint32(0), ^uint64(0), uint64(8))}, // area wraps around
+		{"GET_REGION_INFO reply", pack(head(64, 16), uint16(1), uint16(1), uint32(0), uint32(1), uint32(0), uint64(9), uint64(8))},  // area ends behind the region
+		{"REGION_WRITE_MULTI request", pack(uint64(1), uint64(0), uint32(0), uint32(9), uint64(0))},                                 // nine bytes in eight
+		{"DEVICE_FEATURE data DMA_LOGGING_REPORT request", pack(uint64(0), uint64(4096), uint64(0))},                                // pages of no size
+		{"GET_REGION_IO_FDS reply", pack(uint32(16), uint32(0), uint32(0), ^uint32(0))},                                             // sub-regions of no size
+		{"DMA_UNMAP request", pack(uint32(40), uint32(1), uint64(0), uint64(1), uint64(4096), ^uint64(0))},                          // bitmap beyond memory
+		{"REGION_WRITE_MULTI request", pack(uint64(1<<59), make([]byte, 32))},                                                       // count times size wraps around
+		{"SET_IRQS request", pack(uint32(20), uint32(0x21), uint32(2), ^uint32(0), uint32(2))},                                      // vectors wrap around
+		{"DEVICE_FEATURE data DMA_LOGGING_START", pack(uint64(4096), uint32(1), uint32(0), ^uint64(0), uint64(2))},                  // range wraps around
+		{"DEVICE_FEATURE data DMA_LOGGING_REPORT reply", pack(uint64(0), ^uint64(0), uint64(1), make([]byte, 8))},                   // bitmap of 2^61 bytes
+		{"DMA_WRITE reply", pack(uint64(0x1000), uint32(4))},                                                                        // count of four bytes
+		{"MIG_DATA_READ reply", pack(uint32(12), uint32(2), make([]byte, 4))},                                                       // as long as was asked for
+	} {
+		for i, form := range forms() {
+			if form.name == story.form {
+				f.Add(uint8(i), story.payload)
+			}
+		}
+	}
+}
