@@ -138,26 +138,3 @@ func TestMSIXSizes(t *testing.T) {
 		}
 	}
 }
-
-// FuzzMSIXTableWrite: writes anywhere neither panic nor set bits without a meaning, and
-// OnMask tells the mask bits exactly.
-func FuzzMSIXTableWrite(f *testing.F) {
-	f.Add(uint64(0), make([]byte, 48))
-	f.Add(uint64(12), []byte{0})
-	f.Add(uint64(1<<63), []byte{1})
-	f.Fuzz(func(t *testing.T, off uint64, p []byte) {
-		m := newTable(t, 3)
-		masked := [3]bool{true, true, true}
-		m.OnMask = func(v int, on bool) { masked[v] = on }
-		tableWrite(t, m, off, p...)
-		for v, want := range masked {
-			if m.Masked(v) != want {
-				t.Errorf("vector %d: reported %v", v, want)
-			}
-			e := m.entries[v*MSIXEntrySize:]
-			if e[0]&3 != 0 || e[12]&^1 != 0 || e[13]|e[14]|e[15] != 0 {
-				t.Errorf("vector %d: reserved bits set", v)
-			}
-		}
-	})
-}

@@ -101,8 +101,6 @@ func (s *Space) settlePower(old int) Changed {
 	case s.pmStates&(1<<state) == 0:
 		s.now[s.pm+pmControl] = s.now[s.pm+pmControl]&^pmStateMask | byte(old)
 		return 0
-	case state == old:
-		return 0
 	case s.pmSoftReset && old == D3hot && state == D0:
 		return ChangedPM | RequestedReset
 	}

@@ -265,57 +265,6 @@ func TestAccessDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// FuzzConfigWrite: whatever is written, no bit changes that the masks protect, a reset
-// brings back the state at power-on, and reads agree with the model.
-func FuzzConfigWrite(f *testing.F) {
-	f.Add(uint16(0x04), []byte{0x06, 0x04})
-	f.Add(uint16(0x10), bytes.Repeat([]byte{0xff}, 24))
-	f.Add(uint16(0x44), []byte{0x01})
-	f.Add(uint16(0x62), []byte{0x00, 0xc0})
-	f.Add(uint16(0x75), []byte{0x80})
-	f.Add(uint16(0xfff), []byte{0xff, 0xff})
-	f.Add(uint16(0), bytes.Repeat([]byte{0xff}, ExpressSpaceSize))
-	s := newNVMe(f)
-	power := make([]byte, s.Size())
-	before, after := make([]byte, s.Size()), make([]byte, s.Size())
-	if err := s.Read(0, power); err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, at uint16, p []byte) {
-		off := int(at)
-		if err := s.Read(0, before); err != nil {
-			t.Fatal(err)
-		}
-		changed, err := s.Write(off, p)
-		if err := s.Read(0, after); err != nil {
-			t.Fatal(err)
-		}
-		if fits := off+len(p) <= s.Size(); fits != (err == nil) {
-			t.Fatalf("%d bytes at %#x: %v", len(p), off, err)
-		}
-		if err != nil && (changed != 0 || !bytes.Equal(before, after)) {
-			t.Fatal("a refused write left traces")
-		}
-		for i := range after {
-			if flipped := before[i] ^ after[i]; flipped&^(s.writable[i]|s.clear[i]) != 0 {
-				t.Fatalf("read-only bits %#x changed at %#x", flipped, i)
-			}
-			if set := after[i] &^ before[i]; set&s.clear[i] != 0 {
-				t.Fatalf("a write set status bits %#x at %#x", set, i)
-			}
-		}
-		if state := s.PowerState(); state != D0 && state != D3hot {
-			t.Fatalf("power state %d", state)
-		}
-		if at%7 == 0 {
-			s.Reset()
-			if err := s.Read(0, after); err != nil || !bytes.Equal(power, after) {
-				t.Fatal("reset did not restore the state at power-on")
-			}
-		}
-	})
-}
-
 // Headers of capabilities, and whatever else is read-only, survive any write that crosses
 // them; what can be written beside them is written.
 func TestWritesAcrossReadOnlyBytes(t *testing.T) {

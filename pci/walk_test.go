@@ -206,6 +206,8 @@ func TestDecodeHeader(t *testing.T) {
 }
 
 // FuzzWalk: bytes of a stranger lead neither out of the space nor round for ever.
+//
+//fuzz:covers pci/walk.go pci/header.go pci/detail.go pci/names.go pci/dump.go
 func FuzzWalk(f *testing.F) {
 	nvme := bytesAt(f, newNVMe(f), 0, ExpressSpaceSize)
 	f.Add(nvme)
