@@ -22,6 +22,9 @@ type Env struct {
 	// Log takes what goes wrong.
 	Log *slog.Logger
 
+	// small is for tests, in which it is the operations that count: memory, disks and files
+	// are small, and a rate is found quickly.
+	small    bool
 	allowed  unix.CPUSet
 	cleanups []func()
 }

@@ -69,14 +69,19 @@ func (j fioJob) compare(b *testing.B) {
 	if j.direct {
 		backend += ",direct"
 	}
-	r := newRig(b, device.Mmap, backend)
+	r, err := newNVMe(benchEnv(b), device.Mmap, 4096, backend)
+	if err != nil {
+		b.Fatal(err)
+	}
 	pin(b, 1)
 	q, err := r.ctrl.NewQueue(context.Background(), driver.QueueConfig{Depth: j.depth, BufferSize: j.size})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer q.Close()
-	fill(b, r.ns)
+	if err := fill(r.ns); err != nil {
+		b.Fatal(err)
+	}
 	if err := r.ns.Flush(context.Background()); err != nil {
 		b.Fatal(err)
 	}
@@ -92,7 +97,7 @@ func (j fioJob) compare(b *testing.B) {
 }
 
 // run is the rate of a round through the device, per second.
-func (j fioJob) run(b *testing.B, r *rig, q *driver.Queue) float64 {
+func (j fioJob) run(b *testing.B, r *nvmeRig, q *driver.Queue) float64 {
 	submit := q.Read
 	if j.write {
 		submit = q.Write
@@ -164,4 +169,18 @@ func (j fioJob) runFio(b *testing.B) float64 {
 		b.Fatalf("fio's report: %v\n%s", err, out)
 	}
 	return report.Jobs[0].Read.IOPS + report.Jobs[0].Write.IOPS
+}
+
+// fill writes the namespace, so that the file has all its blocks.
+func fill(ns *driver.Namespace) error {
+	chunk := make([]byte, 1<<20)
+	for i := range chunk {
+		chunk[i] = byte(i >> 12)
+	}
+	for off := int64(0); off < ns.Size(); off += int64(len(chunk)) {
+		if _, err := ns.WriteAt(chunk, off); err != nil {
+			return err
+		}
+	}
+	return nil
 }

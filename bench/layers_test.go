@@ -25,14 +25,37 @@ func BenchmarkMessageDMA(b *testing.B) { benchmarkLayer(b, "dma-message") }
 func BenchmarkClientDMA(b *testing.B) { benchmarkLayer(b, "dma-client") }
 
 func BenchmarkSessions(b *testing.B) {
-	benchmarkLayer(b, "sessions", "sessions/parallel", "sessions/register")
+	benchmarkLayer(b, "sessions", "/parallel/", "/register")
 }
 
-func BenchmarkClients(b *testing.B) { benchmarkLayer(b, "sessions/parallel") }
+func BenchmarkClients(b *testing.B) { benchmarkPart(b, "sessions", "/parallel/") }
 
-func BenchmarkRegister(b *testing.B) { benchmarkLayer(b, "sessions/register") }
+func BenchmarkRegister(b *testing.B) { benchmarkPart(b, "sessions", "/register") }
 
 func BenchmarkRegions(b *testing.B) { benchmarkLayer(b, "regions") }
+
+func BenchmarkNVMe(b *testing.B) {
+	benchmarkLayer(b, "nvme", nvmeDoorbells, nvmeQueues, nvmeIdleQueues, nvmeNamespaces, nvmeSequential)
+}
+
+// What has a benchmark of its own.
+const (
+	nvmeDoorbells  = "/doorbells="
+	nvmeQueues     = "/queues="
+	nvmeIdleQueues = "/idle-queues="
+	nvmeNamespaces = "/namespaces="
+	nvmeSequential = "/sequential/"
+)
+
+func BenchmarkNVMeDoorbells(b *testing.B) { benchmarkPart(b, "nvme", nvmeDoorbells) }
+
+func BenchmarkNVMeQueues(b *testing.B) { benchmarkPart(b, "nvme", nvmeQueues) }
+
+func BenchmarkNVMeIdleQueues(b *testing.B) { benchmarkPart(b, "nvme", nvmeIdleQueues) }
+
+func BenchmarkNVMeNamespaces(b *testing.B) { benchmarkPart(b, "nvme", nvmeNamespaces) }
+
+func BenchmarkNVMeSequential(b *testing.B) { benchmarkPart(b, "nvme", nvmeSequential) }
 
 func BenchmarkLimits(b *testing.B) {
 	for _, l := range Limits() {
@@ -40,17 +63,22 @@ func BenchmarkLimits(b *testing.B) {
 	}
 }
 
-// benchmarkLayer runs the cases of a layer, or of a part of one, under names that are theirs
-// without it, less those of parts that have a benchmark of their own.
+// benchmarkLayer runs the cases of a layer under names that are theirs without it, less those
+// with a part in their name that has a benchmark of its own.
 func benchmarkLayer(b *testing.B, layer string, less ...string) {
 	for _, c := range Cases() {
-		in := func(part string) bool { return c.Name == part || strings.HasPrefix(c.Name, part+"/") }
-		switch {
-		case !in(layer) || slices.ContainsFunc(less, in):
-		case c.Name == layer:
-			benchmarkSubject(b, "one", c.Bytes, c.Setup)
-		default:
-			benchmarkSubject(b, c.Name[len(layer)+1:], c.Bytes, c.Setup)
+		name, ok := strings.CutPrefix(c.Name, layer+"/")
+		if ok && !slices.ContainsFunc(less, func(part string) bool { return strings.Contains(c.Name, part) }) {
+			benchmarkSubject(b, name, c.Bytes, c.Setup)
+		}
+	}
+}
+
+// benchmarkPart runs the cases of a layer that have a part in their names.
+func benchmarkPart(b *testing.B, layer, part string) {
+	for _, c := range Cases() {
+		if name, ok := strings.CutPrefix(c.Name, layer+"/"); ok && strings.Contains(c.Name, part) {
+			benchmarkSubject(b, name, c.Bytes, c.Setup)
 		}
 	}
 }

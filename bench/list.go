@@ -5,11 +5,13 @@ import "slices"
 // Cases lists all cases, layer by layer from the bottom up.
 func Cases() []Case {
 	return slices.Concat(codecCases(), translateCases(), mapCases(), interruptCases(),
-		messageCases(), guestMessageCases(), guestClientCases(), sessionCases(), regionCases())
+		messageCases(), guestMessageCases(), guestClientCases(), sessionCases(), regionCases(),
+		nvmeCases())
 }
 
 // Limits lists all limits.
 func Limits() []Limit {
 	return slices.Concat(memcpyLimits(), translateLimits(), mapLimits(), interruptLimits(),
-		messageLimits(), sessionLimits())
+		messageLimits(), sessionLimits(),
+		handoverLimits(), fileLimits())
 }

@@ -10,8 +10,19 @@ import (
 // warmSizes are those of copies that never leave the cache, bytes.
 var warmSizes = [...]int{64, 256}
 
-// storageSize is that of memory that is read and written at random: more than caches hold.
-const storageSize = 128 << 20
+// Memory that is read and written at random is more than caches hold, bytes.
+const (
+	storageSize = 128 << 20
+	smallSize   = 4 << 20
+)
+
+// storage is the size of that memory.
+func (e *Env) storage() int {
+	if e.small {
+		return smallSize
+	}
+	return storageSize
+}
 
 // memcpyLimits are one core that copies: what it just had ("warm"), blocks at random places of
 // storage to a few buffers ("read") and back ("write"), and all of the storage in order.
@@ -30,14 +41,14 @@ func memcpyLimits() (limits []Limit) {
 	for _, op := range []string{"read", "write"} {
 		for _, size := range blockSizes {
 			limits = append(limits, Limit{Name: copyName(op, size), Bytes: size, Setup: func(env *Env) (Subject, error) {
-				next := randomBlocks(uint64(storageSize / size))
+				next := randomBlocks(uint64(env.storage() / size))
 				return copySubject(env, size, op == "write", func() int { return int(next()) * size })
 			}})
 		}
 		limits = append(limits, Limit{Name: copyName(op+"/sequential", sequentialSize), Bytes: sequentialSize, Setup: func(env *Env) (Subject, error) {
 			at := 0
 			return copySubject(env, sequentialSize, op == "write", func() int {
-				at = (at + sequentialSize) % storageSize
+				at = (at + sequentialSize) % env.storage()
 				return at
 			})
 		}})
@@ -50,7 +61,7 @@ func copyName(op string, size int) string { return fmt.Sprintf("memcpy/%s/size=%
 // copySubject copies size bytes between the place of the storage that next gives and one buffer
 // after the other.
 func copySubject(env *Env, size int, write bool, next func() int) (Subject, error) {
-	storage, err := anonymous(env, storageSize)
+	storage, err := anonymous(env, env.storage())
 	if err != nil {
 		return Subject{}, err
 	}

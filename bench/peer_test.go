@@ -18,14 +18,18 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if os.Getenv("GORACE") == "" {
+		_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // or every peer takes a second to end
+	}
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 4)) // else each engine raises it
 	os.Exit(m.Run())
 }
 
-// benchEnv is an Env for a benchmark that is no case. Where the thread is is the benchmark's.
+// benchEnv is an Env for a benchmark that is no case. Devices are on core 0; where the thread is
+// is the benchmark's.
 func benchEnv(b *testing.B) *Env {
 	b.Helper()
-	env := &Env{Dir: b.TempDir(), DriverCPU: -1, Log: slog.New(slog.DiscardHandler)}
+	env := &Env{Dir: b.TempDir(), DeviceCPUs: []int{0}, DriverCPU: -1, Log: slog.New(slog.DiscardHandler)}
 	b.Cleanup(func() { env.Close() })
 	return env
 }

@@ -156,6 +156,14 @@ func sessionLimits() []Limit {
 
 // connectAll starts devices in a process of its own and opens sessions with the first of them.
 func connectAll(env *Env, devices, sessions int) ([]int, error) {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return nil, err
+	}
+	// A listening socket each, sessions, and what there is besides.
+	if need := uint64(devices + sessions + 64); files.Cur < need {
+		return nil, fmt.Errorf("%w: %d descriptors, where %d are needed", ErrUnavailable, files.Cur, need)
+	}
 	if _, err := spawnListening(env, "devices", devices); err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func benchCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.quick, "quick", false, "some of the cases, and less time for each: not half a minute")
-	f.BoolVar(&o.full, "full", false, "more rounds and more time for each: some ten minutes")
+	f.BoolVar(&o.full, "full", false, "all cases, more rounds and more time for each")
 	f.StringVar(&o.only, "only", "", "measure cases that match this `REGEXP`")
 	f.BoolVar(&o.list, "list", false, "print the names of the cases and of their limits, measure nothing")
 	f.StringVar(&o.out, "out", "", "write results.json into `DIR`, which is made if it is not there")
@@ -147,7 +147,7 @@ func (o *benchRun) chosen(all []bench.Case) (cases []bench.Case, err error) {
 		return nil, usageError{fmt.Errorf("--only %q: %w", o.only, err)}
 	}
 	for _, c := range all {
-		if only.MatchString(c.Name) && (c.Quick || !o.quick) {
+		if only.MatchString(c.Name) && (c.Quick || !o.quick) && (o.full || !c.Full) {
 			cases = append(cases, c)
 		}
 	}
