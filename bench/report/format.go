@@ -73,3 +73,28 @@ func ratioDigits(v float64) string {
 	}
 	return digits(v)
 }
+
+// rate gives operations a second, or bytes a second where an operation moves some.
+func rate(c *result.Case) string {
+	if !c.Timed() || c.Value.Median == 0 {
+		return ""
+	}
+	perSecond := 1e9 / c.Value.Median
+	if c.Bytes > 0 {
+		return si(perSecond*float64(c.Bytes)) + "B/s"
+	}
+	return si(perSecond) + "/s"
+}
+
+// si gives three digits and a decimal prefix: "1.90 M".
+func si(v float64) string {
+	for _, p := range []struct {
+		prefix string
+		scale  float64
+	}{{"T", 1e12}, {"G", 1e9}, {"M", 1e6}, {"k", 1e3}} {
+		if v >= p.scale {
+			return digits(v/p.scale) + " " + p.prefix
+		}
+	}
+	return digits(v) + " "
+}

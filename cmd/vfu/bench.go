@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,12 +26,12 @@ stands beside its limit, what the machine can do at best with the same work (a b
 write(2), socket), measured next to it in the same run: the ratio is what counts, 1 is at the limit.
 
   vfu bench --quick
-  vfu bench --out /tmp/before
+  vfu bench --out /tmp/before              # results.json, report.html, overview.png
   vfu bench --only '^nvme/.*depth=32'
   vfu bench compare /tmp/before/results.json /tmp/after/results.json
 
 It wants a quiet machine and two processors, and says what disturbed it. System calls are counted where
-the kernel lets it (root).`
+the kernel lets it (root). docs/bench.md has the method and describes the JSON.`
 
 // benchMode is how much time a run takes.
 type benchMode struct {
@@ -41,8 +42,8 @@ type benchMode struct {
 
 var (
 	quickMode    = benchMode{"quick", 10, 10 * time.Millisecond}
-	standardMode = benchMode{"standard", 15, 30 * time.Millisecond}
-	fullMode     = benchMode{"full", 25, 100 * time.Millisecond}
+	standardMode = benchMode{"standard", 12, 20 * time.Millisecond}
+	fullMode     = benchMode{"full", 25, 50 * time.Millisecond}
 )
 
 // maxRounds bounds --rounds.
@@ -74,8 +75,8 @@ func benchCommand() *cobra.Command {
 	f.BoolVar(&o.full, "full", false, "all cases, more rounds and more time for each")
 	f.StringVar(&o.only, "only", "", "measure cases that match this `REGEXP`")
 	f.BoolVar(&o.list, "list", false, "print the names of the cases and of their limits, measure nothing")
-	f.StringVar(&o.out, "out", "", "write results.json into `DIR`, which is made if it is not there")
-	f.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("samples of each case, %d to %d (default 15; with --quick 10, with --full 25)", benchresult.MinRounds, maxRounds))
+	f.StringVar(&o.out, "out", "", "write results.json, report.html and overview.png into `DIR`, which is made if it is not there")
+	f.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("samples of each case, %d to %d (default 12; with --quick 10, with --full 25)", benchresult.MinRounds, maxRounds))
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	cmd.AddCommand(benchCompareCommand())
 	return cmd
@@ -170,11 +171,19 @@ func (o *benchRun) write(r *benchresult.Report) error {
 	if o.out == "" {
 		return nil
 	}
-	f, err := os.Create(filepath.Join(o.out, "results.json"))
-	if err != nil {
+	return errors.Join(
+		o.file("results.json", r.Write),
+		o.file("report.html", func(w io.Writer) error { return benchreport.Page(w, r) }),
+		o.file("overview.png", func(w io.Writer) error { return benchreport.Picture(w, r) }),
+	)
+}
+
+func (o *benchRun) file(name string, write func(io.Writer) error) error {
+	var b bytes.Buffer // no file is better than half of one
+	if err := write(&b); err != nil || b.Len() == 0 {
 		return err
 	}
-	return errors.Join(r.Write(f), f.Close())
+	return os.WriteFile(filepath.Join(o.out, name), b.Bytes(), 0o666)
 }
 
 // failedCases is an error if there are any.

@@ -111,6 +111,9 @@ func TestBenchMeasures(t *testing.T) {
 	if written, err := os.ReadFile(filepath.Join(dir, "results.json")); err != nil || string(written) != out {
 		t.Error("results.json is not what is printed", err)
 	}
+	if _, err := os.Stat(filepath.Join(dir, "report.html")); err != nil {
+		t.Error(err)
+	}
 	benchSays(t, 0, "irq/trigger  eventfd-write", "--quick", "--list", "--only", "^irq/trigger$")
 }
 

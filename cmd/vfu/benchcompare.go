@@ -25,7 +25,7 @@ test as benchstat has it, corrected for the number of cases). Runs of different 
   vfu bench compare before/results.json after/results.json
 
 The exit status is 1 if a case got slower by more than the threshold, or fails now, and 2 if the files
-cannot be compared.`
+cannot be compared. docs/bench.md has the method and describes the JSON.`
 
 // benchCompare holds the options of vfu bench compare.
 type benchCompare struct {
