@@ -15,13 +15,13 @@ units = $$($(GO) list ./... | grep -v -e /test/guest -e /test/qtest)
 # netpoll's variant keeps a pointer in the kernel's packed, and so misaligned, epoll_event.
 NETPOLL := -gcflags=github.com/panjf2000/gnet/v2/pkg/netpoll=-d=checkptr=0
 
-.PHONY: help build run test test-unit test-fuzz test-guest durability bench fuzz cover lint compiler lspci nbd clean
+.PHONY: help build run test test-unit test-fuzz test-guest durability bench bench-go fuzz cover lint compiler lspci nbd browser clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\)\(%\{0,1\}\):.*## /\1\2\t/p' $(MAKEFILE_LIST) | sed 's/^fuzz-%/fuzz-NAME/' | expand -t 12
 
 build: ## build bin/vfu
-	$(GO) build -o bin/vfu ./cmd/vfu
+	$(GO) build -buildvcs=auto -o bin/vfu ./cmd/vfu
 
 run: build ## build, then write, read and verify through an NVMe device and a network card
 	bin/vfu demo
@@ -30,7 +30,7 @@ test: lint test-unit test-fuzz test-guest ## all checks and tests
 
 # Both variants of the poller; and the tests that count allocations once more without the
 # race detector, which allocates by itself.
-test-unit: compiler lspci nbd ## the tests that need no guest
+test-unit: compiler lspci nbd browser ## the tests that need no guest
 	$(GO) test -race $(units)
 	$(GO) test -race -tags poll_opt $(NETPOLL) ./engine/... ./client/...
 	$(GO) test -run Alloc $(units)
@@ -46,7 +46,11 @@ durability: ## kill servers 200 times, cut the power of a guest's disk 50 times,
 	VFIOUSER_DURABILITY=200 $(GO) test -count=1 -v -timeout 20m -run TestDurable ./cmd/vfu
 	VFIOUSER_POWER_CUTS=50 $(GO) test -count=1 -v -timeout 30m -run TestPowerCut ./test/guest
 
-bench: ## the benchmarks
+# The commit is in the binary, and from there in the results.
+bench: build ## measure everything beside its limit, some minutes; the report is bin/bench/report.html
+	bin/vfu bench --out bin/bench
+
+bench-go: ## the benchmarks of all packages, with go test, for benchstat
 	$(GO) test -run '^$$' -bench . -benchmem $(units)
 
 fuzz: ## fuzz every target for FUZZTIME (default 1m) and say what it found and covers
@@ -93,6 +97,14 @@ nbd:
 	    { echo "There is no nbdkit or qemu-nbd: install nbdkit and qemu-utils to test with them." >&2; exit 0; }; \
 	  apt-get -q update && DEBIAN_FRONTEND=noninteractive \
 	    apt-get -q install -y --no-install-recommends nbdkit qemu-utils; }
+
+# The browser that the page of the bench suite is looked at with, likewise.
+browser:
+	@command -v chromium > /dev/null || { \
+	  command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ] || \
+	    { echo "There is no chromium: install it to have the report of vfu bench looked at." >&2; exit 0; }; \
+	  apt-get -q update && DEBIAN_FRONTEND=noninteractive \
+	    apt-get -q install -y --no-install-recommends chromium; }
 
 clean: ## remove what make built (the cache folder stays)
 	rm -rf bin

@@ -20,6 +20,7 @@ import (
 // chart is a picture of curves, both of whose axes are logarithmic.
 type chart struct {
 	Title string
+	layer string
 	x, y  axis
 	Lines []line
 }
@@ -109,10 +110,7 @@ func (a *axis) fit(to *plot.Axis, values []float64, room float64) {
 	to.Min, to.Max = low, high
 	marks := logMarks(low, high)
 	if a.only {
-		marks = slices.Compact(slices.Sorted(slices.Values(values)))
-		for len(marks) > 8 {
-			marks = everyOther(marks)
-		}
+		marks = apart(slices.Compact(slices.Sorted(slices.Values(values))), math.Pow(high/low, 0.11))
 	}
 	ticks := make([]plot.Tick, len(marks))
 	for i, v := range marks {
@@ -131,6 +129,21 @@ func bare(s string) string {
 		return number
 	}
 	return number + " " + unit
+}
+
+// apart leaves out values that are nearer to the one before than a factor, and so their texts to
+// each other; but not the last.
+func apart(values []float64, factor float64) (kept []float64) {
+	for i, v := range values {
+		if len(kept) > 0 && v < kept[len(kept)-1]*factor {
+			if i < len(values)-1 || len(kept) == 1 {
+				continue
+			}
+			kept = kept[:len(kept)-1]
+		}
+		kept = append(kept, v)
+	}
+	return kept
 }
 
 func everyOther(values []float64) (half []float64) {
@@ -165,7 +178,8 @@ func logMarks(low, high float64) []float64 {
 // themed draws a plot as an SVG whose colours are the page's.
 func themed(p *plot.Plot, width, height vg.Length) (template.HTML, error) {
 	c := vgsvg.New(width, height)
-	p.Draw(draw.New(c))
+	const edge = 8 // for half of the last mark's text
+	p.Draw(draw.Crop(draw.New(c), 0, -edge, 0, -edge/2))
 	var b bytes.Buffer
 	if _, err := c.WriteTo(&b); err != nil {
 		return "", err

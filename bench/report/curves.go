@@ -2,7 +2,6 @@ package report
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +65,13 @@ func (s *series) quantity() (a axis, of func(*result.Case, float64) float64) {
 		func(c *result.Case, ns float64) float64 { return float64(c.Bytes) * 1e9 / ns }
 }
 
+func (s *series) title() string {
+	if s.layer == s.key {
+		return s.layer
+	}
+	return s.layer + " over " + s.key
+}
+
 // scaling makes the charts of how values grow with a number.
 func scaling(r *result.Report) (charts []*chart) {
 	open := map[string]*chart{} // that has room
@@ -74,7 +80,7 @@ func scaling(r *result.Report) (charts []*chart) {
 		group := s.layer + " " + s.key + " " + y.label
 		c := open[group]
 		if c == nil || c.colors() == maxLines {
-			c = &chart{Title: s.layer + " over " + s.key, x: axis{label: s.key, format: number, only: true}, y: y}
+			c = &chart{Title: s.title(), x: axis{label: s.key, format: number, only: true}, y: y}
 			open[group] = c
 			charts = append(charts, c)
 		}
@@ -95,33 +101,51 @@ func scaling(r *result.Report) (charts []*chart) {
 	return charts
 }
 
-// latencies makes the charts of latency over throughput, both as a number such as the depth grows.
+// depthKey is the axis that says how many operations are under way at a time.
+const depthKey = "depth"
+
+// latencies makes the charts of latency over throughput, both as the depth grows.
 func latencies(r *result.Report) (charts []*chart) {
-	open := map[string]*chart{}
-	for _, s := range seriesOf(r, 2, func(c *result.Case) bool { return c.Timed() && c.Latency != nil && c.Latency.P50 > 0 }) {
-		group := s.layer + " " + s.key
-		c := open[group]
-		if c == nil || c.colors() == maxLines {
-			c = &chart{Title: fmt.Sprintf("%s, %s %s", s.layer, s.key, span(s.at)),
-				x: axis{label: "ops/s", format: func(v float64) string { return strings.TrimSpace(si(v)) }},
-				y: axis{label: "latency", format: Nanoseconds}}
-			open[group] = c
+	var c *chart
+	for _, s := range seriesOf(r, 2, (*result.Case).Timed) {
+		if s.key != depthKey {
+			continue
+		}
+		if c == nil || c.layer != s.layer || c.colors() == maxLines {
+			c = &chart{layer: s.layer, Title: s.layer, y: axis{label: "latency", format: Nanoseconds},
+				x: axis{label: "ops/s", format: func(v float64) string { return strings.TrimSpace(si(v)) }}}
 			charts = append(charts, c)
 		}
-		median, tail := line{Name: orOurs(s.rest), Color: c.colors()}, line{Color: c.colors(), Dashed: true}
-		order := make([]int, len(s.cases)) // a curve goes by the number, not by the throughput
-		for i := range order {
-			order[i] = i
-		}
-		slices.SortFunc(order, func(a, b int) int { return cmp.Compare(s.at[a], s.at[b]) })
-		for _, i := range order {
-			k := s.cases[i]
-			median.points = append(median.points, plotter.XY{X: 1e9 / k.Value.Median, Y: k.Latency.P50})
-			tail.points = append(tail.points, plotter.XY{X: 1e9 / k.Value.Median, Y: max(k.Latency.P99, k.Latency.P50)})
-		}
-		c.Lines = append(c.Lines, median, tail)
+		c.Lines = append(c.Lines, s.latency(c.colors())...)
 	}
 	return charts
+}
+
+// latency makes the curves of a series along the depth.
+func (s *series) latency(color int) []line {
+	order := make([]int, len(s.cases)) // a curve goes by the depth, not by the throughput
+	timed := true
+	for i, k := range s.cases {
+		order[i] = i
+		timed = timed && k.Latency != nil && k.Latency.P50 > 0
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(s.at[a], s.at[b]) })
+	middle, tail := line{Name: orOurs(s.rest) + ", depth " + span(s.at), Color: color}, line{Color: color, Dashed: true}
+	for _, i := range order {
+		k := s.cases[i]
+		rate := 1e9 / k.Value.Median
+		if !timed {
+			middle.points = append(middle.points, plotter.XY{X: rate, Y: s.at[i] * k.Value.Median}) // Little's law
+			continue
+		}
+		middle.points = append(middle.points, plotter.XY{X: rate, Y: k.Latency.P50})
+		tail.points = append(tail.points, plotter.XY{X: rate, Y: max(k.Latency.P99, k.Latency.P50)})
+	}
+	if !timed {
+		middle.Name += ", mean"
+		return []line{middle}
+	}
+	return []line{middle, tail}
 }
 
 // colors is how many are in use.

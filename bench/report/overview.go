@@ -47,7 +47,7 @@ const overviewRow = 24 // height of a layer
 // overviewHeight leaves room for the axis.
 func overviewHeight(layers []*layerRatios) vg.Length { return vg.Length(len(layers)*overviewRow + 46) }
 
-const overviewWidth = 640
+const overviewWidth = 860
 
 // overview is the main picture: a dot for each case, how near its limit it is, and a bar for
 // the mean of each layer.

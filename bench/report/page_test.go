@@ -7,6 +7,7 @@ import (
 	"image/png"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -245,6 +246,19 @@ func TestLogMarks(t *testing.T) {
 			if m < test.low || m > test.high {
 				t.Errorf("%+v: %v", test, m)
 			}
+		}
+	}
+}
+
+func TestMarksKeepApart(t *testing.T) {
+	for _, test := range []struct{ values, want []float64 }{
+		{[]float64{1, 10, 11, 100}, []float64{1, 10, 100}},
+		{[]float64{1, 10, 11}, []float64{1, 11}},
+		{[]float64{1, 1.1}, []float64{1}},
+		{[]float64{1, 2, 4}, []float64{1, 2, 4}},
+	} {
+		if got := apart(test.values, 1.5); !slices.Equal(got, test.want) {
+			t.Errorf("%v: %v", test.values, got)
 		}
 	}
 }
