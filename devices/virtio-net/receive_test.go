@@ -277,6 +277,23 @@ func TestFrameThatNeverFitsDoesNotBlock(t *testing.T) {
 	}
 }
 
+// A delivery that has asked for buffers as often as it may leaves the rest to the pair's worker: a
+// driver that gives one buffer at a time, always just in time, need not tell of any.
+func TestDeliveryThatAskedTooOften(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		p := new(pair)
+		rx := &p.rx
+		rx.p = p
+		rx.buffers.asked, rx.buffers.broken = maxAsked, broken
+		if rx.await() {
+			t.Errorf("broken %v: it goes on", broken)
+		}
+		if rx.starved.Load() == broken || p.woken.Load() == broken {
+			t.Errorf("broken %v: starved %v, the pair is woken %v", broken, rx.starved.Load(), p.woken.Load())
+		}
+	}
+}
+
 func TestOffloadsChangeByCommand(t *testing.T) {
 	for _, byMessage := range []bool{false, true} {
 		offloadsChange(t, options{features: all, without: virtio.FeatureRingPacked, byMessage: byMessage})
