@@ -204,8 +204,9 @@ func (h *host) outcome(op block.Op, err error) spec.Status {
 	if errors.Is(err, block.ErrMemory) {
 		h.fatal(err)
 	}
-	if err != nil && (op == block.Read || op == block.Write) {
+	st := statusOf(op, err)
+	if (op == block.Read || op == block.Write) && st.SCT() == spec.SCTMedia { // no lack of room, for example
 		h.c.smart.mediaErrors.Add(1)
 	}
-	return statusOf(op, err)
+	return st
 }

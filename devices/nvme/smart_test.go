@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,6 +61,30 @@ func TestReadOnlyStorageIsACriticalWarning(t *testing.T) {
 		g.must(getLog(spec.LogSmart, spec.SmartSize, 0, page))
 		if w := g.bytes(page, 1)[0]; w != c.want {
 			t.Errorf("critical warning %#x, want %#x", w, c.want)
+		}
+	}
+}
+
+// A media error is one of the medium: storage that has no room left has none.
+func TestMediaErrors(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		op   uint8
+		want spec.Status
+		n    uint64
+	}{
+		{syscall.EIO, spec.NVMRead, spec.UnrecoveredRead, 1},
+		{syscall.EIO, spec.NVMWrite, spec.WriteFault, 1},
+		{syscall.ENOSPC, spec.NVMWrite, spec.CapacityExceeded | spec.StatusDNR, 0},
+		{block.ErrReadOnly, spec.NVMWrite, spec.NamespaceWriteProtected | spec.StatusDNR, 0},
+	} {
+		b := &slowBackend{Backend: memory(t, 1<<20), fail: func(*block.Request) error { return c.err }}
+		g, q := started(t, rig{backends: []block.Backend{b}})
+		if st := q.status(rw(c.op, 1, 0, 1, g.alloc(1), 0)); st != c.want {
+			t.Errorf("%v: %v, want %v", c.err, st, c.want)
+		}
+		if n := g.c.smart.mediaErrors.Load(); n != c.n {
+			t.Errorf("%v: %d media errors, want %d", c.err, n, c.n)
 		}
 	}
 }
