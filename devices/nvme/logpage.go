@@ -27,7 +27,7 @@ func logTable() *[256]logPage {
 		spec.LogErrors:              {content: plain(func(h *host) []byte { return h.c.errors.page() })},
 		spec.LogSmart:               {content: plain(func(h *host) []byte { return page(spec.SmartSize, h.smartPage()) })},
 		spec.LogFirmware:            {content: plain(func(h *host) []byte { return page(spec.FirmwareSize, h.firmwarePage()) })},
-		spec.LogChangedNS:           {content: plain((*host).changedPage), read: func(h *host) { h.changed.clear() }},
+		spec.LogChangedNS:           {content: plain((*host).changedPage), read: func(h *host) { h.changed.forget() }},
 		spec.LogEffects:             {content: plain(func(h *host) []byte { return page(spec.EffectsSize, h.effectsPage()) })},
 		spec.LogSelfTest:            {content: plain((*host).selfTestPage)},
 		spec.LogSanitize:            {content: plain((*host).sanitizePage)},

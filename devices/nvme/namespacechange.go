@@ -215,18 +215,22 @@ func (s *Subsystem) noteChange(ns *namespace, controllers uint8) {
 type changedNamespaces struct {
 	mu   sync.Mutex
 	bits [MaxNamespaces / 64]uint64
+	late [MaxNamespaces / 64]uint64 // of them, those that have changed since the list was read
 }
 
 func (l *changedNamespaces) add(id uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.bits[(id-1)/64] |= 1 << ((id - 1) % 64)
+	bit := uint64(1) << ((id - 1) % 64)
+	l.bits[(id-1)/64] |= bit
+	l.late[(id-1)/64] |= bit
 }
 
 // list returns the numbers in ascending order.
 func (l *changedNamespaces) list() []uint32 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	clear(l.late[:])
 	var ids []uint32
 	for id := uint32(1); id <= MaxNamespaces; id++ {
 		if l.bits[(id-1)/64]>>((id-1)%64)&1 != 0 {
@@ -241,6 +245,14 @@ func (l *changedNamespaces) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.bits[:])
+	clear(l.late[:])
+}
+
+// forget forgets those that the last list had.
+func (l *changedNamespaces) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bits = l.late
 }
 
 func (h *host) changedPage() []byte {

@@ -177,3 +177,25 @@ func TestChangesOfAClosedSubsystem(t *testing.T) {
 		t.Errorf("%d namespaces", n)
 	}
 }
+
+// What changes while the host reads the list of changed namespaces is in the next list.
+func TestNamespaceThatChangesWhileTheListIsRead(t *testing.T) {
+	var l changedNamespaces
+	l.add(1)
+	l.add(64)
+	l.list()
+	l.add(1)
+	l.add(1024)
+	if got := l.list(); !slices.Equal(got, []uint32{1, 64, 1024}) {
+		t.Errorf("read with its event retained: %d", got)
+	}
+	l.add(64)
+	l.forget()
+	if got := l.list(); !slices.Equal(got, []uint32{64}) {
+		t.Errorf("after it was read: %d", got)
+	}
+	l.forget()
+	if got := l.list(); len(got) != 0 {
+		t.Errorf("after that: %d", got)
+	}
+}
