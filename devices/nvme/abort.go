@@ -11,7 +11,8 @@ import (
 func (h *host) abort(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	sqid, cid := uint16(e.CDW10), uint16(e.CDW10>>16)
 	if sqid == 0 && h.aer.take(cid) {
-		h.completeAdmin(cid, spec.AbortRequested, 0)
+		aborted := &spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent, CID: cid}
+		h.completeAdmin(cid, h.logFailure(0, aborted, spec.AbortRequested), 0)
 		return spec.Success, 0
 	}
 	if h.validID(sqid) {

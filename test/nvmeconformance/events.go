@@ -157,6 +157,16 @@ func adminChecks() (checks []Check) {
 		equal(t, "not aborted", c.DW0&1, 0)
 		equal(t, "status", t.result(t.admin, cid).Status.Code(), spec.AbortRequested)
 	})
+	add(section, "an aborted Asynchronous Event Request is in the error log, and has the More bit", func(t *T) {
+		cid := t.submit(t.admin, &asyncRequest)
+		t.fence()
+		t.must("Abort", t.do(t.admin, abort(0, cid)))
+		c := t.result(t.admin, cid)
+		equal(t, "More", c.Status.More(), true)
+		e := t.log(spec.LogErrors, spec.BroadcastNSID, 0, 64)
+		equal(t, "CID", t.u16(e, 10), cid)
+		equal(t, "status", spec.Status(t.u16(e, 12)>>1), c.Status)
+	})
 	add(section, "an aborted Asynchronous Event Request makes room for another one", func(t *T) {
 		var cid uint16
 		for range int(t.identity[259]) + 1 {
