@@ -72,13 +72,9 @@ func (h *host) adminField(e *spec.SubmissionEntry) location {
 		if e.CDW10>>8&7 > spec.SelectCapabilities {
 			return inCDW10 + 1
 		}
-		if h.offers(uint8(e.CDW10)) {
-			return inCDW11
-		}
+		return h.featureField(e)
 	case spec.AdminSetFeatures:
-		if h.offers(uint8(e.CDW10)) {
-			return inCDW11
-		}
+		return h.featureField(e)
 	case spec.AdminSelfTest:
 		if e.NSID != 0 && e.NSID != spec.BroadcastNSID && h.c.namespace(e.NSID) == nil {
 			return inNSID
@@ -88,6 +84,29 @@ func (h *host) adminField(e *spec.SubmissionEntry) location {
 			return inNSID
 		}
 		return inCDW11
+	case spec.AdminFormatNVM:
+		if e.CDW10>>9&7 > spec.EraseCrypto {
+			return at(41, 1)
+		}
+		return inNSID
+	case spec.AdminNamespaceManagement:
+		switch sel := e.CDW10 & 0xf; {
+		case sel == spec.NamespaceCreate && e.NSID == 0: // the data structure
+			return noLocation
+		case sel <= spec.NamespaceDelete:
+			return inNSID
+		}
+	case spec.AdminNamespaceAttachment:
+		if e.CDW10&0xf <= spec.NamespaceDetach {
+			return inNSID
+		}
+	case spec.AdminIdentify:
+		switch uint8(e.CDW10) {
+		case spec.CNSDescriptors, spec.CNSNamespaceControllers:
+			return inNSID
+		case spec.CNSCommandSetNamespace, spec.CNSCommandSetController:
+			return inCDW11 + 3
+		}
 	case spec.AdminFirmwareCommit:
 		return at(40, 3) // the action
 	case spec.AdminSecuritySend, spec.AdminSecurityReceive:
@@ -117,8 +136,21 @@ func (h *host) adminField(e *spec.SubmissionEntry) location {
 	return inCDW10
 }
 
+// featureField is where a command for a feature has what is refused.
+func (h *host) featureField(e *spec.SubmissionEntry) location {
+	id := uint8(e.CDW10)
+	switch {
+	case !h.offers(id):
+		return inCDW10
+	case h.c.features[id].caps&spec.FeatureNamespace == 0 || h.c.namespace(e.NSID) != nil:
+	case e.NSID != spec.BroadcastNSID, e.Opcode == spec.AdminGetFeatures, id == spec.FeatWriteProtect:
+		return inNSID // all of them cannot be meant
+	}
+	return inCDW11
+}
+
 // ioLocation is the field of an I/O command that a status complains of.
-func ioLocation(e *spec.SubmissionEntry, st spec.Status) location {
+func (c *Controller) ioLocation(e *spec.SubmissionEntry, st spec.Status) location {
 	switch st.Code() {
 	case spec.InvalidField:
 		switch {
@@ -126,6 +158,8 @@ func ioLocation(e *spec.SubmissionEntry, st spec.Status) location {
 			return inFuse
 		case e.PSDT() > spec.PSDTSGLSegment:
 			return inPSDT
+		case c.namespace(e.NSID) == nil && e.NSID != spec.BroadcastNSID:
+			return inNSID
 		case isReservation(e.Opcode):
 			return reservationField(e)
 		}

@@ -63,7 +63,7 @@ func (h *host) logFailure(sqid uint16, e *spec.SubmissionEntry, st spec.Status) 
 		entry.Parameter = h.adminLocation(e, st)
 	} else {
 		entry.LBA = e.LBA()
-		entry.Parameter = ioLocation(e, st)
+		entry.Parameter = h.c.ioLocation(e, st)
 	}
 	h.c.errors.add(entry)
 	return st

@@ -2,6 +2,7 @@ package nvmeconformance
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"vfiouser/devices/nvme/spec"
 )
@@ -148,3 +149,19 @@ func (t *T) version() uint32   { return t.u32(t.identity, 80) }
 func (t *T) sgls() uint32      { return t.u32(t.identity, 536) }
 func (t *T) fuses() bool       { return t.u16(t.identity, 522)&1 != 0 }
 func (t *T) ctratt(b int) bool { return t.u32(t.identity, 96)>>b&1 != 0 }
+
+// unused is an identifier up to NN that no namespace has.
+func (t *T) unused() uint32 {
+	cns := uint8(2)
+	if t.oacs(3) {
+		cns = 0x10
+	}
+	taken := ids(t.identify(cns, 0))
+	for id := uint32(1); id < t.inactive(); id++ {
+		if !slices.Contains(taken, id) {
+			return id
+		}
+	}
+	t.skipf("every identifier up to NN has a namespace")
+	return 0
+}

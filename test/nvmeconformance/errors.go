@@ -32,6 +32,11 @@ func errorLogChecks() (checks []Check) {
 			e.NSID = t.inactive()
 			return e
 		}, 4, false},
+		{"an I/O command of an inactive NSID", false, func(t *T) *spec.SubmissionEntry {
+			e := t.blocksCommand(spec.NVMRead, 0, 1)
+			e.NSID = t.unused()
+			return e
+		}, 4, false},
 		{"an I/O command with PSDT 3", false, func(t *T) *spec.SubmissionEntry {
 			e := t.blocksCommand(spec.NVMRead, 0, 1)
 			e.Flags = 3 << 6
@@ -58,6 +63,40 @@ func errorLogChecks() (checks []Check) {
 		}, 6<<8 | 1, false},
 		{"Identify with an unknown CNS", true, func(t *T) *spec.SubmissionEntry { return identifyCommand(0xff, 0) }, 40, false},
 		{"Identify of an NSID above NN", true, func(t *T) *spec.SubmissionEntry { return identifyCommand(0, t.inactive()) }, 4, false},
+		{"Identify of the descriptors of an inactive NSID", true, func(t *T) *spec.SubmissionEntry { return identifyCommand(3, t.unused()) }, 4, false},
+		{"Identify of an unknown command set", true, func(t *T) *spec.SubmissionEntry {
+			t.need(t.version() >= spec.Version2_0, "version 2.0")
+			e := identifyCommand(6, 0)
+			e.CDW11 = 0xff << 24
+			return e
+		}, 47, false},
+		{"Namespace Attachment of a namespace that is not allocated", true, func(t *T) *spec.SubmissionEntry {
+			t.need(t.oacs(3), "Namespace Management")
+			e := &spec.SubmissionEntry{Opcode: namespaceAttachment, NSID: t.unused()}
+			t.with(e, 4096)
+			return e
+		}, 4, false},
+		{"Namespace Management that deletes a namespace that is not allocated", true, func(t *T) *spec.SubmissionEntry {
+			t.need(t.oacs(3), "Namespace Management")
+			return &spec.SubmissionEntry{Opcode: namespaceManagement, NSID: t.unused(), CDW10: 1}
+		}, 4, false},
+		{"Namespace Management with a reserved select", true, func(t *T) *spec.SubmissionEntry {
+			t.need(t.oacs(3), "Namespace Management")
+			return &spec.SubmissionEntry{Opcode: namespaceManagement, NSID: t.unused(), CDW10: 7}
+		}, 40, false},
+		{"Format NVM of a namespace that is not allocated", true, func(t *T) *spec.SubmissionEntry {
+			t.need(t.oacs(1), "Format NVM")
+			return &spec.SubmissionEntry{Opcode: spec.AdminFormatNVM, NSID: t.unused()}
+		}, 4, false},
+		{"Format NVM with a reserved erase", true, func(t *T) *spec.SubmissionEntry {
+			t.need(t.oacs(1), "Format NVM")
+			return &spec.SubmissionEntry{Opcode: spec.AdminFormatNVM, NSID: t.unused(), CDW10: 7 << 9}
+		}, 1<<8 | 41, false},
+		{"Get Features of an inactive NSID", true, func(t *T) *spec.SubmissionEntry {
+			e := getFeature(spec.FeatErrorRecovery, 0, 0)
+			e.NSID = t.unused()
+			return e
+		}, 4, false},
 		{"Get Log Page of an unknown page", true, func(t *T) *spec.SubmissionEntry { return logCommand(0xff, 0, 0, 4) }, 40, false},
 		{"Get Features of an unknown feature", true, func(t *T) *spec.SubmissionEntry { return getFeature(0xff, 0, 0) }, 40, false},
 		{"Get Features with a reserved select", true, func(t *T) *spec.SubmissionEntry { return getFeature(1, 7, 0) }, 41, false},
