@@ -274,7 +274,16 @@ func (s *Subsystem) startSanitize(c *Controller) {
 	defer z.mu.Unlock()
 	if z.state.Status == spec.SanitizeRuns && !z.runs {
 		z.runs = true
-		s.chores.start(func(ctx context.Context) { s.runSanitize(ctx, c) })
+		s.chores.start(func(ctx context.Context) {
+			defect := true
+			defer func() {
+				if defect {
+					s.endSanitize(c, z.get(), true)
+				}
+			}()
+			s.runSanitize(ctx, c)
+			defect = false
+		})
 	}
 }
 

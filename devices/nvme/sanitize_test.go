@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -283,6 +284,44 @@ func TestSanitizeEndsWithTheStateOfAnotherDrive(t *testing.T) {
 	if l := g.sanitizeEnds(page); l.State() != spec.SanitizeSucceeded {
 		t.Errorf("the next one %+v", l)
 	}
+}
+
+// A defect of the storage makes an operation one that has failed, and a test one that did not end;
+// neither goes on for ever.
+func TestChoresThatPanic(t *testing.T) {
+	b := &slowBackend{Backend: memory(t, 1<<20)}
+	var defect atomic.Bool
+	b.fail = func(*block.Request) error {
+		if defect.Load() {
+			panic("defect")
+		}
+		return nil
+	}
+	guests, _ := sharing(t, 1, rig{backends: []block.Backend{b, memory(t, 1<<20)}})
+	g := guests[0]
+	s, page := g.c.subsystem, g.alloc(2)
+	s.sanitize.pace, s.selfTest.pace = time.Nanosecond, time.Nanosecond
+	tested := func(want uint8) {
+		t.Helper()
+		g.must(selfTestCommand(spec.SelfTestShort, spec.BroadcastNSID))
+		g.until("the test to end", func() bool { return g.selfTests(page).Operation == 0 })
+		if r := g.selfTests(page).Results[0].Result; r != want {
+			t.Errorf("the test ends with %d, want %d", r, want)
+		}
+	}
+	sanitized := func(want uint8) {
+		t.Helper()
+		g.must(sanitizeCommand(spec.SanitizeActionBlockErase, 0))
+		if l := g.sanitizeEnds(page); l.State() != want {
+			t.Errorf("the operation ends with %d, want %d", l.State(), want)
+		}
+	}
+	defect.Store(true)
+	tested(spec.SelfTestUnknown)
+	sanitized(spec.SanitizeHasFailed)
+	defect.Store(false)
+	sanitized(spec.SanitizeSucceeded)
+	tested(spec.SelfTestPassed)
 }
 
 // A defect in a chore is told, and costs no more than that.

@@ -121,6 +121,7 @@ func (t *selfTest) begin(c *Controller, code uint8, nsid uint32) bool {
 	run.cancel = cancel
 	c.subsystem.chores.start(func(context.Context) {
 		defer cancel()
+		defer t.abort(func(r *selfTestRun) bool { return r == run }, spec.SelfTestUnknown) // if it has not ended
 		t.test(ctx, run)
 	})
 	return true
