@@ -130,7 +130,7 @@ type Region struct {
 	Size uint64
 	// Read fills p with what is at off, and Write takes p to off; both are called on
 	// the reactor and must not block, and p is theirs only during the call. The range
-	// was checked to lie inside the region. A returned errno (syscall.Errno, also
+	// was checked to lie inside the region, and has at least one byte. A returned errno (syscall.Errno, also
 	// wrapped) goes to the client, any other error as EIO. A region without Read or
 	// Write refuses such accesses with EINVAL.
 	Read  func(off uint64, p []byte) error

@@ -76,6 +76,10 @@ func (s *Session) serveRegionRead(m *message) error {
 	if r.Read == nil {
 		return unix.EINVAL
 	}
+	if a.Count == 0 {
+		s.out.set(a.AppendHead(s.out.bytes()))
+		return nil
+	}
 	out := slices.Grow(a.AppendHead(s.out.bytes()), int(a.Count))
 	data := out[len(out) : len(out)+int(a.Count)]
 	clear(data)
@@ -108,6 +112,9 @@ func (s *Session) writeRegion(a *codec.RegionAccess) error {
 	}
 	if r.Write == nil {
 		return unix.EINVAL
+	}
+	if a.Count == 0 {
+		return nil
 	}
 	return r.Write(a.Offset, a.Data)
 }

@@ -220,6 +220,23 @@ func TestPostedCommandsAreNeverAnswered(t *testing.T) {
 	}
 }
 
+// A device's handlers can rely on there being a byte.
+func TestAccessesOfNoBytesDoNotReachTheDevice(t *testing.T) {
+	b := newBed(t, Config{})
+	conn := b.attach()
+	for _, region := range []uint64{0, 4} { // every access to BAR4 is refused by the device
+		for _, off := range []uint64{0, 12, 4096} {
+			if got := conn.ok(codec.CmdRegionRead, regionRead(region, off, 0)); len(got) != 16 {
+				t.Errorf("read: %d bytes", len(got))
+			}
+			conn.ok(codec.CmdRegionWrite, regionWrite(region, off))
+		}
+		conn.fails(unix.EINVAL, codec.CmdRegionRead, regionRead(region, 4097, 0))
+		conn.fails(unix.EINVAL, codec.CmdRegionWrite, regionWrite(region, 4097))
+	}
+	conn.fails(unix.EINVAL, codec.CmdRegionWrite, regionWrite(2, 0)) // which cannot be written
+}
+
 func TestPipelinedCommandsAreAnsweredInOrder(t *testing.T) {
 	b := newBed(t, Config{})
 	conn := b.attach()
