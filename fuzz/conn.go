@@ -57,7 +57,11 @@ func newConn(l *life) *conn {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return &conn{l: l, main: s, maxFDs: codec.DefaultMaxMsgFDs}
+	c := &conn{l: l, main: s, maxFDs: codec.DefaultMaxMsgFDs}
+	if l.lingers {
+		c.may = "the last client has not left"
+	}
+	return c
 }
 
 func (c *conn) close() {

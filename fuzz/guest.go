@@ -6,10 +6,6 @@ import (
 	"vfiouser/codec"
 )
 
-// memoryName is the name of the files that are a client's memory, by which their mappings are
-// found.
-const memoryName = "fuzz-guest"
-
 // fileSizes are the sizes of a client's files in bytes.
 var fileSizes = [...]uint64{2 << 20, 64 << 10, 10000, 4096}
 
@@ -21,7 +17,7 @@ type memory struct {
 // file is a descriptor of a file.
 func (g *memory) file(l *life, i int) int {
 	if g.fds[i] == 0 {
-		fd, err := unix.MemfdCreate(memoryName, unix.MFD_CLOEXEC)
+		fd, err := unix.MemfdCreate("fuzz-guest", unix.MFD_CLOEXEC)
 		if err == nil {
 			g.fds[i] = fd
 			err = unix.Ftruncate(fd, int64(fileSizes[i]))

@@ -76,5 +76,5 @@ func (h *held) count(t tester) held {
 			break
 		}
 	}
-	return held{goroutines: runtime.NumGoroutine(), descriptors: len(names), mappings: bytes.Count(h.buf[:n], []byte("memfd:"+memoryName))}
+	return held{goroutines: runtime.NumGoroutine(), descriptors: len(names), mappings: bytes.Count(h.buf[:n], []byte("/memfd:"))}
 }

@@ -21,7 +21,7 @@ const (
 	maxState       = 1 << 20  // of migration data that a client keeps, bytes
 	maxTraffic     = 4 << 20  // of accesses and messages, bytes; then only small ones come
 	maxPayload     = 64 << 10 // of a message that is made up, bytes
-	maxAwait       = 100 * time.Millisecond
+	maxAwait       = 10 * time.Millisecond
 )
 
 // life is that of the clients of one device, as an input tells it.
@@ -80,7 +80,6 @@ func (l *life) connect() {
 	l.c = newConn(l)
 	l.c.version(false)
 	for begin := time.Now(); l.lingers; {
-		l.c.may = "the last client has not left"
 		l.c.settle()
 		switch {
 		case !l.c.main.over:

@@ -45,7 +45,7 @@ func (c *conn) checkReply(r *request, m *incoming) error {
 		return fmt.Errorf("it has errno %d", m.Errno)
 	case len(m.fds) > 0 && (!op.ReplyFDs || len(m.fds) > c.maxFDs && c.negotiated):
 		return fmt.Errorf("it has %d descriptors, the client takes %d", len(m.fds), c.maxFDs)
-	case !c.negotiated && r.Command != codec.CmdVersion:
+	case !c.negotiated && !c.posted && r.Command != codec.CmdVersion:
 		return errors.New("it succeeds before VERSION")
 	}
 	check := replyChecks[r.Command]

@@ -72,8 +72,11 @@ func (r *rig) stop() {
 	_ = r.engine.Close()
 }
 
-// run is one input.
-func (r *rig) run(t tester, s *choice.Source) {
+// run is one input of Device.
+func (r *rig) run(t tester, s *choice.Source) { r.live(t, s, (*life).live) }
+
+// live has clients live with a device, as an input says.
+func (r *rig) live(t tester, s *choice.Source, live func(*life)) {
 	if r.broken {
 		if err := r.start(); err != nil {
 			t.Fatal(err)
@@ -83,7 +86,7 @@ func (r *rig) run(t tester, s *choice.Source) {
 		r.attempt(t, &life{t: t, r: r, s: choice.FromBytes(nil)}, (*life).explore)
 	}
 	r.held.before(t)
-	r.attempt(t, &life{t: t, r: r, s: s}, (*life).live)
+	r.attempt(t, &life{t: t, r: r, s: s}, live)
 	r.held.after(t, r.hangAfter)
 }
 

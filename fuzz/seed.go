@@ -68,7 +68,7 @@ func Read(region uint8, offset uint32, size uint16) Step {
 }
 
 // Await reads a register of 4 bytes until the bits in mask have their value, or until all waiting
-// together has taken 100 ms.
+// together has taken 10 ms.
 func Await(region uint8, offset uint32, mask, value uint32) Step {
 	return step(opAwait, uint8(awaitRegister), uint8(exactly), region, offset, mask, value)
 }
