@@ -19,6 +19,7 @@ import (
 	"vfiouser/engine"
 	"vfiouser/engine/reactor"
 	"vfiouser/fuzz/choice"
+	"vfiouser/test/holdings"
 )
 
 // victims is what clients need that are lied to.
@@ -278,4 +279,11 @@ func touch(m *client.MappedRegion, at uint16) {
 	if err == nil && n == len(b) {
 		_, _ = m.WriteAt(b[:], int64(m.Offset)) // it may be read-only
 	}
+}
+
+// TestClient is FuzzClient with programs that are drawn from seeds.
+func TestClient(t *testing.T) {
+	holdings.CheckLeaks(t)
+	v := newVictims(t)
+	choice.Programs(t, 20, victimSteps, func(t *testing.T, s *choice.Source) { v.run(t, s) })
 }

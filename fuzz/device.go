@@ -56,20 +56,16 @@ func Device[D engine.Device](f *testing.F, newDevice func() (D, error), options 
 	f.Fuzz(func(t *testing.T, input []byte) { r.run(t, choice.FromBytes(input)) })
 }
 
-// Replay runs programs of Device that are drawn from seeds instead of a fuzzer's inputs, each
-// of the given number of steps. It is for tests of a fixed length.
-func Replay[D engine.Device](t *testing.T, newDevice func() (D, error), seeds []uint64, steps int, options ...Option) {
+// Replay runs programs of Device that are drawn from seeds instead of a fuzzer's inputs: an
+// ordinary test, see choice.Programs.
+func Replay[D engine.Device](t *testing.T, newDevice func() (D, error), seeds, steps int, options ...Option) {
 	t.Helper()
 	cfg := config{hangAfter: defaultHang}
 	for _, o := range options {
 		o(&cfg)
 	}
 	r := newRig(t, cfg, func() (engine.Device, error) { return newDevice() })
-	for _, seed := range seeds {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { r.run(t, choice.FromSeed(seed, steps)) }) {
-			return
-		}
-	}
+	choice.Programs(t, seeds, steps, func(t *testing.T, s *choice.Source) { r.run(t, s) })
 }
 
 const defaultHang = 5 * time.Second

@@ -14,6 +14,7 @@ import (
 	"vfiouser/engine"
 	"vfiouser/engine/reactor"
 	"vfiouser/fuzz/choice"
+	"vfiouser/test/holdings"
 )
 
 // engines are two servers of the same kind of device, and what a client needs.
@@ -290,4 +291,11 @@ func (w *world) do(what, vector byte, addr uint64, n int) error {
 		w.fail("the device does not come to an end; goroutines:\n%s", goroutines())
 		return nil
 	}
+}
+
+// TestEngines is FuzzEngines with programs that are drawn from seeds.
+func TestEngines(t *testing.T) {
+	holdings.CheckLeaks(t)
+	e := newEngines(t)
+	choice.Programs(t, 20, worldSteps, func(t *testing.T, s *choice.Source) { e.run(t, s) })
 }

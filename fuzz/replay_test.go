@@ -9,7 +9,7 @@ import (
 
 // Lives that are drawn from seeds: what fuzzing finds quickly is found by every test run.
 func TestReplay(t *testing.T) {
-	seeds, steps := []uint64{1, 2, 3, 4, 5, 6, 7, 8}, 150
+	const seeds, steps = 8, 150
 	t.Run("scratch", func(t *testing.T) {
 		holdings.CheckLeaks(t)
 		fuzz.Replay(t, func() (*scratch, error) { return new(scratch), nil }, seeds, steps)
