@@ -174,8 +174,8 @@ func sendAll(to *socket, b []byte, fds []int) bool {
 	return true
 }
 
-// take gives the next lie.
-func (l *liar) take() (lie, func()) {
+// take gives the next lie, for a message with so many descriptors.
+func (l *liar) take(fds int) (lie, func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.lies) == 0 {
@@ -183,12 +183,13 @@ func (l *liar) take() (lie, func()) {
 	}
 	x := l.lies[0]
 	l.lies = l.lies[1:]
-	l.lied = l.lied || !x.honest()
+	// A twin socket that is not passed on is one that the client has closed.
+	l.lied = l.lied || !x.honest() || fds > 0 && (x.kind == saySilent || x.kind == tellError)
 	return x, l.silent
 }
 
 func (l *liar) toClient(m incoming) bool {
-	x, silent := l.take()
+	x, silent := l.take(len(m.fds))
 	b, fds := bytesOf(m), m.fds
 	size := func(n int) { binary.NativeEndian.PutUint32(b[4:], uint32(n)) }
 	switch x.kind {

@@ -23,10 +23,9 @@ type plenty struct {
 	fd   int
 	page []byte
 
-	mu      sync.Mutex // migration runs on a goroutine of its own
-	s       *engine.Session
-	mem     [4096]byte
-	express int
+	mu  sync.Mutex // migration runs on a goroutine of its own
+	s   *engine.Session
+	mem [4096]byte
 }
 
 // The registers of BAR0: what is written to them is done. The rest is memory.
