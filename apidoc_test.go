@@ -15,7 +15,7 @@ func TestExamplesOfTheInterface(t *testing.T) {
 		t.Fatal(err)
 	}
 	var code strings.Builder
-	for _, folder := range []string{"engine", "client", "devices/virtio"} {
+	for _, folder := range []string{"engine", "client", "devices/nvme", "devices/virtio"} {
 		files, err := filepath.Glob(filepath.Join(folder, "*example*_test.go"))
 		if err != nil {
 			t.Fatal(err)
