@@ -22,8 +22,9 @@ mapped, interrupts, capabilities, configuration space, what was negotiated, and 
 NVMe controller or a virtio device says of itself.
 
 Nothing is written to the device, but for the selectors that show the features and queues
-of a virtio device; only while that has no driver, and they are put back. While it is looked at it has no room for another client,
-as a device has one at a time; a device that is in use cannot be looked at.
+of a virtio device; only while that has no driver, and they are put back. While it is
+looked at it has no room for another client, as a device has one at a time; a device that
+is in use cannot be looked at.
 
   vfu inspect /run/disk0.sock
   vfu inspect --json /run/disk0.sock | jq .regions
