@@ -42,9 +42,9 @@ test-fuzz: ## every fuzz target for a moment (test-unit runs the inputs that are
 test-guest: ## the tests with QEMU, without and with a guest
 	$(GO) test -v -count=1 -p 1 -timeout 20m ./test/qtest/... ./test/guest/...
 
-durability: ## kill servers 200 times, cut the power of a guest's disk 50 times, and check what was promised
+durability: ## kill servers 200 times, under guests too, cut the power 50 times, and check what was promised
 	VFIOUSER_DURABILITY=200 $(GO) test -count=1 -v -timeout 20m -run TestDurable ./cmd/vfu
-	VFIOUSER_POWER_CUTS=50 $(GO) test -count=1 -v -timeout 30m -run TestPowerCut ./test/guest
+	VFIOUSER_SERVER_KILLS=200 VFIOUSER_POWER_CUTS=50 $(GO) test -count=1 -v -timeout 90m -run 'TestServerKills|TestPowerCut' ./test/guest
 
 # The commit is in the binary, and from there in the results.
 bench: build ## measure everything beside its limit, some minutes; the report is bin/bench/report.html

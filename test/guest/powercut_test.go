@@ -216,15 +216,15 @@ func (p *powered) fsck() error {
 	return err
 }
 
-// powerCuts is how often the power is cut: the number in VFIOUSER_POWER_CUTS, else a few times.
-func powerCuts(t *testing.T) int {
-	text := os.Getenv("VFIOUSER_POWER_CUTS")
+// times is the number in a variable of the environment, else a few.
+func times(t *testing.T, variable string, few int) int {
+	text := os.Getenv(variable)
 	if text == "" {
-		return 3
+		return few
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
-		t.Fatalf("VFIOUSER_POWER_CUTS=%q is no number of power cuts", text)
+		t.Fatalf("%s=%q is no number of times", variable, text)
 	}
 	return n
 }
@@ -232,7 +232,7 @@ func powerCuts(t *testing.T) int {
 // The power of the disk is cut while a guest writes. What its kernel has said to be durable is
 // there afterwards, and the filesystem is whole when its journal was replayed.
 func TestPowerCuts(t *testing.T) {
-	cuts, seed := powerCuts(t), rand.Uint64()
+	cuts, seed := times(t, "VFIOUSER_POWER_CUTS", 3), rand.Uint64()
 	t.Logf("seed %d, %d power cuts", seed, cuts)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	p := servePowered(t, fmt.Sprintf("volatile:keep=30%%:seed=%d", seed>>1|1), "")

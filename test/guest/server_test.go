@@ -33,6 +33,7 @@ type served struct {
 type server struct {
 	sockets []string
 	pid     int
+	kill    func() // by SIGKILL; then nothing is asked of the server at the end of the test
 }
 
 // serve starts `vfu serve nvme` with the devices; see startServer.
@@ -94,13 +95,21 @@ func startServer(t *testing.T, start func(*exec.Cmd) error, sockets, args []stri
 		}
 		ended <- cmd.Wait()
 	}()
+	killed := false
+	s.kill = func() {
+		killed = true
+		_ = cmd.Process.Kill() // fails only if it has ended already
+		<-ended
+	}
 	t.Cleanup(func() {
-		if err := stop(cmd.Process, ended); err != nil {
-			t.Errorf("server: %v", err)
-		}
-		for _, socket := range s.sockets {
-			if _, err := os.Lstat(socket); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("the server left its socket behind: %v", err)
+		if !killed {
+			if err := stop(cmd.Process, ended); err != nil {
+				t.Errorf("server: %v", err)
+			}
+			for _, socket := range s.sockets {
+				if _, err := os.Lstat(socket); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("the server left its socket behind: %v", err)
+				}
 			}
 		}
 		if t.Failed() {
