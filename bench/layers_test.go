@@ -57,6 +57,8 @@ func BenchmarkNVMeNamespaces(b *testing.B) { benchmarkPart(b, "nvme", nvmeNamesp
 
 func BenchmarkNVMeSequential(b *testing.B) { benchmarkPart(b, "nvme", nvmeSequential) }
 
+func BenchmarkVirtioNet(b *testing.B) { benchmarkLayer(b, "virtio-net") }
+
 func BenchmarkLimits(b *testing.B) {
 	for _, l := range Limits() {
 		benchmarkSubject(b, l.Name, l.Bytes, l.Setup)

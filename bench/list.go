@@ -6,12 +6,12 @@ import "slices"
 func Cases() []Case {
 	return slices.Concat(codecCases(), translateCases(), mapCases(), interruptCases(),
 		messageCases(), guestMessageCases(), guestClientCases(), sessionCases(), regionCases(),
-		nvmeCases())
+		nvmeCases(), trafficCases())
 }
 
 // Limits lists all limits.
 func Limits() []Limit {
 	return slices.Concat(memcpyLimits(), translateLimits(), mapLimits(), interruptLimits(),
 		messageLimits(), sessionLimits(),
-		handoverLimits(), fileLimits())
+		handoverLimits(), fileLimits(), frameCopyLimits())
 }
