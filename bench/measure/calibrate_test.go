@@ -2,6 +2,7 @@ package measure
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 )
@@ -44,6 +45,49 @@ func TestCalibrateFails(t *testing.T) {
 	broken := errors.New("broken")
 	_, err := calibrate(time.Second, func(int) (time.Duration, error) { return 0, broken })
 	if !errors.Is(err, broken) {
+		t.Error(err)
+	}
+}
+
+func TestFastest(t *testing.T) {
+	const each = 10 * time.Millisecond
+	tests := []struct {
+		name      string
+		n         int
+		disturbed []int // measurements that take a hundred times as long
+		want      int   // operations
+		measured  int
+	}{
+		{"as it should be", 10_000, nil, 10_000, 3},
+		{"two of three are disturbed", 10_000, []int{0, 2}, 10_000, 3},
+		{"calibration was disturbed", 100, nil, 10_000, 6},
+		{"calibration was disturbed, and so is this", 100, []int{0, 1, 2}, 100, 3},
+		{"calibration was disturbed badly", 1, nil, 10_000, 9},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			measured := 0
+			n, took, err := fastest(each, test.n, func(n int) (time.Duration, error) {
+				took := time.Duration(n) * time.Microsecond
+				if slices.Contains(test.disturbed, measured) {
+					took *= 100
+				}
+				measured++
+				return took, nil
+			})
+			if err != nil || n != test.want || measured != test.measured {
+				t.Errorf("%d operations in %v after %d measurements, %v", n, took, measured, err)
+			}
+			if len(test.disturbed) < attempts && took != time.Duration(n)*time.Microsecond {
+				t.Errorf("%d operations took %v", n, took)
+			}
+		})
+	}
+	if n, _, err := fastest(each, 1, func(int) (time.Duration, error) { return 0, nil }); n > maxOperations || err != nil {
+		t.Error("of something that takes no time", n, err)
+	}
+	broken := errors.New("broken")
+	if _, _, err := fastest(each, 1, func(int) (time.Duration, error) { return 0, broken }); !errors.Is(err, broken) {
 		t.Error(err)
 	}
 }

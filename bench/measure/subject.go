@@ -38,31 +38,28 @@ func (r *run) with(s *subject, use func(*bench.Subject) error) (err error) {
 	return use(&subject)
 }
 
-// warmUp is the part of a measurement that is done before it.
-const warmUp = 5
-
 // time gives the nanoseconds of one operation. The first time it finds how many to do.
 func (r *run) time(s *subject, do func(n int) error) (float64, error) {
+	if do == nil {
+		return 0, errSubject
+	}
 	timed := func(n int) (time.Duration, error) {
 		begin := time.Now()
 		err := do(n)
 		return time.Since(begin), err
 	}
-	if do == nil {
-		return 0, errSubject
-	}
+	each := r.Target / attempts
 	if s.n == 0 {
-		n, err := calibrate(r.Target, timed)
+		n, err := calibrate(each, timed)
 		if err != nil {
 			return 0, err
 		}
 		s.n = n
-	} else if err := do(max(s.n/warmUp, 1)); err != nil {
-		return 0, err
 	}
 	runtime.GC() // what others have left is not collected on our time
-	took, err := timed(s.n)
-	return float64(max(took, 1)) / float64(s.n), err
+	n, took, err := fastest(each, s.n, timed)
+	s.n = n
+	return float64(max(took, 1)) / float64(n), err
 }
 
 // printable makes a text fit for a report.

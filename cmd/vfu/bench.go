@@ -41,9 +41,9 @@ type benchMode struct {
 }
 
 var (
-	quickMode    = benchMode{"quick", 10, 10 * time.Millisecond}
-	standardMode = benchMode{"standard", 12, 20 * time.Millisecond}
-	fullMode     = benchMode{"full", 25, 50 * time.Millisecond}
+	quickMode    = benchMode{"quick", 10, 15 * time.Millisecond}
+	standardMode = benchMode{"standard", 12, 30 * time.Millisecond}
+	fullMode     = benchMode{"full", 25, 75 * time.Millisecond}
 )
 
 // maxRounds bounds --rounds.
