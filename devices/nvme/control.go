@@ -42,6 +42,7 @@ type host struct {
 	aer        asyncEvents
 	trace      trace
 	download   download // of a firmware image
+	required   uint64   // bytes that the namespace takes that was to be created last; 0: more than can be told
 	// eventContext is the persistent event log that the host is reading; nil: none.
 	eventContext []byte
 

@@ -61,6 +61,9 @@ func (h *host) logFailure(sqid uint16, e *spec.SubmissionEntry, st spec.Status) 
 	entry := spec.ErrorEntry{SQID: sqid, CID: e.CID, Status: st, NSID: e.NSID, Opcode: e.Opcode, Version: 1}
 	if sqid == 0 {
 		entry.Parameter = h.adminLocation(e, st)
+		if st.Code() == spec.NamespaceInsufficientCapacity { // of a command that the control goroutine has carried out
+			entry.Specific = h.required
+		}
 	} else {
 		entry.LBA = e.LBA()
 		entry.Parameter = h.c.ioLocation(e, st)

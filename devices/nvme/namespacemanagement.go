@@ -37,7 +37,7 @@ func (h *host) createNamespace(e *spec.SubmissionEntry) (spec.Status, uint32) {
 	id.Get(b[:])
 	f := format{id.FLBAS&0xf | id.FLBAS>>5&3<<4, id.FLBAS&spec.FLBASExtended != 0, id.DPS & 7}
 	switch {
-	case id.Size == 0, id.NMIC&^spec.NMICShared != 0, id.DPS&^7 != 0:
+	case id.Size == 0, id.Capacity > id.Size, id.NMIC&^spec.NMICShared != 0, id.DPS&^7 != 0:
 		return badField, 0
 	case id.ANAGroup != 0, id.NVMSet != 0, id.EnduranceGroup > enduranceGroup: // what there is has no number
 		return badField, 0
@@ -51,6 +51,7 @@ func (h *host) createNamespace(e *spec.SubmissionEntry) (spec.Status, uint32) {
 		return spec.ThinProvisioningNotSupported | spec.StatusDNR, 0
 	}
 	bytes, ok := f.bytesOf(id.Size)
+	h.required = uint64(bytes)
 	if !ok {
 		return spec.NamespaceInsufficientCapacity | spec.StatusDNR, 0
 	}

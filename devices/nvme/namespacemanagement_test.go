@@ -181,6 +181,7 @@ func TestNamespaceManagementRefusals(t *testing.T) {
 		want spec.Status
 	}{
 		{"no blocks", spec.IdentifyNamespace{}, badField},
+		{"more capacity than blocks", spec.IdentifyNamespace{Size: 4, Capacity: 8}, badField},
 		{"thin", spec.IdentifyNamespace{Size: 8, Capacity: 4}, spec.ThinProvisioningNotSupported | dnr},
 		{"too large", spec.IdentifyNamespace{Size: 1 << 20, Capacity: 1 << 20}, spec.NamespaceInsufficientCapacity | dnr},
 		{"absurdly large", spec.IdentifyNamespace{Size: 1 << 63, Capacity: 1 << 63}, spec.NamespaceInsufficientCapacity | dnr},

@@ -217,6 +217,20 @@ func managementChecks() (checks []Check) {
 		binary.LittleEndian.PutUint64(d, 1<<50)
 		binary.LittleEndian.PutUint64(d[8:], 1<<50)
 	})
+	refuse("with NCAP above NSZE", spec.InvalidField, func(_ *T, d []byte) { binary.LittleEndian.PutUint64(d[8:], managedBlocks*2) })
+	add(management, "what a namespace takes that is larger than what there is stands in the error log, in bytes", func(t *T) {
+		const blocks = 1 << 50
+		c := t.create(func(d []byte) {
+			binary.LittleEndian.PutUint64(d, blocks)
+			binary.LittleEndian.PutUint64(d[8:], blocks)
+		})
+		t.status("it", c, never(insufficientCapacity))
+		e := t.log(spec.LogErrors, spec.BroadcastNSID, 0, 64)
+		equal(t, "CID", t.u16(e, 10), c.CID)
+		if n := t.u64(e, 32); n < blocks*512 {
+			t.errorf("the command specific information is %d, must be %d or more", n, uint64(blocks*512))
+		}
+	})
 	refuse("of a format that does not exist", invalidFormat, func(_ *T, d []byte) { d[26] = 0xf })
 	refuse("with protection information in a format that has no metadata", invalidFormat, func(_ *T, d []byte) { d[29] = 1 })
 	add(management, "a namespace with NCAP below NSZE: Thin Provisioning Not Supported", func(t *T) {
