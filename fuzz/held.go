@@ -14,19 +14,19 @@ type held struct {
 	buf                               []byte
 }
 
-// before takes down what is held before an input.
+// before takes down what is held before the first input, in which what made the engine ready may
+// still be leaving.
 func (h *held) before(t tester) {
-	now := h.count(t)
-	for n := 0; !h.known && n < settleTimes; n++ { // what made the engine ready may still be leaving
+	if h.known {
+		return
+	}
+	least := h.count(t)
+	for range settleTimes {
 		time.Sleep(time.Millisecond)
-		later := h.count(t)
-		now.least(later)
+		least.least(h.count(t))
 	}
-	if !h.known {
-		h.goroutines, h.descriptors, h.mappings = now.goroutines, now.descriptors, now.mappings
-		h.known = true
-	}
-	h.least(now)
+	h.goroutines, h.descriptors, h.mappings = least.goroutines, least.descriptors, least.mappings
+	h.known = true
 }
 
 const settleTimes = 20
@@ -41,6 +41,7 @@ func (h *held) after(t tester, limit time.Duration) {
 	for begin, pause := time.Now(), time.Microsecond; time.Since(begin) < limit; pause = min(2*pause, time.Millisecond) {
 		now = h.count(t)
 		if now.goroutines <= h.goroutines && now.descriptors <= h.descriptors && now.mappings <= h.mappings {
+			h.least(now)
 			return
 		}
 		time.Sleep(pause) // what is released on the side takes its time

@@ -19,7 +19,7 @@ import (
 const (
 	// shrinkTime bounds how long one input is shrunk, be it one that crashes or one that reached
 	// something new. Go's default is a minute, in which nothing else is tried.
-	shrinkTime = 5 * time.Second
+	shrinkTime = 200 * time.Millisecond
 
 	// keptLines bounds what is kept of a failure.
 	keptLines = 400
