@@ -91,7 +91,7 @@ func TestDeviceFinds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			holdings.CheckLeaks(t)
 			var last *sick
-			cfg := config{hangAfter: 300 * time.Millisecond}
+			cfg := config{hangAfter: defaultHang}
 			if c.option != nil {
 				c.option(&cfg)
 			}
@@ -99,7 +99,14 @@ func TestDeviceFinds(t *testing.T) {
 				last = &sick{does: map[uint8]func(*sick){1: c.does}}
 				return last, nil
 			})
+			if got := r.verdict(nil); got != "" {
+				t.Fatalf("the first input fails: %s", got)
+			}
+			if c.hangs {
+				r.hangAfter = 300 * time.Millisecond
+			}
 			got := r.verdict(Input(provoke...))
+			r.hangAfter = defaultHang
 			if (got == "") != (c.finds == "") || !strings.Contains(got, c.finds) {
 				t.Errorf("the verdict is %q, want one with %q", got, c.finds)
 			}
