@@ -58,7 +58,7 @@ func parseConfig(path string, data []byte, p *process, said func(option string) 
 	if len(c.devices) == 0 {
 		return nil, usageError{fmt.Errorf("%s: describes no device: add [[%s]]", path, strings.Join(kindNames(), "]] or [["))}
 	}
-	return c.devices, check(c.devices)
+	return c.devices, check(c.devices, p.control)
 }
 
 func readBounded(path string) ([]byte, error) {

@@ -122,8 +122,9 @@ func (c *common) places(what string) []option {
 	}
 }
 
-// check looks at all of the devices before the first one is opened.
-func check(list []device) error {
+// check looks at all of the devices before the first one is opened. control is the path of the
+// control socket, or empty.
+func check(list []device, control string) error {
 	taken := make(map[place]*common)
 	for _, d := range list {
 		c := d.base()
@@ -140,6 +141,9 @@ func check(list []device) error {
 			return usageError{fmt.Errorf("%s: two devices are to be served there: give each a socket of its own", c)}
 		default:
 			return usageError{fmt.Errorf("%s: %s is the place of the device of %s too: give each a socket of its own", c, p, other)}
+		}
+		if control != "" && p.path == filepath.Clean(control) {
+			return usageError{fmt.Errorf("%s: the control socket is to be there too: give each a path of its own", c)}
 		}
 		taken[p] = c
 		if err := d.check(); err != nil {

@@ -77,7 +77,7 @@ func serveKind(p *process, k kind, cmd *cobra.Command) *cobra.Command {
 		if len(list) == 0 {
 			return usageError{errors.New("no --socket (or --fd): where should the device be served?")}
 		}
-		if err := check(list); err != nil {
+		if err := check(list, p.control); err != nil {
 			return err
 		}
 		return p.serve(cmd.Context(), list)

@@ -224,6 +224,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"bad configuration", "serve --config /dev/null", 2, "/dev/null: describes no device"},
 		{"check of nothing", "serve --check", 2, "--config"},
 		{"configuration of one kind", "serve nvme --config " + s, 2, "--config"},
+		{"control in a device's place", "serve nvme --socket " + s + " --namespace mem:1M --control " + s, 2, "the control socket is to be there too"},
 		{"two devices in one place", "serve nvme --socket " + s + " --namespace mem:1M --socket " + s + " --namespace mem:1M", 2, "two devices"},
 		{"too many workers", "serve nvme --workers 1000 --socket " + s + " --namespace mem:1M", 2, "from 1 to 256"},
 		{"bad log format", "serve nvme --log-format xml --socket " + s + " --namespace mem:1M", 2, "text or json"},
