@@ -59,6 +59,10 @@ func BenchmarkNVMeSequential(b *testing.B) { benchmarkPart(b, "nvme", nvmeSequen
 
 func BenchmarkVirtioNet(b *testing.B) { benchmarkLayer(b, "virtio-net") }
 
+func BenchmarkIdle(b *testing.B) { benchmarkLayer(b, "idle") }
+
+func BenchmarkMemory(b *testing.B) { benchmarkLayer(b, "memory") }
+
 func BenchmarkLimits(b *testing.B) {
 	for _, l := range Limits() {
 		benchmarkSubject(b, l.Name, l.Bytes, l.Setup)

@@ -6,7 +6,8 @@ import "slices"
 func Cases() []Case {
 	return slices.Concat(codecCases(), translateCases(), mapCases(), interruptCases(),
 		messageCases(), guestMessageCases(), guestClientCases(), sessionCases(), regionCases(),
-		nvmeCases(), trafficCases())
+		nvmeCases(), trafficCases(),
+		idleCases(), memoryCases())
 }
 
 // Limits lists all limits.

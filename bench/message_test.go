@@ -9,7 +9,7 @@ import (
 
 // Roles come from the environment: whatever it says, a peer serves or refuses.
 func TestPlayRefusesWhatIsNoRole(t *testing.T) {
-	for _, role := range []string{"nobody", "echo", "echo 1", "echo 1 1 0", "echo 1 1 x", "echo 1 1 -1", "devices", "devices 1 2"} {
+	for _, role := range []string{"nobody", "echo", "echo 1", "echo 1 1 0", "echo 1 1 x", "echo 1 1 -1", "devices", "devices 1 2", "footprint 1", "footprint 9 1"} {
 		t.Setenv(peerEnv, role)
 		played, err := playOn(-1)
 		if !played || err == nil || !strings.Contains(err.Error(), strings.Fields(role)[0]) {

@@ -29,12 +29,13 @@ const peerPatience = 10 * time.Second
 
 // roles are what a peer can be. Each serves its connection until that ends.
 var roles = map[string]func(fd int, args []int) error{
-	"echo":     playEcho,
-	"accept":   playAccept,
-	"sink":     playSink,
-	"device":   playDevice,
-	"devices":  playDevices,
-	"askguest": playAskGuest,
+	"echo":      playEcho,
+	"accept":    playAccept,
+	"sink":      playSink,
+	"device":    playDevice,
+	"devices":   playDevices,
+	"askguest":  playAskGuest,
+	"footprint": playFootprint,
 }
 
 // canPlay says that this program, started once more, is a peer.

@@ -37,21 +37,8 @@ func regionSubject(fd, regions int) (Subject, error) {
 	if err := negotiate(fd); err != nil {
 		return Subject{}, err
 	}
-	dmaMap := codec.DMAMap{ArgSz: codec.DMAMapSize, Flags: codec.DMAFlagRead | codec.DMAFlagWrite, Size: regionSize}
-	mapRequest := func(dst []byte, at uint64) []byte {
-		dmaMap.Addr = at
-		return dmaMap.Append(codec.Header{Command: codec.CmdDMAMap, Size: codec.HeaderSize + codec.DMAMapSize}.Append(dst))
-	}
-	const together = 64 // requests
-	for at := 0; at < regions-1; at += together {
-		n := min(together, regions-1-at)
-		var requests []byte
-		for i := range n {
-			requests = mapRequest(requests, uint64(at+i)*2*regionSize)
-		}
-		if err := exchange(fd, requests, make([]byte, n*codec.HeaderSize)); err != nil {
-			return Subject{}, err
-		}
+	if err := mapRegions(fd, regions-1); err != nil {
+		return Subject{}, err
 	}
 	between := uint64(regions/2)*2*regionSize + regionSize
 	dmaUnmap := codec.DMAUnmap{ArgSz: codec.DMAUnmapSize, Addr: between, Size: regionSize}
@@ -67,4 +54,26 @@ func regionSubject(fd, regions int) (Subject, error) {
 		return exchange(fd, requests[i], replies[i])
 	})
 	return Subject{Run: run}, run(2)
+}
+
+// mapRegions maps regions that are reached by message, a region apart.
+func mapRegions(fd, regions int) error {
+	const together = 64 // requests
+	for at := 0; at < regions; at += together {
+		n := min(together, regions-at)
+		var requests []byte
+		for i := range n {
+			requests = mapRequest(requests, uint64(at+i)*2*regionSize)
+		}
+		if err := exchange(fd, requests, make([]byte, n*codec.HeaderSize)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mapRequest appends a request to map a region.
+func mapRequest(dst []byte, at uint64) []byte {
+	dmaMap := codec.DMAMap{ArgSz: codec.DMAMapSize, Flags: codec.DMAFlagRead | codec.DMAFlagWrite, Addr: at, Size: regionSize}
+	return dmaMap.Append(codec.Header{Command: codec.CmdDMAMap, Size: codec.HeaderSize + codec.DMAMapSize}.Append(dst))
 }
