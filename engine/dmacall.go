@@ -57,17 +57,38 @@ func (c *dmaCalls) out() *output {
 	return &c.session.out
 }
 
-// pump puts what waits into the output as far as there is room.
+// pump puts what waits into the output as far as there is room. What was unmapped while it
+// waited is not asked for any more: the client has had, or will have, the reply that nothing
+// refers to it.
 func (c *dmaCalls) pump() {
 	out, n := c.out(), 0
+	var gone []func()
 	for n < len(c.waiting) && len(c.open) < maxDMACalls && out.unsent() <= maxUnsent {
-		c.put(c.waiting[n])
+		call := c.waiting[n]
+		if err := c.mapped(call); err != nil {
+			gone = append(gone, func() { call.finish(err) })
+		} else {
+			c.put(call)
+		}
 		c.waiting[n] = nil
 		n++
 	}
 	if c.waiting = c.waiting[n:]; len(c.waiting) == 0 {
 		c.waiting = nil
 	}
+	for _, finish := range gone {
+		c.session.guard(finish)
+	}
+}
+
+// mapped says whether the memory of a command is still there.
+func (c *dmaCalls) mapped(call *dmaCall) error {
+	prot := dma.ProtRead
+	if call.command == codec.CmdDMAWrite {
+		prot = dma.ProtWrite
+	}
+	_, err := c.session.memory.Lookup(call.addr, uint64(len(call.data)), prot)
+	return err
 }
 
 func (c *dmaCalls) put(call *dmaCall) {

@@ -329,3 +329,22 @@ func TestPanicAfterStartedDMACostsTheSessionOnly(t *testing.T) {
 	d.settled()
 	d.attach()
 }
+
+// The client has the reply to its DMA_UNMAP, or will have it before a message that was asked for
+// by then: none may follow.
+func TestNothingIsAskedOfMemoryThatIsUnmapped(t *testing.T) {
+	d, conn := newStarted(t, Config{})
+	for _, command := range []codec.Command{codec.CmdDMARead, codec.CmdDMAWrite} {
+		d.do(func() {
+			call := &dmaCall{command: command, addr: 0x100000, data: make([]byte, 8), finish: func(err error) { d.done <- err }}
+			if err := d.s.memory.Unmap(0x100000, 0x4000000, nil); err != nil {
+				t.Error(err)
+			}
+			d.s.calls.send(call)
+		})
+		if err := <-d.done; !errors.Is(err, dma.ErrNotMapped) {
+			t.Errorf("%v: %v, want dma.ErrNotMapped", command, err)
+		}
+		conn.ok(codec.CmdDMAMap, dmaMap(3, 0, 0x100000, 0x4000000)) // nothing else comes before the reply
+	}
+}
