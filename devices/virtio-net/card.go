@@ -152,6 +152,11 @@ func (c *card) Start(s *virtio.Session, features uint64) error {
 func (c *card) Stop() {
 	c.reception.Store(nil)
 	c.port.SetOffloads(vnet.OffloadNone, 0)
+	c.ClientGone()
+}
+
+// ClientGone takes back what a driver has changed in the configuration.
+func (c *card) ClientGone() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.announce = false

@@ -1,10 +1,13 @@
 package virtionet
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
+	"vfiouser/client"
 	"vfiouser/devices/virtio-net/spec"
+	"vfiouser/link"
 	"vfiouser/link/linktest"
 	"vfiouser/link/vnet"
 	"vfiouser/test/holdings"
@@ -78,6 +81,51 @@ func TestClientsComeAndGoUnderTraffic(t *testing.T) {
 		<-g.dev.Done()
 	}
 	stop()
+}
+
+// slowLink is one that takes its time to hear that there is no driver any more.
+type slowLink struct {
+	link.Link
+	hold chan struct{}
+}
+
+type slowPort struct {
+	link.Port
+	hold chan struct{}
+}
+
+func (l *slowLink) Attach(c link.Card) (link.Port, error) {
+	p, err := l.Link.Attach(c)
+	return &slowPort{p, l.hold}, err
+}
+
+func (p *slowPort) SetOffloads(o vnet.Offloads, pairs int) {
+	if pairs == 0 {
+		<-p.hold
+	}
+	p.Port.SetOffloads(o, pairs)
+}
+
+// The address that a driver has set is its own: the next client finds the card's, even before
+// all of the last one is cleared away.
+func TestNextClientFindsTheAddressOfTheCard(t *testing.T) {
+	holdings.CheckLeaks(t)
+	l := &slowLink{link.Loop(), make(chan struct{})}
+	r := newRig(t, Config{Link: l})
+	t.Cleanup(func() { close(l.hold) })
+	g := r.attach(options{features: all})
+	other := mac(77)
+	g.ok(spec.ClassMAC, spec.MACAddrSet, other[:])
+	g.dev.Close()
+	next, err := client.Attach(testContext(t), r.ep.Path())
+	must(t, err)
+	t.Cleanup(func() { next.Close() })
+	const deviceConfig = 0x2000 // in BAR0
+	var got [6]byte
+	must(t, next.ReadRegion(testContext(t), client.RegionBAR0, deviceConfig, got[:]))
+	if want := r.card.MAC(); !bytes.Equal(got[:], want) {
+		t.Errorf("% x, want %v", got, want)
+	}
 }
 
 // Queues are reset one by one while frames flow.

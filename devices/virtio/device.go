@@ -42,6 +42,14 @@ type Device interface {
 	Notify(i int)
 }
 
+// Leaver is a Device whose configuration drivers can change.
+type Leaver interface {
+	// ClientGone is called when the client has gone, whose queues are stopped, and before the
+	// next one can come: that one is to find the configuration of a device that was reset.
+	// Stop may come later. On the reactor; it must not block.
+	ClientGone()
+}
+
 // BaseDevice has defaults for what a simple Device need not do.
 type BaseDevice struct{}
 

@@ -111,6 +111,9 @@ func (f *Function) NewDevice(s *engine.Session) error {
 
 // DestroyDevice lets the client go.
 func (f *Function) DestroyDevice(*engine.Session) {
+	if l, ok := f.device.(Leaver); ok {
+		l.ClientGone()
+	}
 	f.host.Load().ask(func(r *request) { r.quit = true })
 }
 
