@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"net/url"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -63,7 +64,7 @@ func serveNBD(t *testing.T, size int, setup func(s *nbdServer)) *nbdServer {
 	}
 	l, err := net.Listen(network, address)
 	must(t, err)
-	s.listener, s.uri = l, "nbd+unix:///disk?socket="+address
+	s.listener, s.uri = l, "nbd+unix:///disk?socket="+url.QueryEscape(address)
 	if s.tcp {
 		s.uri = "nbd://" + l.Addr().String() + "/disk"
 	}
