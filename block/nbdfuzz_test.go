@@ -24,6 +24,8 @@ const (
 // FuzzNBD has the backend use a server that lies: in the handshake, in the form of answers, by
 // what it leaves out and by ending connections. Every request ends, and with the right data if
 // it ends well.
+//
+//fuzz:covers block/nbd.go block/nbdconn.go block/nbdhandshake.go block/nbdreceive.go block/nbdsend.go block/nbdwatch.go block/nbdwire.go
 func FuzzNBD(f *testing.F) {
 	rng := rand.NewChaCha8([32]byte{1})
 	for range 40 {

@@ -27,6 +27,8 @@ func netPrograms(f *testing.F, n, size int) {
 // holes. A slow walker says which chains there are, or which rule was broken; a model says what
 // the used ring and the event indexes are to be, and whether an interrupt is due. All memory is
 // compared after each step.
+//
+//fuzz:covers devices/virtio/virtqueue
 func FuzzVirtqueue(f *testing.F) {
 	netPrograms(f, 200, 1000)
 	mem := newVQMemory(f)

@@ -16,6 +16,8 @@ import (
 
 // FuzzCommands is a driver that sends commands, most of which are valid, and frames that arrive
 // in between. A model says what each command is answered, and where each frame goes.
+//
+//fuzz:covers devices/virtio-net/control.go devices/virtio-net/commands.go devices/virtio-net/filter.go devices/virtio-net/hash.go devices/virtio-net/toeplitz.go devices/virtio-net/spec
 func FuzzCommands(f *testing.F) {
 	rng := rand.NewChaCha8([32]byte{1})
 	for range 150 {

@@ -42,6 +42,8 @@ func TestModel(t *testing.T) {
 }
 
 // FuzzVirtioNet runs programs that are inputs.
+//
+//fuzz:covers devices/virtio devices/virtio/virtqueue devices/virtio-net link/loop.go link/switch.go link/forward.go
 func FuzzVirtioNet(f *testing.F) {
 	rng := rand.NewChaCha8([32]byte{1})
 	for range 12 {

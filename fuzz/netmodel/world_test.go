@@ -214,7 +214,8 @@ func (h *host) open() {
 	w, src := h.w, h.w.src
 	const always = spec.FeatureMAC | spec.FeatureStatus | ring.FeatureRingReset
 	known := uint64(driver.DefaultFeatures | spec.FeatureCtrlVLAN)
-	features := always | known&^(src.Uint64()&src.Uint64())
+	some, others := src.Uint64(), src.Uint64()
+	features := always | known&^(some&others)
 	if src.Odds(3) {
 		features = known
 	}
