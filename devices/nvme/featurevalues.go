@@ -100,6 +100,16 @@ func (h *host) loadValues(list []valueState) (featureValues, error) {
 	return v, nil
 }
 
+// loadSaved is loadValues for values that resets bring back.
+func (h *host) loadSaved(list []valueState) (featureValues, error) {
+	for _, s := range list {
+		if f := &h.c.features[s.ID]; f.caps&spec.FeatureSaveable == 0 && !f.persistent {
+			return nil, stateError("feature %#x is saved", s.ID)
+		}
+	}
+	return h.loadValues(list)
+}
+
 // hasPart says whether a feature has a value of this number.
 func (h *host) hasPart(f *feature, part uint32) bool {
 	switch {

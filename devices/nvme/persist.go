@@ -121,7 +121,7 @@ func (c *Controller) recallFeatures() error {
 			there = append(there, v)
 		}
 	}
-	saved, err := h.loadValues(there)
+	saved, err := h.loadSaved(there)
 	if err != nil {
 		return fmt.Errorf("%w: %w", impossible(c.subject(keptFeatures)), err)
 	}

@@ -63,10 +63,11 @@ func (h *host) check(st *driveState) error {
 	if err := names.checkNames(); err != nil {
 		return stateError("%v", err)
 	}
-	for _, list := range [][]valueState{st.Features.Values, st.Features.Saved} {
-		if _, err := h.loadValues(list); err != nil {
-			return err
-		}
+	if _, err := h.loadValues(st.Features.Values); err != nil {
+		return err
+	}
+	if _, err := h.loadSaved(st.Features.Saved); err != nil {
+		return err
 	}
 	return h.checkQueues(st)
 }
@@ -81,6 +82,8 @@ func (h *host) checkQueues(st *driveState) error {
 		return stateError("queues without an admin queue")
 	case st.Admin == nil:
 		return nil
+	case !spec.CC(st.Registers.CC).EN():
+		return stateError("a controller that is not enabled has queues") // no reset could end that
 	case st.Shadow != nil && (!st.Drive.Shadow || (st.Shadow.Doorbells|st.Shadow.Events)%pageSize != 0):
 		return stateError("shadow doorbells %+v", *st.Shadow)
 	}
@@ -201,7 +204,7 @@ func (h *host) applyFeatures(st *featureState) {
 	f := &h.features
 	// They were checked.
 	f.values, _ = h.loadValues(st.Values)
-	h.c.saved, _ = h.loadValues(st.Saved)
+	h.c.saved, _ = h.loadSaved(st.Saved)
 	h.c.clock.Store(clockAt(st.Timestamp, st.Set))
 	h.featuresChanged()
 }
