@@ -30,13 +30,16 @@ func (m *model) createNamespace() {
 	case 1:
 		id.Size, id.Capacity, errors = 0, 0, []spec.Status{spec.InvalidField}
 	case 2:
-		id.Capacity++
+		id.Capacity /= 2
 		errors = []spec.Status{spec.ThinProvisioningNotSupported}
 	case 3:
 		id.FLBAS, errors = 0x4f, []spec.Status{spec.InvalidFormat}
 	case 4:
 		id.Size, errors = 1<<40, []spec.Status{spec.NamespaceInsufficientCapacity}
 		id.Capacity = id.Size
+	case 5:
+		id.Capacity++
+		errors = []spec.Status{spec.InvalidField}
 	}
 	if len(m.list) >= maxNamespaces && errors == nil {
 		return
