@@ -65,7 +65,7 @@ func changes(c *Comparison) (list []string) {
 
 func TestSameBuildHasNoChange(t *testing.T) {
 	for _, noise := range []float64{0.001, 0.02, 0.1, 0.5} {
-		for seed := range uint64(10) {
+		for seed := range uint64(5) {
 			m := newMachine(seed)
 			m.noise = noise
 			if c := Runs(m.run(nil), m.run(nil), 0.05); changes(c) != nil || c.Regressions != 0 {
@@ -78,7 +78,7 @@ func TestSameBuildHasNoChange(t *testing.T) {
 // With no threshold at all, the correction alone keeps false claims to Alpha of the runs.
 func TestFamilyOfCasesKeepsToAlpha(t *testing.T) {
 	wrong := 0
-	const runs = 100
+	const runs = 60
 	for seed := range uint64(runs) {
 		m := newMachine(1000 + seed)
 		m.cases = 40
@@ -100,7 +100,7 @@ func TestFamilyOfCasesKeepsToAlpha(t *testing.T) {
 }
 
 func TestMachineThatDriftsOrChangesSpeedIsNoChange(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range uint64(5) {
 		m := newMachine(seed)
 		m.drift = 0.3
 		before := m.run(nil)
@@ -112,7 +112,7 @@ func TestMachineThatDriftsOrChangesSpeedIsNoChange(t *testing.T) {
 }
 
 func TestSlowedCaseIsFlaggedAloneAndFasterIsNoRegression(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range uint64(5) {
 		m := newMachine(seed)
 		before := m.run(nil)
 		c := Runs(before, m.run(map[int]float64{3: 1.2, 50: 3, 60: 0.7}), 0.05)

@@ -1,6 +1,7 @@
 package result
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -128,11 +129,11 @@ type failing struct{ err error }
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func FuzzRead(f *testing.F) {
-	var file strings.Builder
-	if err := example().Write(&file); err != nil {
+	file, err := json.Marshal(example())
+	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(file.String())
+	f.Add(string(file))
 	f.Add(fmt.Sprintf(`{"schema":%d}`, Schema))
 	f.Fuzz(func(t *testing.T, file string) {
 		r, err := Read(strings.NewReader(file))

@@ -105,6 +105,9 @@ func (o *benchRun) run(ctx context.Context, out io.Writer, cases []bench.Case, l
 		Progress: bar.at,
 	})
 	bar.done()
+	if ctx.Err() != nil {
+		return errors.New("interrupted, nothing is written")
+	}
 	if err != nil {
 		return err
 	}
