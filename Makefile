@@ -15,7 +15,7 @@ units = $$($(GO) list ./... | grep -v -e /test/guest -e /test/qtest)
 # netpoll's variant keeps a pointer in the kernel's packed, and so misaligned, epoll_event.
 NETPOLL := -gcflags=github.com/panjf2000/gnet/v2/pkg/netpoll=-d=checkptr=0
 
-.PHONY: help build run test test-unit test-fuzz test-guest durability bench bench-go fuzz cover lint compiler lspci nbd browser clean
+.PHONY: help build run test test-unit test-fuzz test-guest durability bench bench-go fuzz fuzz-list cover lint compiler lspci nbd browser clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\)\(%\{0,1\}\):.*## /\1\2\t/p' $(MAKEFILE_LIST) | sed 's/^fuzz-%/fuzz-NAME/' | expand -t 12
@@ -58,6 +58,9 @@ fuzz: ## fuzz every target for FUZZTIME (default 1m) and say what it found and c
 
 fuzz-%: ## fuzz one of them: make fuzz-FuzzVersion FUZZTIME=10m
 	$(GO) run ./fuzz/cmd/fuzzrun -time $(FUZZTIME) -only '^$*$$'
+
+fuzz-list: ## say what each fuzz target checks
+	@$(GO) run ./fuzz/cmd/fuzzrun -list
 
 cover: ## what tests and stored inputs cover, by package, against what they have to
 	$(GO) run ./fuzz/cmd/covermarks ./codec=95 ./dma=95 ./irq=95 ./pci=95 ./devices/...=85

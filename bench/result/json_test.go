@@ -128,6 +128,7 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
+// FuzzRead: a file that can be read can be written, and read again.
 func FuzzRead(f *testing.F) {
 	file, err := json.Marshal(example())
 	if err != nil {

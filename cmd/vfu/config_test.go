@@ -322,6 +322,7 @@ namespace = [{backend = "mem:1M"}]
 	}
 }
 
+// FuzzConfig: a file gives devices, or an error with the line that it is on.
 func FuzzConfig(f *testing.F) {
 	f.Add("[[nvme]]\nsocket = \"s\"\n[[nvme.namespace]]\nbackend = \"null:1G\"\n")
 	f.Add("nvme = [{fd = 3, namespace = [{backend = 'mem:1G', block-size = 512}]}]")

@@ -310,6 +310,7 @@ func TestGarbageInEveryEntry(t *testing.T) {
 	}
 }
 
+// FuzzSubmissionEntry: any entry of an I/O queue is completed, and the queue goes on.
 func FuzzSubmissionEntry(f *testing.F) {
 	for _, e := range []spec.SubmissionEntry{
 		rw(spec.NVMRead, 1, 0, 8, guestBase+guestSize/2, 0),

@@ -88,7 +88,7 @@ func TestHashedFields(t *testing.T) {
 	}
 }
 
-// What a hostile sender writes never takes the parser out of the frame.
+// FuzzFlow: what a hostile sender writes never takes the parser out of the frame.
 func FuzzFlow(f *testing.F) {
 	f.Add(packet{from: "[2001:db8::1]:1000", to: "[2001:db8::2]:2000", proto: protoUDP,
 		exts: []ext{{extRouting, routing2}, {extDestination, homeAddress}, {extFragment, noFragment}, {extAuth, nil}}}.frame())

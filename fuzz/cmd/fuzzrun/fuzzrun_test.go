@@ -36,7 +36,7 @@ func FuzzGood(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { Long(b) })
 }
 
-// FuzzCrash fails with what only a mutation can be.
+// FuzzCrash: fails with what only a mutation can be.
 //
 //fuzz:covers parse/parse.go
 func FuzzCrash(f *testing.F) {
@@ -126,6 +126,20 @@ func TestTargets(t *testing.T) {
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("targets %v, want %v", got, want)
+	}
+}
+
+func TestListOfTargets(t *testing.T) {
+	inModule(t)
+	var out strings.Builder
+	if err := listTargets(&out, "Crash|Good"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "parse/FuzzGood   \nparse/FuzzCrash  fails with what only a mutation can be.\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if listTargets(&out, "FuzzNowhere") == nil {
+		t.Error("no target, no error")
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -38,16 +37,25 @@ func main() {
 		r    = runner{stall: 30 * time.Second, meter: newMeter(os.Stderr)}
 		only string
 		raw  bool
+		list bool
 	)
 	flag.DurationVar(&r.time, "time", 10*time.Second, "how long each target is fuzzed")
 	flag.IntVar(&r.parallel, "parallel", runtime.NumCPU(), "number of processes that fuzz a target")
 	flag.StringVar(&only, "only", "", "regular expression: targets to run, as FuzzHeader or codec/FuzzHeader")
 	flag.BoolVar(&raw, "json", false, "print the results as JSON instead of a table")
+	flag.BoolVar(&list, "list", false, "run nothing, say what the targets check")
 	flag.BoolVar(&r.measure, "coverage", true, "measure what the inputs cover")
 	flag.Parse()
 	if flag.NArg() > 0 || r.time <= 0 || r.parallel < 1 {
 		flag.Usage()
 		os.Exit(2)
+	}
+	if list {
+		if err := listTargets(os.Stdout, only); err != nil {
+			fmt.Fprintln(os.Stderr, "fuzzrun:", err)
+			os.Exit(2)
+		}
+		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -80,19 +88,9 @@ func (r *runner) ofModule(ctx context.Context, only string) ([]result, error) {
 
 // all runs the targets that match. What came of those that ran is returned with an error too.
 func (r *runner) all(ctx context.Context, only string) (results []result, err error) {
-	match, err := regexp.Compile(only)
+	found, root, err := matching(only)
 	if err != nil {
 		return nil, err
-	}
-	found, root, err := targets()
-	if err != nil {
-		return nil, err
-	}
-	found = slices.DeleteFunc(found, func(t target) bool {
-		return !match.MatchString(t.Name) && !match.MatchString(t.String())
-	})
-	if len(found) == 0 {
-		return nil, fmt.Errorf("no fuzz target matches %q", only)
 	}
 	r.root = root
 	if r.temp, err = os.MkdirTemp("", "fuzzrun"); err != nil {

@@ -11,9 +11,11 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 )
 
 // target is a fuzz target of the module.
@@ -22,6 +24,7 @@ type target struct {
 	Package string   // its import path
 	dir     string   // where that lies
 	covers  []string // what it is meant to cover, see covered
+	about   string   // what its comment says that it checks, in one line
 }
 
 // String is what the target is called in reports: codec/FuzzHeader.
@@ -94,6 +97,39 @@ func targets() (found []target, root string, err error) {
 	}
 }
 
+// matching are the targets whose name, with or without the folder, a regular expression matches.
+// That there is none is an error.
+func matching(only string) (found []target, root string, err error) {
+	match, err := regexp.Compile(only)
+	if err != nil {
+		return nil, "", err
+	}
+	found, root, err = targets()
+	if err != nil {
+		return nil, "", err
+	}
+	found = slices.DeleteFunc(found, func(t target) bool {
+		return !match.MatchString(t.Name) && !match.MatchString(t.String())
+	})
+	if len(found) == 0 {
+		return nil, "", fmt.Errorf("no fuzz target matches %q", only)
+	}
+	return found, root, nil
+}
+
+// listTargets prints what targets check.
+func listTargets(w io.Writer, only string) error {
+	found, _, err := matching(only)
+	if err != nil {
+		return err
+	}
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, t := range found {
+		fmt.Fprintf(tab, "%s\t%s\n", t, t.about)
+	}
+	return tab.Flush()
+}
+
 // targetsIn are the targets of a file: top-level functions FuzzXxx. (Go takes no
 // other ones of such a name.)
 func targetsIn(p listed, name string) (found []target, err error) {
@@ -110,7 +146,7 @@ func targetsIn(p listed, name string) (found []target, err error) {
 		if len(covers) == 0 {
 			covers = subjects(p, file)
 		}
-		found = append(found, target{Name: fn.Name.Name, Package: p.ImportPath, dir: p.Dir, covers: covers})
+		found = append(found, target{Name: fn.Name.Name, Package: p.ImportPath, dir: p.Dir, covers: covers, about: about(fn)})
 	}
 	return found, nil
 }
@@ -126,6 +162,12 @@ func directive(doc *ast.CommentGroup) (covers []string) {
 		}
 	}
 	return covers
+}
+
+// about is a target's comment without the name in front and the directives.
+func about(fn *ast.FuncDecl) string {
+	text := strings.Join(strings.Fields(fn.Doc.Text()), " ")
+	return strings.TrimPrefix(strings.TrimPrefix(text, fn.Name.Name), ": ")
 }
 
 // subjects are what the targets of a file cover if nothing is said: their package; and if that
