@@ -27,22 +27,19 @@ func FuzzTable(f *testing.F) {
 	for seed := range uint64(32) {
 		f.Add(choice.FromSeed(seed, 0).Bytes(500))
 	}
-	f.Fuzz(func(t *testing.T, program []byte) { runTable(t, choice.FromBytes(program)) })
+	f.Fuzz(func(t *testing.T, program []byte) {
+		runTable(t, choice.FromBytes(program[:min(len(program), maxProgram)]))
+	})
 }
 
 func TestTablePrograms(t *testing.T) {
-	for seed := range uint64(200) {
-		runTable(t, choice.FromSeed(seed, 100))
-		if t.Failed() {
-			t.Fatalf("with seed %d", seed)
-		}
-	}
+	choice.Programs(t, 200, 100, runTable)
 }
 
 const (
-	maxTableSteps = 200
-	filePages     = 16
-	slots         = 128 // pages of addresses that programs use, the upper half at the top of all
+	maxProgram = 2000 // bytes of a program of the fuzzer
+	filePages  = 16
+	slots      = 128 // pages of addresses that programs use, the upper half at the top of all
 )
 
 // tableRun is a program under way.
@@ -72,7 +69,16 @@ type heldPin struct {
 	write  Range
 }
 
+// runTable runs a program: one table after another, of which each is used until it is closed.
 func runTable(t *testing.T, s *choice.Source) {
+	t.Helper()
+	runOneTable(t, s)
+	for s.More() && !t.Failed() {
+		runOneTable(t, s)
+	}
+}
+
+func runOneTable(t *testing.T, s *choice.Source) {
 	t.Helper()
 	open := openDescriptors()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -82,7 +88,7 @@ func runTable(t *testing.T, s *choice.Source) {
 	for range s.Intn(8) {
 		mapAny(r)
 	}
-	for step := 0; step < maxTableSteps && s.More() && !t.Failed(); step++ {
+	for step := 0; !t.Failed() && !(r.model.closed && s.Odds(16)) && s.More(); step++ {
 		what := s.Intn(len(tableOperations))
 		tableOperations[what].run(r)
 		r.compare()

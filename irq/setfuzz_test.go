@@ -22,20 +22,17 @@ func FuzzSet(f *testing.F) {
 	for seed := range uint64(32) {
 		f.Add(choice.FromSeed(seed, 0).Bytes(400))
 	}
-	f.Fuzz(func(t *testing.T, program []byte) { runSet(t, choice.FromBytes(program)) })
+	f.Fuzz(func(t *testing.T, program []byte) {
+		runSet(t, choice.FromBytes(program[:min(len(program), maxProgram)]))
+	})
 }
 
 func TestSetPrograms(t *testing.T) {
-	for seed := range uint64(400) {
-		runSet(t, choice.FromSeed(seed, 80))
-		if t.Failed() {
-			t.Fatalf("with seed %d", seed)
-		}
-	}
+	choice.Programs(t, 400, 80, runSet)
 }
 
 const (
-	maxSetSteps  = 150
+	maxProgram   = 2000 // bytes of a program of the fuzzer
 	setEventfds  = 6
 	maxSetVector = 5 // most vectors of an index
 )
@@ -52,7 +49,16 @@ type setRun struct {
 	saved   []byte
 }
 
+// runSet runs a program: one set after another, of which each is used until it is closed.
 func runSet(t *testing.T, s *choice.Source) {
+	t.Helper()
+	runOneSet(t, s)
+	for s.More() && !t.Failed() {
+		runOneSet(t, s)
+	}
+}
+
+func runOneSet(t *testing.T, s *choice.Source) {
 	t.Helper()
 	open := openDescriptors()
 	r := &setRun{T: t, Source: s}
@@ -68,7 +74,7 @@ func runSet(t *testing.T, s *choice.Source) {
 	null, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	must(t, err)
 	r.other = null
-	for step := 0; step < maxSetSteps && s.More() && !t.Failed(); step++ {
+	for step := 0; !t.Failed() && !(r.model.closed && s.Odds(16)) && s.More(); step++ {
 		what := s.Intn(len(setOperations))
 		setOperations[what].run(r)
 		r.compare()

@@ -19,20 +19,17 @@ func FuzzConfigSpace(f *testing.F) {
 	for seed := range uint64(32) {
 		f.Add(choice.FromSeed(seed, 0).Bytes(400))
 	}
-	f.Fuzz(func(t *testing.T, program []byte) { runSpace(t, choice.FromBytes(program)) })
+	f.Fuzz(func(t *testing.T, program []byte) {
+		runSpace(t, choice.FromBytes(program[:min(len(program), maxProgram)]))
+	})
 }
 
 func TestConfigSpacePrograms(t *testing.T) {
-	for seed := range uint64(100) {
-		runSpace(t, choice.FromSeed(seed, 60))
-		if t.Failed() {
-			t.Fatalf("with seed %d", seed)
-		}
-	}
+	choice.Programs(t, 100, 60, runSpace)
 }
 
-// maxSpaceSteps bounds a program.
-const maxSpaceSteps = 200
+// maxProgram bounds a program of the fuzzer, in bytes.
+const maxProgram = 2000
 
 func runSpace(t *testing.T, s *choice.Source) {
 	t.Helper()
@@ -42,7 +39,7 @@ func runSpace(t *testing.T, s *choice.Source) {
 		return
 	}
 	saved := space.Snapshot()
-	for step := 0; step < maxSpaceSteps && s.More(); step++ {
+	for step := 0; s.More(); step++ {
 		var got, want Changed
 		var err error
 		what := s.Intn(16)
