@@ -75,14 +75,18 @@ func newModelDrive(t testing.TB, mode DoorbellMode, byMsg bool, memory []*modelM
 	d := &modelDrive{t: t, mode: mode, byMsg: byMsg, worker: &manualWorker{}}
 	d.s = d.subsystem(cfg.Namespaces)
 	for i := range cfg.Hosts {
-		h := &modelHost{guest: &guest{t: t, byMsg: byMsg, s: &fakeSession{fd: memory[i].fd, ram: memory[i].ram}}}
-		h.idle = d.worker.poll
-		d.hosts = append(d.hosts, h)
-		h.c = d.controller()
-		d.connect(h)
-		d.enable(h)
+		d.join(d.controller(), memory[i])
 	}
 	return d
+}
+
+// join gives a controller a host.
+func (d *modelDrive) join(c *Controller, memory *modelMemory) {
+	h := &modelHost{guest: &guest{t: d.t, c: c, byMsg: d.byMsg, s: &fakeSession{fd: memory.fd, ram: memory.ram}}}
+	h.idle = d.worker.poll
+	d.hosts = append(d.hosts, h)
+	d.connect(h)
+	d.enable(h)
 }
 
 func (d *modelDrive) subsystem(list []nvmemodel.Namespace) *Subsystem {

@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 // ramDisk is storage for a fuzzer: it is made and forgotten quickly, and fails when it is told to.
 type ramDisk struct {
 	failing [block.Discard + 1]atomic.Bool // by operation
+	closed  atomic.Bool
 	mu      sync.Mutex
 	content []byte
 }
@@ -27,7 +29,10 @@ func (d *ramDisk) Info() block.Info {
 	return block.Info{Kind: "test", Private: true, CanDiscard: true, VolatileCache: true}
 }
 
-func (d *ramDisk) Close() error { return nil }
+func (d *ramDisk) Close() error {
+	d.closed.Store(true)
+	return nil
+}
 
 func (d *ramDisk) Resize(size int64) error {
 	d.mu.Lock()
@@ -70,21 +75,21 @@ func (d *ramDisk) Submit(r *block.Request) (done bool, err error) {
 	return true, nil
 }
 
-// ramPool is a pool of such storage.
+// ramPool is a pool of such storage. What is in it outlives a subsystem.
 type ramPool struct {
 	mu   sync.Mutex
 	size int64
-	used map[string]int64
+	used map[string]*ramDisk
 }
 
-func newRAMPool(size int64) *ramPool { return &ramPool{size: size, used: map[string]int64{}} }
+func newRAMPool(size int64) *ramPool { return &ramPool{size: size, used: map[string]*ramDisk{}} }
 
 func (p *ramPool) Capacity() (total, free int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	free = p.size
-	for _, n := range p.used {
-		free -= n
+	for _, d := range p.used {
+		free -= d.Size()
 	}
 	return p.size, free
 }
@@ -95,15 +100,29 @@ func (p *ramPool) Create(name string, size int64) (block.Backend, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.used[name] = size
-	return newRAMDisk(size), nil
+	p.used[name] = newRAMDisk(size)
+	return p.used[name], nil
 }
 
-func (p *ramPool) Open(string) (block.Backend, error) { return nil, syscall.ENOENT }
+func (p *ramPool) Open(name string) (block.Backend, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.used[name]
+	switch {
+	case d == nil:
+		return nil, fs.ErrNotExist
+	case !d.closed.Swap(false):
+		return nil, block.ErrInUse
+	}
+	return d, nil
+}
 
 func (p *ramPool) Remove(name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.used[name] == nil {
+		return fs.ErrNotExist
+	}
 	delete(p.used, name)
 	return nil
 }
