@@ -99,37 +99,46 @@ func (l *life) doMischief() {
 // doGift uses a descriptor that the server gave: memory of the device's is written to, or
 // shortened, and an area is signalled.
 func (l *life) doGift() {
-	var b [8]byte
-	binary.NativeEndian.PutUint64(b[:], 1)
-	if n := len(l.c.eventFDs); n > 0 && l.s.Bool() {
-		fd := l.c.eventFDs[l.s.Intn(min(n, 256))]
-		switch l.s.Intn(8) {
-		case 0: // (the counter of an eventfd of the engine's that is full is no news)
-			_ = unix.SetNonblock(fd, true)
-			binary.NativeEndian.PutUint64(b[:], l.s.Edge(1<<63))
-		case 1:
-			_ = unix.SetNonblock(fd, true)
-			_, _ = unix.Read(fd, b[:])
-			return
-		case 2:
-			_ = unix.SetNonblock(fd, l.s.Bool())
-			return
-		}
-		_ = unix.SetNonblock(fd, true)
-		_, _ = unix.Write(fd, b[:])
-		return
+	how, which := l.s.Uint8(), int(l.s.Uint8())
+	if n := len(l.c.eventFDs); n > 0 && how&1 == 1 {
+		l.useEventfd(l.c.eventFDs[which%n], how>>1)
+	} else if n := len(l.c.regionFDs); n > 0 && how&1 == 0 {
+		l.useMemory(l.c.regionFDs[which%n], how>>1)
 	}
-	if n := len(l.c.regionFDs); n > 0 {
-		fd := l.c.regionFDs[l.s.Intn(min(n, 256))]
-		switch off := int64(l.s.Uint16()); l.s.Intn(16) {
-		case 15:
-			_ = unix.Ftruncate(fd, off)
-		case 14:
-			_, _ = unix.Pread(fd, b[:], off)
-		default:
-			n := 1 << (l.s.Uint8() & 3)
-			l.s.Fill(b[:n])
-			_, _ = unix.Pwrite(fd, b[:n], off)
-		}
+}
+
+// signal is how an eventfd is used that is only signalled.
+const signal = exactly >> 1
+
+func (l *life) useEventfd(fd int, how uint8) {
+	var b [8]byte
+	switch how & 7 {
+	case 0:
+		_ = unix.SetNonblock(fd, l.s.Bool())
+	case 1:
+		_ = unix.SetNonblock(fd, true)
+		_, _ = unix.Read(fd, b[:])
+	case 2:
+		_ = unix.SetNonblock(fd, true)
+		binary.NativeEndian.PutUint64(b[:], l.s.Edge(1<<63))
+		_, _ = unix.Write(fd, b[:])
+	default:
+		_ = unix.SetNonblock(fd, true)
+		binary.NativeEndian.PutUint64(b[:], 1)
+		_, _ = unix.Write(fd, b[:])
+	}
+}
+
+func (l *life) useMemory(fd int, how uint8) {
+	var b [8]byte
+	switch off := int64(l.s.Uint16()); how & 15 {
+	case 0:
+		_ = unix.Ftruncate(fd, off)
+	case 1:
+		_, _ = unix.Pread(fd, b[:], off)
+	default:
+		n := 1 << (how >> 4 & 3)
+		l.s.Fill(b[:n])
+		_, _ = unix.Pwrite(fd, b[:n], off)
 	}
 }

@@ -83,6 +83,16 @@ func Eventfds(index codec.IRQIndex, start, count uint8) Step {
 	return step(opEventfds, uint8(exactly), uint8(index), start, count)
 }
 
+// IOEventfds asks for the eventfds of a region (GET_REGION_IO_FDS), and waits for them.
+func IOEventfds(region uint8) Step {
+	s := step(opQuery, uint8(0), region, uint8(0), uint8(2), uint8(0))
+	s.code = append(s.code, codes[opSettle])
+	return s
+}
+
+// Signal signals one of the eventfds that came, instead of a write to the region.
+func Signal(n uint8) Step { return step(opGift, uint8(1|signal<<1), n) }
+
 // Settle waits for the replies to all commands.
 func Settle() Step { return step(opSettle) }
 

@@ -1,6 +1,7 @@
 package fuzz
 
 import (
+	"slices"
 	"testing"
 
 	"vfiouser/codec"
@@ -140,6 +141,13 @@ func FuzzSession(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) { r.live(t, choice.FromBytes(input), (*life).stream) })
 }
 
+// writeSeveral is a REGION_WRITE_MULTI of two registers of 4 bytes.
+func writeSeveral(a place, v uint32, b place, w uint32) Step {
+	return step(opWriteMulti, uint8(0), uint8(2),
+		uint8(exactly), uint8(a.region), uint32(a.offset), uint8(2), uint8(exactly), v,
+		uint8(exactly), uint8(b.region), uint32(b.offset), uint8(2), uint8(exactly), w, uint8(0))
+}
+
 // FuzzDevice is the target of Device for a device that uses all of the engine.
 //
 //fuzz:covers engine codec dma irq pci
@@ -156,5 +164,8 @@ func FuzzDevice(f *testing.F) {
 		play(Migrate(codec.MigPreCopy), ReadState(), ReadState(), Migrate(codec.MigStopCopy), ReadState(), Settle(), Reconnect(false),
 			Migrate(codec.MigResuming), WriteState(), Migrate(codec.MigRunning), Read(0, 0, 256)),
 		play(Write(4, 0, 8, 0xfee00000), Write(4, 12, 4, 1), do(3), Write(4, 12, 4, 0)),
+		play(IOEventfds(0), Signal(0), Signal(0), Write(0, plentyBell, 4, 1), Reset(), Signal(0), Read(0, plentyBell, 8)),
+		play(append([]Step{step(opManner, uint8(2))}, slices.Repeat([]Step{Read(2, 0, 8192)}, 60)...)...),
+		play(writeSeveral(place{codec.RegionConfig, 0x48}, 0x8000, place{0, 8}, 7), Read(0, 0, 16)), // a function level reset
 		play(Write(7, 4, 2, 6), Write(7, 0x10, 4, 0xffffffff), Read(7, 0, 256), Read(6, 0, 64), Read(9, 0, 4)))
 }

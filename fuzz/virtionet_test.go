@@ -46,13 +46,15 @@ const (
 	frameSpace = 0x1000
 
 	receiveQueue, transmitQueue, controlQueue = 0, 1, 2
+	controlOfTwo                              = 4 // with two pairs of queues
 )
 
 // netDriver writes down what a driver does.
 type netDriver struct {
 	steps   []fuzz.Step
 	packed  bool
-	indexes [3]uint16
+	control uint16 // the control queue
+	indexes [5]uint16
 }
 
 func (d *netDriver) do(steps ...fuzz.Step) { d.steps = append(d.steps, steps...) }
@@ -64,7 +66,10 @@ func queueAt(q uint16) uint64 { return ram + uint64(q)*queueSpace }
 // begin brings the card up.
 func (d *netDriver) begin(memory fuzz.Step, features uint64) {
 	const agreed = ring.StatusAcknowledge | ring.StatusDriver
-	d.packed = features&ring.FeatureRingPacked != 0
+	d.packed, d.control = features&ring.FeatureRingPacked != 0, controlQueue
+	if features&spec.FeatureMQ != 0 {
+		d.control = controlOfTwo
+	}
 	d.do(memory, fuzz.Eventfds(codec.IRQMSIX, 0, 4), fuzz.Write(codec.RegionConfig, 4, 2, 6))
 	d.set(ring.DeviceStatus, 1, uint64(agreed))
 	for word := range uint64(2) {
@@ -72,7 +77,7 @@ func (d *netDriver) begin(memory fuzz.Step, features uint64) {
 		d.set(ring.DriverFeature, 4, features>>(32*word)&(1<<32-1))
 	}
 	d.set(ring.DeviceStatus, 1, uint64(agreed|ring.StatusFeaturesOK))
-	for q := range uint16(3) {
+	for q := range d.control + 1 {
 		d.set(ring.QueueSelect, 2, uint64(q))
 		d.set(ring.QueueSize, 2, queueSize)
 		d.set(ring.QueueMSIXVector, 2, uint64(q))
@@ -152,7 +157,7 @@ func (d *netDriver) command(class, command uint8, data ...byte) {
 	if d.packed || len(data) == 0 {
 		pieces = []piece{{at, 2 + uint32(len(data)), false}, {at + 256, 1, true}}
 	}
-	d.put(controlQueue, pieces...)
+	d.put(d.control, pieces...)
 }
 
 func netSeed(play func(d *netDriver)) fuzz.Option {
@@ -163,6 +168,8 @@ func netSeed(play func(d *netDriver)) fuzz.Option {
 
 func netSeeds() []fuzz.Option {
 	const split = ring.FeatureVersion1 | spec.FeatureCtrlVQ | spec.FeatureCtrlRx | spec.FeatureCtrlMACAddr | spec.FeatureCtrlVLAN
+	const wide = split | spec.FeatureMQ | spec.FeatureMrgRxBuf | spec.FeatureRSS | spec.FeatureHashReport | spec.FeatureNotfCoal |
+		spec.FeatureGuestAnnounce | spec.FeatureCtrlGuestOffloads | spec.FeatureCSUM | spec.FeatureGuestCSUM | spec.FeatureHostTSO4 | ring.FeatureIndirectDesc
 	const packed = split | ring.FeatureRingPacked
 	mapped, asked := fuzz.Map(0, 0, ram, ramSize), fuzz.MapByMessage(0, 0, ram, ramSize)
 	common := []uint64{ring.DriverFeatureSelect, ring.DriverFeature, ring.ConfigMSIXVector, ring.DeviceStatus, ring.QueueSelect,
@@ -187,6 +194,19 @@ func netSeeds() []fuzz.Option {
 			d.traffic()
 		}),
 		netSeed(func(d *netDriver) { d.begin(mapped, packed); d.command(spec.ClassVLAN, spec.VLANAdd, 1, 0) }),
+		netSeed(func(d *netDriver) { // two pairs, and all that can be commanded
+			d.begin(mapped, wide)
+			for _, c := range [][]byte{
+				{spec.ClassMQ, spec.MQPairsSet, 2, 0}, {spec.ClassMAC, spec.MACTableSet, 0, 0, 0, 0, 0, 0, 0, 0},
+				{spec.ClassGuestOffloads, spec.GuestOffloadsSet, 0, 0, 0, 0, 0, 0, 0, 0},
+				{spec.ClassNotfCoal, spec.CoalTxSet, 4, 0, 0, 0, 9, 0, 0, 0},
+				{spec.ClassMQ, spec.MQHashConfig, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, {spec.ClassAnnounce, spec.AnnounceAck},
+			} {
+				d.command(c[0], c[1], c[2:]...)
+				d.used(d.control, d.indexes[d.control])
+			}
+			d.traffic()
+		}),
 		netSeed(func(d *netDriver) { // one queue is reset, then the card
 			d.begin(mapped, split|ring.FeatureRingReset)
 			d.traffic()
