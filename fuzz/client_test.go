@@ -234,7 +234,7 @@ func (c *victim) bounded(what string, f func(ctx context.Context) error) {
 }
 
 // victimPatience is how long a client waits for a server that has lied.
-const victimPatience = 20 * time.Millisecond
+const victimPatience = 5 * time.Millisecond
 
 // typed fails if an error is not of those that are documented, or if there is one that an
 // honest server gives no reason for.
