@@ -27,8 +27,9 @@ func calibrate(target time.Duration, run func(n int) (time.Duration, error)) (in
 const (
 	// attempts are the measurements next to each other of which the fastest is the sample: what
 	// disturbs one, a thread of another process that gets the CPU, only adds to it. What an
-	// operation does itself, be it once in a thousand times, is in all of them.
-	attempts = 3
+	// operation does itself, be it once in a thousand times, is in all of them. They are so many
+	// that each is shorter than the time for which a busy machine leaves a thread its CPU.
+	attempts = 8
 	// corrections are how often the number of operations is found to be too small at a time.
 	corrections = 5
 )

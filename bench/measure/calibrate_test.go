@@ -58,11 +58,11 @@ func TestFastest(t *testing.T) {
 		want      int   // operations
 		measured  int
 	}{
-		{"as it should be", 10_000, nil, 10_000, 3},
-		{"two of three are disturbed", 10_000, []int{0, 2}, 10_000, 3},
-		{"calibration was disturbed", 100, nil, 10_000, 6},
-		{"calibration was disturbed, and so is this", 100, []int{0, 1, 2}, 100, 3},
-		{"calibration was disturbed badly", 1, nil, 10_000, 9},
+		{"as it should be", 10_000, nil, 10_000, attempts},
+		{"all but one are disturbed", 10_000, []int{0, 1, 2, 4, 5, 6, 7}, 10_000, attempts},
+		{"calibration was disturbed", 100, nil, 10_000, 2 * attempts},
+		{"calibration was disturbed, and so is this", 100, []int{0, 1, 2, 3, 4, 5, 6, 7}, 100, attempts},
+		{"calibration was disturbed badly", 1, nil, 10_000, 3 * attempts},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
