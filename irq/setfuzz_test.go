@@ -60,10 +60,10 @@ func runSet(t *testing.T, s *choice.Source) {
 
 func runOneSet(t *testing.T, s *choice.Source) {
 	t.Helper()
-	open := openDescriptors()
 	r := &setRun{T: t, Source: s}
 	counts := [NumIndexes]int{INTx: s.Intn(2), MSI: s.Intn(maxSetVector), MSIX: 1 + s.Intn(maxSetVector), Err: s.Intn(2), Req: s.Intn(2)}
 	r.set = NewSet(Config{Counts: counts, CloseFD: func(fd int) { r.refused++; _ = unix.Close(fd) }})
+	open := openDescriptors() // after the runtime's own, which it opens for the first timer
 	r.model = newSetModel(counts, setEventfds)
 	r.saved = r.set.Save()
 	for range setEventfds {
