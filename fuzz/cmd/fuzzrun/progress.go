@@ -20,7 +20,7 @@ type progress struct {
 }
 
 var (
-	baselineLine = regexp.MustCompile(`^fuzz: elapsed: \S+, (?:gathering baseline coverage|testing seed corpus): (\d+/\d+) completed`)
+	baselineLine = regexp.MustCompile(`^fuzz: elapsed: \S+, (?:gathering baseline coverage|testing seed corpus): (\d+)/(\d+) completed`)
 	statusLine   = regexp.MustCompile(`^fuzz: elapsed: (\S+), execs: (\d+) \(\d+/sec\)(?:, new interesting: (\d+) \(total: (\d+)\))?$`)
 	shrinkLine   = regexp.MustCompile(`^fuzz: (?:elapsed: \S+, minimizing$|minimizing \d+-byte failing input file)`)
 	writtenLine  = regexp.MustCompile(`^\s*Failing input written to testdata/fuzz/(\S+)$`)
@@ -31,7 +31,9 @@ var (
 // how it goes.
 func (p *progress) read(line string) (forUser bool) {
 	if m := baselineLine.FindStringSubmatch(line); m != nil {
-		p.baseline = m[1]
+		p.baseline = m[1] + "/" + m[2]
+		p.executions, _ = strconv.Atoi(m[1]) // more may never come, if inputs are many or slow
+		p.corpus, _ = strconv.Atoi(m[2])
 		return false
 	}
 	if m := statusLine.FindStringSubmatch(line); m != nil {

@@ -6,6 +6,14 @@ import (
 	"time"
 )
 
+func TestInputsOfTheCorpusCount(t *testing.T) {
+	var p progress
+	p.read("fuzz: elapsed: 3s, gathering baseline coverage: 12/85 completed")
+	if p.executions != 12 || p.corpus != 85 || p.baseline != "12/85" {
+		t.Errorf("progress %+v", p)
+	}
+}
+
 func TestProgress(t *testing.T) {
 	const run = `fuzz: elapsed: 0s, gathering baseline coverage: 0/4 completed
 fuzz: elapsed: 0s, gathering baseline coverage: 4/4 completed, now fuzzing with 1 workers
