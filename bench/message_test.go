@@ -36,9 +36,10 @@ func TestOrdersAreChecked(t *testing.T) {
 	}
 }
 
-// In one process the allocations of both sides are seen.
+// In one process the allocations of both sides are seen. (Replies are small: what the engine
+// keeps of large buffers follows what all sessions of the process have sent lately.)
 func TestAllocationsOfMessages(t *testing.T) {
-	for _, m := range []message{{size: 4, depth: 1}, {size: 4096, depth: 16}, {write: true, size: 4096, depth: 1}} {
+	for _, m := range []message{{size: 4, depth: 1}, {write: true, size: 4, depth: 1}, {write: true, size: 4096, depth: 1}} {
 		t.Run(m.String(), func(t *testing.T) {
 			s, err := messageSubject(inProcess(t, playDevice), m)
 			if err != nil {
