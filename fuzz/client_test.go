@@ -184,15 +184,15 @@ func (c *victim) call(f victimCall) {
 	if c.s.Odds(8) {
 		g := victimCalls[c.s.Intn(len(victimCalls))]
 		a, b := c.s.Uint16(), c.s.Uint16()
+		var one, two error
 		c.bounded(f.name+" and "+g.name, func(ctx context.Context) error {
 			var wg sync.WaitGroup
-			var one, two error
 			wg.Go(func() { one = f.do(c, ctx, a) })
 			wg.Go(func() { two = g.do(c, ctx, b) })
 			wg.Wait()
-			c.typed(one)
 			return two
 		})
+		c.typed(one)
 		return
 	}
 	a := c.s.Uint16()

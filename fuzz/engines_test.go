@@ -73,6 +73,7 @@ type world struct {
 	logged  []codec.IOVARange // nil: writes are not logged
 	dirty   map[uint64]bool   // pages, by their addresses
 	log     trace
+	noted   time.Time // when the call before had ended
 }
 
 // vector is a model of an interrupt.
@@ -161,10 +162,20 @@ func (w *world) fail(format string, args ...any) {
 	w.t.Fatalf("%s", &w.log)
 }
 
+// ended notes a call that has ended, and fails if it came to no end.
+func (w *world) ended(what string, err error) {
+	w.t.Helper()
+	w.log.note("%s: %v", what, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		w.fail("all has taken %v, of which %v since the call before; goroutines:\n%s", worldLimit, time.Since(w.noted), goroutines())
+	}
+	w.noted = time.Now()
+}
+
 // must fails if a call failed.
 func (w *world) must(what string, err error) {
 	w.t.Helper()
-	w.log.note("%s: %v", what, err)
+	w.ended(what, err)
 	if err != nil {
 		w.fail("that had to succeed")
 	}
@@ -173,8 +184,8 @@ func (w *world) must(what string, err error) {
 // agree fails if a call did not succeed or fail as the model has it.
 func (w *world) agree(what string, err error, want bool) {
 	w.t.Helper()
-	w.log.note("%s: %v", what, err)
-	if (err == nil) != want || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrProtocol) || errors.Is(err, client.ErrDisconnected) {
+	w.ended(what, err)
+	if (err == nil) != want || errors.Is(err, client.ErrProtocol) || errors.Is(err, client.ErrDisconnected) {
 		w.fail("success is %v in the model", want)
 	}
 }

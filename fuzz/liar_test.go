@@ -23,7 +23,7 @@ type liar struct {
 	lies   []lie // for the next messages of the server
 	lied   bool  // the client has been told something that no server may say
 	silent func()
-	own    map[uint16]bool // ids of commands that the server knows nothing of
+	own    map[uint16]int // commands that the server knows nothing of, by their ids
 }
 
 // lie is what is done to a message.
@@ -79,7 +79,7 @@ func chooseLie(s *choice.Source) lie {
 
 // newLiar takes two sockets.
 func newLiar(client, server int, silent func()) *liar {
-	l := &liar{client: &socket{fd: client}, server: &socket{fd: server}, done: make(chan struct{}), silent: silent, own: map[uint16]bool{}}
+	l := &liar{client: &socket{fd: client}, server: &socket{fd: server}, done: make(chan struct{}), silent: silent, own: map[uint16]int{}}
 	go l.run()
 	return l
 }
@@ -149,8 +149,8 @@ func (l *liar) pass(from *socket, say func(m incoming) bool) bool {
 func bytesOf(m incoming) []byte { return append(m.Append(nil), m.payload...) }
 
 func (l *liar) toServer(m incoming) bool {
-	if m.IsReply() && l.own[m.ID] {
-		delete(l.own, m.ID)
+	if m.IsReply() && l.own[m.ID] > 0 {
+		l.own[m.ID]--
 		return true
 	}
 	return sendAll(l.server, bytesOf(m), m.fds)
@@ -258,7 +258,7 @@ func (l *liar) ask(x lie) {
 		payload = a.Append(nil)
 	}
 	h.Size = uint32(codec.HeaderSize + len(payload))
-	l.own[h.ID] = true
+	l.own[h.ID]++
 	sendAll(l.client, append(h.Append(nil), payload...), nil)
 }
 
