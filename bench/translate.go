@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"runtime"
 
@@ -16,19 +17,19 @@ var tableSizes = []int{1, 16, 256, 4096, 65535}
 const regionSize = 4096 // bytes of a region, with as much unmapped behind it
 
 // translateCases are translations of 64 bytes, in the same region again and again and in
-// another one each time. The limit is the load of an entry of a flat array with as many
-// entries, in the same order.
+// another one each time. The limit of the first is the load of the entry, that of the others the
+// quickest search that is known among as many numbers, and then the load.
 func translateCases() (cases []Case) {
 	for _, random := range []bool{false, true} {
-		where := "same"
+		where, limit := "same", "array-load"
 		if random {
-			where = "random"
+			where, limit = "random", "search"
 		}
 		for _, n := range tableSizes {
 			cases = append(cases, Case{
 				Name:  fmt.Sprintf("translate/%s/regions=%d", where, n),
 				Quick: n == 256,
-				Limit: fmt.Sprintf("array-load/%s/entries=%d", where, n),
+				Limit: fmt.Sprintf("%s/entries=%d", limit, n),
 				Setup: func(env *Env) (Subject, error) { return translateSubject(env, n, random) },
 			})
 		}
@@ -62,31 +63,71 @@ func translateSubject(env *Env, regions int, random bool) (Subject, error) {
 }
 
 func translateLimits() (limits []Limit) {
-	for _, random := range []bool{false, true} {
-		where := "same"
-		if random {
-			where = "random"
-		}
-		for _, entries := range tableSizes {
-			limits = append(limits, Limit{Name: fmt.Sprintf("array-load/%s/entries=%d", where, entries), Setup: func(*Env) (Subject, error) {
-				type entry struct {
-					base uint64
-					_    [56]byte // a region is described by a cache line
-				}
-				array, order := make([]entry, entries), indexes(entries, random)
-				i, sum := 0, uint64(0)
-				return Subject{Run: func(n int) error {
-					for range n {
-						sum += array[order[i&(len(order)-1)]].base
-						i++
-					}
-					runtime.KeepAlive(&sum)
-					return nil
-				}}, nil
+	for _, entries := range tableSizes {
+		limits = append(limits,
+			Limit{Name: fmt.Sprintf("array-load/entries=%d", entries), Setup: func(*Env) (Subject, error) {
+				array, order := make([]tableEntry, entries), indexes(entries, false)
+				return loads(func(i int) uint64 { return array[order[i&(len(order)-1)]].base }), nil
+			}},
+			Limit{Name: fmt.Sprintf("search/entries=%d", entries), Setup: func(*Env) (Subject, error) {
+				array, order := make([]tableEntry, entries), indexes(entries, true)
+				numbers := newSearchTree(entries)
+				return loads(func(i int) uint64 { return array[numbers.find(uint64(order[i&(len(order)-1)]))].base }), nil
 			}})
-		}
 	}
 	return limits
+}
+
+// tableEntry is what describes a region: a cache line.
+type tableEntry struct {
+	base uint64
+	_    [56]byte
+}
+
+func loads(load func(i int) uint64) Subject {
+	i, sum := 0, uint64(0)
+	return Subject{Run: func(n int) error {
+		for range n {
+			sum += load(i)
+			i++
+		}
+		runtime.KeepAlive(&sum)
+		return nil
+	}}
+}
+
+// searchTree holds the numbers from 0 up in the order in which a binary search comes to them,
+// level by level (Eytzinger's): it is the quickest to search, and cannot be changed.
+type searchTree struct {
+	numbers, rank []uint64 // from element 1 on
+}
+
+func newSearchTree(n int) *searchTree {
+	t := &searchTree{numbers: make([]uint64, n+1), rank: make([]uint64, n+1)}
+	next := uint64(0)
+	var fill func(k int)
+	fill = func(k int) {
+		if k > n {
+			return
+		}
+		fill(2 * k)
+		t.numbers[k], t.rank[k] = next, next
+		next++
+		fill(2*k + 1)
+	}
+	fill(1)
+	return t
+}
+
+// find gives the rank of v, which is in the tree.
+func (t *searchTree) find(v uint64) uint64 {
+	k := 1
+	for k < len(t.numbers) {
+		_, less := bits.Sub64(v, t.numbers[k], 0)
+		k = 2*k + 1 - int(less)
+	}
+	// The last step to the right was from the largest number that is not above v.
+	return t.rank[k>>(bits.TrailingZeros(uint(k))+1)]
 }
 
 // indexes are 65,536 numbers below n: at random, or the middle one again and again.
