@@ -85,7 +85,7 @@ type vector struct {
 const (
 	worldRAM   = 16 << 12
 	worldSteps = 80
-	worldLimit = 5 * time.Second
+	worldLimit = 8 * time.Second
 )
 
 // FuzzEngines has the client library and the engine do the same as a model of them.
