@@ -1,6 +1,7 @@
 package result
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ const (
 	maxCases   = 2_000
 	maxSamples = 1_000
 	maxText    = 1_000 // bytes
+	maxError   = 200   // bytes, of what is wrong with the JSON
 	maxNotes   = 100
 	maxValue   = 1e18 // thirty years in nanoseconds
 	minTime    = 1e-9 // nanoseconds; the least that a run can find. What took no time has no ratio
@@ -41,7 +43,7 @@ func Read(from io.Reader) (*Report, error) {
 	}
 	r := new(Report)
 	if err := json.Unmarshal(content, r); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+		return nil, fmt.Errorf("%w: %.*s", ErrFormat, maxError, err.Error()) // which may quote all of a long number
 	}
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
@@ -52,12 +54,37 @@ func Read(from io.Reader) (*Report, error) {
 	return r, nil
 }
 
+// UnmarshalJSON stops at what is too much before there is memory for it: a case
+// takes seventy times as much as the least of its text.
+func (c *Cases) UnmarshalJSON(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	begin, err := d.Token()
+	if err != nil || begin == nil { // null
+		return err
+	}
+	if begin != json.Delim('[') {
+		return errors.New("the cases are no list")
+	}
+	*c = Cases{}
+	for d.More() {
+		if len(*c) == maxCases {
+			return fmt.Errorf("more than %d cases", maxCases)
+		}
+		var next Case
+		if err := d.Decode(&next); err != nil {
+			return err
+		}
+		*c = append(*c, next)
+	}
+	return nil
+}
+
 func (r *Report) check() error {
 	if r.Schema != Schema {
 		return fmt.Errorf("schema %d, known is %d", r.Schema, Schema)
 	}
-	if len(r.Cases) > maxCases || len(r.Noise.Notes) > maxNotes {
-		return fmt.Errorf("%d cases, %d notes", len(r.Cases), len(r.Noise.Notes))
+	if len(r.Noise.Notes) > maxNotes {
+		return fmt.Errorf("%d notes", len(r.Noise.Notes))
 	}
 	if r.Rounds < 0 || r.Rounds > maxSamples || !sane(r.Seconds, 0) {
 		return fmt.Errorf("%d rounds in %g seconds", r.Rounds, r.Seconds)

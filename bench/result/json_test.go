@@ -87,6 +87,8 @@ func TestHostileFiles(t *testing.T) {
 		"a latency":             one(`"name":"a","unit":"ns/op","samples":[1],"latency":{"p50":-1}`),
 		"the same twice":        `{"schema":1,"cases":[{"name":"a","unit":"B","samples":[1]},{"name":"a","unit":"B","samples":[1]}]}`,
 		"too many cases":        `{"schema":1,"cases":[{}` + strings.Repeat(",{}", maxCases) + `]}`,
+		"cases that are none":   `{"schema":1,"cases":{}}`,
+		"a number of bytes":     one(`"name":"a","unit":"ns/op","samples":[1],"bytes":1` + strings.Repeat("0", 10_000)),
 		"negative rounds":       `{"schema":1,"rounds":-1}`,
 		"negative CPUs":         `{"schema":1,"environment":{"cpus":-1}}`,
 		"an escape in the CPU":  `{"schema":1,"environment":{"cpu":"\u001b"}}`,

@@ -15,8 +15,11 @@ type Report struct {
 	Rounds      int         `json:"rounds"`
 	Environment Environment `json:"environment"`
 	Noise       Noise       `json:"noise"`
-	Cases       []Case      `json:"cases"`
+	Cases       Cases       `json:"cases"`
 }
+
+// Cases are those of a run, in the order of the suite.
+type Cases []Case
 
 // Environment is the machine and the build.
 type Environment struct {
