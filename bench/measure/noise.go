@@ -8,13 +8,6 @@ import (
 	"vfiouser/bench/result"
 )
 
-// From where on noise is pointed out.
-const (
-	loudLoad  = 0.25 // load average per CPU before the run
-	loudSteal = 0.01
-	loudSpin  = 0.05
-)
-
 // noise collects what disturbs a run.
 type noise struct {
 	load  float64
@@ -48,13 +41,13 @@ func (n *noise) end(r *result.Report) result.Noise {
 // notes puts in words what a reader must know before he trusts the figures.
 func notes(n result.Noise, r *result.Report) []string {
 	list := []string{}
-	if perCPU := n.LoadBefore / float64(max(r.Environment.CPUs, 1)); perCPU > loudLoad {
+	if n.Busy(r.Environment.CPUs) {
 		list = append(list, fmt.Sprintf("The machine was busy before the run: load average %.2f on %d CPUs.", n.LoadBefore, r.Environment.CPUs))
 	}
-	if n.Stolen > loudSteal {
+	if n.Robbed() {
 		list = append(list, fmt.Sprintf("The hypervisor took %.1f %% of the processors' time for others.", n.Stolen*100))
 	}
-	if n.SpinSpread > loudSpin {
+	if n.Unsteady() {
 		list = append(list, fmt.Sprintf("A fixed piece of arithmetic, repeated through the run, varied by %.0f %%: "+
 			"the processor's speed changed, or something else used it.", n.SpinSpread*100))
 	}

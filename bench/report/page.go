@@ -187,7 +187,8 @@ func quiet(r *result.Report) bool {
 			return false
 		}
 	}
-	return len(r.Noise.Notes) <= 1 && r.Noise.Stolen < 0.01 && r.Noise.SpinSpread < 0.05
+	n := &r.Noise
+	return !n.Busy(r.Environment.CPUs) && !n.Robbed() && !n.Unsteady()
 }
 
 func shortCommit(commit string) string {

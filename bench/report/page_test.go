@@ -262,3 +262,24 @@ func TestMarksKeepApart(t *testing.T) {
 		}
 	}
 }
+
+// Whatever disturbs a run by itself is told at the top of the page.
+func TestPageSaysThatARunWasDisturbed(t *testing.T) {
+	for name, spoil := range map[string]func(*result.Report){
+		"load":     func(r *result.Report) { r.Noise.LoadBefore = 1 },
+		"steal":    func(r *result.Report) { r.Noise.Stolen = 0.5 },
+		"speed":    func(r *result.Report) { r.Noise.SpinSpread = 0.5 },
+		"interval": func(r *result.Report) { r.Cases[0].Noisy = true },
+		"":         func(r *result.Report) { r.Noise.Notes = append(r.Noise.Notes, "Nothing was pinned.") },
+	} {
+		r := example()
+		r.Noise = result.Noise{Notes: []string{"A note."}}
+		for i := range r.Cases {
+			r.Cases[i].Noisy = false
+		}
+		spoil(r)
+		if told := strings.Contains(pageOf(t, r), "The run was disturbed"); told != (name != "") {
+			t.Errorf("%q: %v", name, told)
+		}
+	}
+}
