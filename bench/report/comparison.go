@@ -78,6 +78,9 @@ func percent(by float64) string {
 	return fmt.Sprintf("%+.1f%%", by*100)
 }
 
+// Percent writes a threshold: "5%" of 0.05.
+func Percent(threshold float64) string { return fmt.Sprintf("%.6g%%", threshold*100) }
+
 func verdict(k *compare.Case) string {
 	s := string(k.Verdict)
 	if k.Verdict == compare.Faster || k.Verdict == compare.Slower {
@@ -109,7 +112,7 @@ func means(w io.Writer, c *compare.Comparison) {
 	if c.Cost != nil {
 		ratio = percent(1/(1+*c.Cost) - 1)
 	}
-	summary := "no significant change beyond " + fmt.Sprintf("%g%%", c.Threshold*100)
+	summary := "no significant change beyond " + Percent(c.Threshold)
 	faster, slower, fails := 0, 0, 0
 	for i := range c.Cases {
 		switch c.Cases[i].Verdict {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -72,11 +73,12 @@ func benchCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.quick, "quick", false, "some of the cases, and less time for each: not half a minute")
-	f.BoolVar(&o.full, "full", false, "all cases, more rounds and more time for each")
+	f.BoolVar(&o.full, "full", false, "all cases, twice as many as by default, more rounds and more time for each")
 	f.StringVar(&o.only, "only", "", "measure cases that match this `REGEXP`")
-	f.BoolVar(&o.list, "list", false, "print the names of the cases and of their limits, measure nothing")
+	f.BoolVar(&o.list, "list", false, "print the names of the cases and of their limits, measure nothing (--full --list: of all)")
 	f.StringVar(&o.out, "out", "", "write results.json, report.html and overview.png into `DIR`, which is made if it is not there")
-	f.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("samples of each case, %d to %d (default 12; with --quick 10, with --full 25)", benchresult.MinRounds, maxRounds))
+	f.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("samples of each case, %d to %d (default %d; with --quick %d, with --full %d)",
+		benchresult.MinRounds, maxRounds, standardMode.rounds, quickMode.rounds, fullMode.rounds))
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	cmd.AddCommand(benchCompareCommand())
 	return cmd
@@ -98,7 +100,7 @@ func (o *benchRun) run(ctx context.Context, out io.Writer, cases []bench.Case, l
 			return err
 		}
 	}
-	bar := benchProgress()
+	var bar benchBar
 	r, err := measure.Run(ctx, cases, limits, measure.Options{
 		Mode: mode.name, Rounds: mode.rounds, Target: mode.target,
 		Log:      slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
@@ -128,8 +130,8 @@ func (o *benchRun) mode() (benchMode, error) {
 	switch {
 	case o.quick && o.full:
 		return mode, usageError{errors.New("--quick and --full: one or the other")}
-	case o.json && o.list:
-		return mode, usageError{errors.New("--json and --list: one or the other")}
+	case o.list && (o.json || o.out != "" || o.rounds != 0):
+		return mode, usageError{errors.New("--list measures nothing: --json, --out and --rounds are not for it")}
 	case o.quick:
 		mode = quickMode
 	case o.full:
@@ -156,7 +158,7 @@ func (o *benchRun) chosen(all []bench.Case) (cases []bench.Case, err error) {
 		}
 	}
 	if len(cases) == 0 {
-		return nil, usageError{fmt.Errorf("--only %q: no case matches; --list shows their names", o.only)}
+		return nil, usageError{fmt.Errorf("--only %q: no case matches; --list shows those of this run, --full --list all", o.only)}
 	}
 	return cases, nil
 }
@@ -182,11 +184,18 @@ func (o *benchRun) write(r *benchresult.Report) error {
 }
 
 func (o *benchRun) file(name string, write func(io.Writer) error) error {
+	path := filepath.Join(o.out, name)
 	var b bytes.Buffer // no file is better than half of one
-	if err := write(&b); err != nil || b.Len() == 0 {
+	if err := write(&b); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(o.out, name), b.Bytes(), 0o666)
+	if b.Len() == 0 { // and none is better than an earlier run's
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return os.WriteFile(path, b.Bytes(), 0o666)
 }
 
 // failedCases is an error if there are any.
@@ -205,8 +214,6 @@ func failedCases(r *benchresult.Report) error {
 
 // benchBar is the progress on a terminal.
 type benchBar struct{ bar *progressbar.ProgressBar }
-
-func benchProgress() *benchBar { return new(benchBar) }
 
 func (b *benchBar) at(done, total int, name string) {
 	const width = 44 // of a name, so that the bar stays where it is

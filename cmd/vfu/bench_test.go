@@ -75,6 +75,7 @@ func TestBenchCompare(t *testing.T) {
 		{1, "0 faster, 1 slower, 0 fail", []string{before, slow}},
 		{1, "1 of 2 cases got slower by more than 5%", []string{before, slow}},
 		{0, "no significant change beyond 50%", []string{before, slow, "--threshold", "50%"}},
+		{1, "got slower by more than 7%", []string{before, slow, "--threshold", "7"}},
 		{0, "1 faster, 0 slower", []string{before, fast}},
 		{0, "processor: unknown before, another now", []string{before, elsewhere}},
 		{1, "fails: broken", []string{before, fails}},
@@ -123,8 +124,11 @@ func TestBenchRefuses(t *testing.T) {
 		args []string
 	}{
 		{"one or the other", []string{"--quick", "--full"}},
-		{"one or the other", []string{"--json", "--list"}},
+		{"--list measures nothing", []string{"--json", "--list"}},
+		{"--list measures nothing", []string{"--out", t.TempDir(), "--list"}},
+		{"--list measures nothing", []string{"--rounds", "7", "--list"}},
 		{"no case matches", []string{"--only", "^$"}},
+		{"--full --list", []string{"--only", "^message/read/size=64/depth=1$"}},
 		{"missing closing", []string{"--only", "("}},
 		{"from 6", []string{"--rounds", "5"}},
 		{"to 1000", []string{"--rounds", "1001"}},

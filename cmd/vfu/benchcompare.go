@@ -77,7 +77,7 @@ func (o *benchCompare) run(out io.Writer, before, after string) error {
 		err = benchreport.Comparison(out, c)
 	}
 	if err == nil && c.Regressions > 0 {
-		err = fmt.Errorf("%d of %d cases got slower by more than %s, or fail", c.Regressions, len(c.Cases), o.threshold)
+		err = fmt.Errorf("%d of %d cases got slower by more than %s, or fail", c.Regressions, len(c.Cases), benchreport.Percent(threshold))
 	}
 	return err
 }
