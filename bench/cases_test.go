@@ -110,29 +110,42 @@ func once(t *testing.T, setup func(*Env) (Subject, error)) {
 	}
 }
 
-// newSubject sets up on a thread of the test's own, which is given back at its end.
-func newSubject(t *testing.T, setup func(*Env) (Subject, error)) Subject {
-	t.Helper()
+// newEnv is an Env on a thread of the test's own, which is given back at its end.
+func newEnv(tb testing.TB) *Env {
+	tb.Helper()
 	runtime.LockOSThread()
-	t.Cleanup(runtime.UnlockOSThread)
+	tb.Cleanup(runtime.UnlockOSThread)
 	env, err := NewEnv(slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := env.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
-	env.small = true
+	return env
+}
+
+// setUp skips what this machine lacks something for.
+func setUp(tb testing.TB, env *Env, setup func(*Env) (Subject, error)) Subject {
+	tb.Helper()
 	s, err := setup(env)
 	if errors.Is(err, ErrUnavailable) {
-		t.Skip(err)
+		tb.Skip(err)
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
+}
+
+// newSubject is a small one.
+func newSubject(t *testing.T, setup func(*Env) (Subject, error)) Subject {
+	t.Helper()
+	env := newEnv(t)
+	env.small = true
+	return setUp(t, env, setup)
 }
 
 // free names layers, or parts of them, whose operations promise not to allocate. Of these the

@@ -1,8 +1,6 @@
 package bench
 
 import (
-	"log/slog"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -91,17 +89,7 @@ func benchmarkPart(b *testing.B, layer, part string) {
 
 func benchmarkSubject(b *testing.B, name string, bytes int, setup func(*Env) (Subject, error)) {
 	b.Run(name, func(b *testing.B) {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		env, err := NewEnv(slog.New(slog.DiscardHandler))
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer env.Close()
-		s, err := setup(env)
-		if err != nil {
-			b.Fatal(err)
-		}
+		s := setUp(b, newEnv(b), setup)
 		if s.Gauge != nil {
 			value, unit, err := s.Gauge()
 			if err != nil {

@@ -1,8 +1,6 @@
 package bench
 
 import (
-	"log/slog"
-	"runtime"
 	"testing"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -24,13 +22,7 @@ func TestDriveDoesWhatItIsAskedFor(t *testing.T) {
 		{backend: "null", size: 4096, depth: loadDepth, load: 50, mode: device.Mmap},
 	} {
 		t.Run(d.String(), func(t *testing.T) {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			env, err := NewEnv(slog.New(slog.DiscardHandler))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer env.Close()
+			env := newEnv(t)
 			env.small = true
 			r, s, err := newDrive(env, d)
 			if err != nil {

@@ -1,10 +1,6 @@
 package bench
 
-import (
-	"log/slog"
-	"runtime"
-	"testing"
-)
+import "testing"
 
 // The driver counts what went through the cards: n operations are n frames, of the right size.
 func TestTrafficIsWhatItIsAskedFor(t *testing.T) {
@@ -16,14 +12,7 @@ func TestTrafficIsWhatItIsAskedFor(t *testing.T) {
 		{way: "switch", packed: true, size: 64, batch: 32},
 	} {
 		t.Run(c.String(), func(t *testing.T) {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			env, err := NewEnv(slog.New(slog.DiscardHandler))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer env.Close()
-			cards, s, err := newTraffic(env, c)
+			cards, s, err := newTraffic(newEnv(t), c)
 			if err != nil {
 				t.Fatal(err)
 			}
