@@ -31,9 +31,7 @@ func codecForms() []codecForm {
 		Sparse: []codec.Area{{Offset: 1 << 12, Size: 1 << 12}}}
 	irqInfo := codec.IRQInfo{ArgSz: 16, Index: codec.IRQMSIX, Count: 65}
 	setIRQs := codec.SetIRQs{ArgSz: codec.SetIRQsSize, Flags: codec.IRQSetDataNone | codec.IRQSetActionMask, Index: codec.IRQMSIX, Count: 1}
-	var write []byte
-	write = codec.AppendWrite(write, region)
-	multi := codec.WriteMulti{Count: 1, Writes: write}
+	multi := codec.WriteMulti{Count: 1, Writes: codec.AppendWrite(nil, region)}
 	ioFDs := codec.IOFDs{ArgSz: 256, Regions: []codec.IOFD{{Offset: 0x1000, Size: 4, Type: codec.IOEventfd}}}
 	feature := codec.Feature{ArgSz: codec.FeatureSize + 8, Flags: codec.FeatureGet | codec.FeatureMigration, Data: make([]byte, 8)}
 	logging := codec.DMALogging{PageSize: 4096, Count: 1, Ranges: codec.AppendIOVARange(nil, codec.IOVARange{IOVA: 1 << 32, Length: 1 << 30})}

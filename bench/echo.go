@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"syscall"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
@@ -143,7 +142,7 @@ func playSink(fd int, _ []int) error {
 	var m rawMessage
 	for {
 		if n, e := m.call(unix.SYS_RECVMSG, fd, buf, 0); (e != 0 || n == 0) && e != unix.EINTR {
-			return hungUp(syscall.Errno(e))
+			return hungUp(e)
 		}
 	}
 }

@@ -1,8 +1,10 @@
 package bench
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -72,7 +74,7 @@ func (f fileIO) subject(env *Env) (Subject, error) {
 		for more() {
 			at := rand.Int64N(places) * int64(f.size)
 			if n, err := call(fd, buf, at); err != nil || n != len(buf) {
-				return fmt.Errorf("bench: %v: %d bytes: %w", f, n, err)
+				return fmt.Errorf("bench: %v: %d bytes: %w", f, n, cmp.Or(err, io.ErrUnexpectedEOF))
 			}
 		}
 		return nil

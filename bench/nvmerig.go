@@ -106,8 +106,12 @@ func populate(store block.Backend) error {
 	}
 	r := block.Request{Op: block.Write, Length: int64(len(chunk)), Buffers: [][]byte{chunk}}
 	for ; r.Offset < store.Size(); r.Offset += r.Length {
-		if done, err := store.Submit(&r); err != nil || !done {
-			return fmt.Errorf("bench: memory cannot be written: %w", err)
+		done, err := store.Submit(&r)
+		if err != nil {
+			return err
+		}
+		if !done {
+			return errors.New("bench: memory is not written at once")
 		}
 	}
 	return nil
