@@ -47,7 +47,7 @@ durability: ## kill servers 200 times, under guests too, cut the power 50 times,
 	VFIOUSER_SERVER_KILLS=200 VFIOUSER_POWER_CUTS=50 $(GO) test -count=1 -v -timeout 90m -run 'TestServerKills|TestPowerCut' ./test/guest
 
 # The commit is in the binary, and from there in the results.
-bench: build ## measure everything beside its limit, some minutes; the report is bin/bench/report.html
+bench: build ## measure every layer beside its limits, some minutes; the report is bin/bench/report.html
 	bin/vfu bench --out bin/bench
 
 bench-go: ## the benchmarks of all packages, with go test, for benchstat

@@ -18,7 +18,7 @@ const regionSize = 4096 // bytes of a region, with as much unmapped behind it
 
 // translateCases are translations of 64 bytes, in the same region again and again and in
 // another one each time. The limit of the first is the load of the entry, that of the others the
-// quickest search that is known among as many numbers, and then the load.
+// quickest binary search among as many numbers, and then the load.
 func translateCases() (cases []Case) {
 	for _, random := range []bool{false, true} {
 		where, limit := "same", "array-load"
@@ -97,7 +97,7 @@ func loads(load func(i int) uint64) Subject {
 }
 
 // searchTree holds the numbers from 0 up in the order in which a binary search comes to them,
-// level by level (Eytzinger's): it is the quickest to search, and cannot be changed.
+// level by level (Eytzinger's): no other is as quick to search by halves, and it cannot be changed.
 type searchTree struct {
 	numbers, rank []uint64 // from element 1 on
 }
