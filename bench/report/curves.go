@@ -76,6 +76,9 @@ func (s *series) title() string {
 func scaling(r *result.Report) (charts []*chart) {
 	open := map[string]*chart{} // that has room
 	for _, s := range seriesOf(r, leastPoints, func(c *result.Case) bool { return c.Value.Median > 0 }) {
+		if s.key == loadKey {
+			continue // the rate is what it was set to
+		}
 		y, of := s.quantity()
 		group := s.layer + " " + s.key + " " + y.label
 		c := open[group]
@@ -101,18 +104,22 @@ func scaling(r *result.Report) (charts []*chart) {
 	return charts
 }
 
-// depthKey is the axis that says how many operations are under way at a time.
-const depthKey = "depth"
+// The axes along which both latency and throughput grow: how many operations are under way at
+// a time, and at what part of the highest rate they come.
+const (
+	depthKey = "depth"
+	loadKey  = "load"
+)
 
-// latencies makes the charts of latency over throughput, both as the depth grows.
+// latencies makes the charts of latency over throughput.
 func latencies(r *result.Report) (charts []*chart) {
 	var c *chart
 	for _, s := range seriesOf(r, 2, (*result.Case).Timed) {
-		if s.key != depthKey {
+		if s.key != depthKey && s.key != loadKey {
 			continue
 		}
-		if c == nil || c.layer != s.layer || c.colors() == maxLines {
-			c = &chart{layer: s.layer, Title: s.layer, y: axis{label: "latency", format: Nanoseconds},
+		if c == nil || c.layer != s.layer || c.Title != s.title() || c.colors() == maxLines {
+			c = &chart{layer: s.layer, Title: s.title(), y: axis{label: "latency", format: Nanoseconds},
 				x: axis{label: "ops/s", format: func(v float64) string { return strings.TrimSpace(si(v)) }}}
 			charts = append(charts, c)
 		}
@@ -121,16 +128,16 @@ func latencies(r *result.Report) (charts []*chart) {
 	return charts
 }
 
-// latency makes the curves of a series along the depth.
+// latency makes the curves of a series along its axis.
 func (s *series) latency(color int) []line {
-	order := make([]int, len(s.cases)) // a curve goes by the depth, not by the throughput
+	order := make([]int, len(s.cases)) // a curve goes by its axis, not by the throughput
 	timed := true
 	for i, k := range s.cases {
 		order[i] = i
 		timed = timed && k.Latency != nil && k.Latency.P50 > 0
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(s.at[a], s.at[b]) })
-	middle, tail := line{Name: orOurs(s.rest) + ", depth " + span(s.at), Color: color}, line{Color: color, Dashed: true}
+	middle, tail := line{Name: orOurs(s.rest) + ", " + s.key + " " + span(s.at), Color: color}, line{Color: color, Dashed: true}
 	for _, i := range order {
 		k := s.cases[i]
 		rate := 1e9 / k.Value.Median

@@ -283,3 +283,24 @@ func TestPageSaysThatARunWasDisturbed(t *testing.T) {
 		}
 	}
 }
+
+// At a rate that is given, latency is drawn over it, and the rate over nothing.
+func TestLatenciesAtAGivenRate(t *testing.T) {
+	r := &result.Report{}
+	for _, load := range []float64{10, 50, 90} {
+		c := result.Case{Name: fmt.Sprintf("nvme/mem/read/depth=128/load=%g", load), Unit: result.UnitTime, Samples: []float64{1e5 / load},
+			Latency: &result.Latency{P50: 5000, P99: load * 1000}}
+		c.Summarize()
+		r.Cases = append(r.Cases, c)
+	}
+	charts := latencies(r)
+	if len(charts) != 1 || charts[0].Title != "nvme over load" || len(charts[0].Lines) != 2 {
+		t.Fatalf("%+v", charts)
+	}
+	if line := charts[0].Lines[0]; line.Name != "mem/read/depth=128, load 10 to 90" || line.points[2].X != 9e5 || line.points[2].Y != 5000 {
+		t.Errorf("%+v", line)
+	}
+	if charts := scaling(r); len(charts) != 0 {
+		t.Errorf("%+v", charts)
+	}
+}
