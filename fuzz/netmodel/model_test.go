@@ -1,44 +1,21 @@
 package netmodel
 
 import (
-	"flag"
-	"fmt"
+	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 
 	"vfiouser/fuzz/choice"
 	"vfiouser/test/holdings"
 )
 
-var (
-	seedFlag  = flag.Uint64("seed", number("VFIOUSER_SEED"), "seed of one program; 0: a few fixed ones")
-	stepsFlag = flag.Int("steps", int(number("VFIOUSER_STEPS")), "steps of each program; 0: 60")
-)
-
-func number(variable string) uint64 {
-	n, _ := strconv.ParseUint(os.Getenv(variable), 0, 63)
-	return n
-}
-
 // TestModel runs programs of seeds.
 func TestModel(t *testing.T) {
-	seeds, steps := []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, 60
-	if *stepsFlag != 0 {
-		steps = *stepsFlag
-	}
-	if *seedFlag != 0 {
-		seeds = []uint64{*seedFlag}
-	}
-	for _, seed := range seeds {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			holdings.CheckLeaks(t)
-			t.Logf("replay with -seed %d -steps %d", seed, steps)
-			run(t, choice.FromSeed(seed, steps))
-		})
-	}
+	choice.Programs(t, 12, 60, func(t *testing.T, src *choice.Source) {
+		holdings.CheckLeaks(t)
+		run(t, src, math.MaxInt)
+	})
 }
 
 // FuzzVirtioNet runs programs that are inputs.
@@ -52,15 +29,16 @@ func FuzzVirtioNet(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, program []byte) {
-		run(t, choice.FromBytes(program[:min(len(program), 2000)]))
+		run(t, choice.FromBytes(program[:min(len(program), 2000)]), 100)
 	})
 }
 
-// run makes a world, has it go through a program, and looks whether all has arrived.
-func run(t *testing.T, src *choice.Source) {
+// run makes a world, has it go through a program, up to so many steps, and looks whether all has
+// arrived.
+func run(t *testing.T, src *choice.Source, most int) {
 	w := newWorld(t, src)
 	defer w.close()
-	for steps := 0; src.More() && (steps < 100 || *stepsFlag != 0); steps++ {
+	for steps := 0; steps < most && src.More(); steps++ {
 		w.step()
 	}
 	for _, h := range w.hosts {
@@ -92,6 +70,7 @@ type operation struct {
 
 // step is one operation.
 func (w *world) step() {
+	w.watchdog.Reset(patience)
 	h := w.hosts[w.src.Intn(len(w.hosts))]
 	k := w.src.Intn(32)
 	i := slices.IndexFunc(operations, func(o operation) bool { return k < o.below })

@@ -22,23 +22,25 @@ import (
 )
 
 const (
-	patience   = 2 * time.Minute // for a program of 1,000 steps
+	patience   = 2 * time.Minute // for a step
 	queueSize  = 64
 	memorySize = 8 << 20
 )
 
 // world is one card on a loop, or a few on a switch.
 type world struct {
-	t       *testing.T
-	src     *choice.Source
-	ctx     context.Context
-	eng     *engine.Engine
-	net     link.Link
-	loop    bool
-	hosts   []*host
-	learned map[string]*host // addresses that the switch knows
-	seq     uint32           // of the next frame
-	undo    []func()
+	t   *testing.T
+	src *choice.Source
+	ctx context.Context
+	// watchdog ends ctx if a step takes too long.
+	watchdog *time.Timer
+	eng      *engine.Engine
+	net      link.Link
+	loop     bool
+	hosts    []*host
+	learned  map[string]*host // addresses that the switch knows
+	seq      uint32           // of the next frame
+	undo     []func()
 }
 
 func (w *world) must(err error) {
@@ -79,9 +81,9 @@ func (j *journal) String() string {
 
 func newWorld(t *testing.T, src *choice.Source) *world {
 	w := &world{t: t, src: src, learned: map[string]*host{}}
-	ctx, cancel := context.WithTimeout(t.Context(), patience*time.Duration(1+*stepsFlag/1000))
-	w.ctx = ctx
-	w.later(cancel)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.ctx, w.watchdog = ctx, time.AfterFunc(patience, cancel)
+	w.later(func() { w.watchdog.Stop(); cancel() })
 	said := &journal{}
 	w.later(func() {
 		if t.Failed() {
