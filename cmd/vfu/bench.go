@@ -72,7 +72,7 @@ func benchCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.quick, "quick", false, "some of the cases, and less time for each: not half a minute")
+	f.BoolVar(&o.quick, "quick", false, "some of the cases, and less time for each: half a minute")
 	f.BoolVar(&o.full, "full", false, "all cases, twice as many as by default, more rounds and more time for each")
 	f.StringVar(&o.only, "only", "", "measure cases that match this `REGEXP`")
 	f.BoolVar(&o.list, "list", false, "print the names of the cases and of their limits, measure nothing (--full --list: of all)")
