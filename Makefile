@@ -15,13 +15,16 @@ units = $$($(GO) list ./... | grep -v -e /test/guest -e /test/qtest)
 # netpoll's variant keeps a pointer in the kernel's packed, and so misaligned, epoll_event.
 NETPOLL := -gcflags=github.com/panjf2000/gnet/v2/pkg/netpoll=-d=checkptr=0
 
+# The commit is part of the program, if git can tell it: the bench suite records it.
+STAMP = $(shell git rev-parse HEAD > /dev/null 2>&1 && echo -buildvcs=auto)
+
 .PHONY: help build run test test-unit test-fuzz test-guest durability bench bench-go fuzz fuzz-list cover lint compiler lspci nbd browser clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\)\(%\{0,1\}\):.*## /\1\2\t/p' $(MAKEFILE_LIST) | sed 's/^fuzz-%/fuzz-NAME/' | expand -t 12
 
 build: ## build bin/vfu
-	$(GO) build -buildvcs=auto -o bin/vfu ./cmd/vfu
+	$(GO) build $(STAMP) -o bin/vfu ./cmd/vfu
 
 run: build ## build, then write, read and verify through an NVMe device and a network card
 	bin/vfu demo
