@@ -3,7 +3,6 @@ package block
 import (
 	"bytes"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"syscall"
@@ -27,10 +26,8 @@ const (
 //
 //fuzz:covers block/nbd.go block/nbdconn.go block/nbdhandshake.go block/nbdreceive.go block/nbdsend.go block/nbdwatch.go block/nbdwire.go
 func FuzzNBD(f *testing.F) {
-	rng := rand.NewChaCha8([32]byte{1})
-	for range 40 {
-		b := make([]byte, 160)
-		_, _ = rng.Read(b)
+	for seed := range uint64(40) {
+		b := choice.FromSeed(seed, 0).Bytes(160)
 		f.Add(b[:80], b[80:])
 	}
 	f.Fuzz(func(t *testing.T, program, lies []byte) {

@@ -161,10 +161,7 @@ func FuzzVersion(f *testing.F) {
 //
 //fuzz:covers codec/version.go
 func FuzzVersionObject(f *testing.F) {
-	f.Add([]byte{})
-	for seed := range uint64(20) {
-		f.Add(choice.FromSeed(seed, 0).Bytes(100))
-	}
+	choice.Corpus(f, 20, 100)
 	f.Fuzz(func(t *testing.T, program []byte) {
 		s := choice.FromBytes(program)
 		text := versionMembers(s, nil, 0)

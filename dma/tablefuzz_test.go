@@ -23,13 +23,7 @@ import (
 //fuzz:covers dma/table.go dma/region.go dma/reader.go dma/snapshot.go dma/file.go dma/grace.go dma/logging.go dma/dirtylog.go
 //fuzz:covers dma/holds_unsafe.go
 func FuzzTable(f *testing.F) {
-	f.Add([]byte{})
-	for seed := range uint64(32) {
-		f.Add(choice.FromSeed(seed, 0).Bytes(500))
-	}
-	f.Fuzz(func(t *testing.T, program []byte) {
-		runTable(t, choice.FromBytes(program[:min(len(program), maxProgram)]))
-	})
+	choice.Fuzz(f, 32, 500, runTable)
 }
 
 func TestTablePrograms(t *testing.T) {
@@ -37,9 +31,8 @@ func TestTablePrograms(t *testing.T) {
 }
 
 const (
-	maxProgram = 2000 // bytes of a program of the fuzzer
-	filePages  = 16
-	slots      = 128 // pages of addresses that programs use, the upper half at the top of all
+	filePages = 16
+	slots     = 128 // pages of addresses that programs use, the upper half at the top of all
 )
 
 // tableRun is a program under way.

@@ -36,9 +36,7 @@ type victims struct {
 //fuzz:covers client
 func FuzzClient(f *testing.F) {
 	v := newVictims(f)
-	for seed := range uint64(40) {
-		f.Add(choice.FromSeed(seed, 0).Bytes(200))
-	}
+	choice.Corpus(f, 40, 200)
 	truths := make([]byte, 0, 3*len(victimCalls))
 	for i := range victimCalls { // every call, and nothing but the truth
 		truths = append(truths, 0, byte(i), 0, 0, 0, 0, 0, 0)

@@ -93,9 +93,7 @@ const (
 //fuzz:covers engine client dma irq
 func FuzzEngines(f *testing.F) {
 	e := newEngines(f)
-	for seed := range uint64(12) {
-		f.Add(choice.FromSeed(seed, 0).Bytes(400))
-	}
+	choice.Corpus(f, 12, 400)
 	f.Fuzz(func(t *testing.T, input []byte) { e.run(t, choice.FromBytes(input)) })
 }
 

@@ -3,25 +3,12 @@ package fuzz
 import (
 	"bytes"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"vfiouser/devices/virtio/virtqueue"
 	"vfiouser/fuzz/choice"
 )
-
-// netPrograms adds random programs to a corpus: a program that reads its input as choices gets
-// deep with most of them.
-func netPrograms(f *testing.F, n, size int) {
-	f.Helper()
-	rng := rand.NewChaCha8([32]byte{1})
-	for range n {
-		b := make([]byte, size)
-		_, _ = rng.Read(b)
-		f.Add(b)
-	}
-}
 
 // FuzzVirtqueue is a driver that breaks rules, and a device that uses a Queue, over memory with
 // holes. A slow walker says which chains there are, or which rule was broken; a model says what
@@ -30,7 +17,7 @@ func netPrograms(f *testing.F, n, size int) {
 //
 //fuzz:covers devices/virtio/virtqueue
 func FuzzVirtqueue(f *testing.F) {
-	netPrograms(f, 200, 1000)
+	choice.Corpus(f, 200, 1000)
 	mem := newVQMemory(f)
 	f.Fuzz(func(t *testing.T, program []byte) {
 		mem.reset(t)

@@ -18,13 +18,7 @@ import (
 //
 //fuzz:covers irq/set.go irq/vector.go irq/event.go irq/gate.go irq/state.go
 func FuzzSet(f *testing.F) {
-	f.Add([]byte{})
-	for seed := range uint64(32) {
-		f.Add(choice.FromSeed(seed, 0).Bytes(400))
-	}
-	f.Fuzz(func(t *testing.T, program []byte) {
-		runSet(t, choice.FromBytes(program[:min(len(program), maxProgram)]))
-	})
+	choice.Fuzz(f, 32, 400, runSet)
 }
 
 func TestSetPrograms(t *testing.T) {
@@ -32,7 +26,6 @@ func TestSetPrograms(t *testing.T) {
 }
 
 const (
-	maxProgram   = 2000 // bytes of a program of the fuzzer
 	setEventfds  = 6
 	maxSetVector = 5 // most vectors of an index
 )

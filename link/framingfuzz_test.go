@@ -3,7 +3,6 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
-	"math/rand/v2"
 	"testing"
 
 	"vfiouser/fuzz/choice"
@@ -15,12 +14,7 @@ import (
 //
 //fuzz:covers link/streamreceive.go
 func FuzzFraming(f *testing.F) {
-	rng := rand.NewChaCha8([32]byte{1})
-	for range 60 {
-		b := make([]byte, 200)
-		_, _ = rng.Read(b)
-		f.Add(b)
-	}
+	choice.Corpus(f, 60, 200)
 	x := &streamReceiver{}
 	x.init(&streamPort{})
 	f.Fuzz(func(t *testing.T, program []byte) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
+
 	"vfiouser/fuzz/choice"
 )
 
@@ -13,13 +14,7 @@ import (
 //
 //fuzz:covers pci/msixtable.go
 func FuzzMSIXTable(f *testing.F) {
-	f.Add([]byte{})
-	for seed := range uint64(16) {
-		f.Add(choice.FromSeed(seed, 0).Bytes(300))
-	}
-	f.Fuzz(func(t *testing.T, program []byte) {
-		runMSIXTable(t, choice.FromBytes(program[:min(len(program), maxProgram)]))
-	})
+	choice.Fuzz(f, 16, 300, runMSIXTable)
 }
 
 func TestMSIXTablePrograms(t *testing.T) {

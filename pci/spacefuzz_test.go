@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
 	"vfiouser/fuzz/choice"
 )
 
@@ -15,21 +16,12 @@ import (
 //fuzz:covers pci/space.go pci/bar.go pci/command.go pci/capability.go pci/express.go pci/extended.go pci/msi.go pci/msix.go pci/pm.go
 //fuzz:covers pci/restore.go
 func FuzzConfigSpace(f *testing.F) {
-	f.Add([]byte{})
-	for seed := range uint64(32) {
-		f.Add(choice.FromSeed(seed, 0).Bytes(400))
-	}
-	f.Fuzz(func(t *testing.T, program []byte) {
-		runSpace(t, choice.FromBytes(program[:min(len(program), maxProgram)]))
-	})
+	choice.Fuzz(f, 32, 400, runSpace)
 }
 
 func TestConfigSpacePrograms(t *testing.T) {
 	choice.Programs(t, 100, 60, runSpace)
 }
-
-// maxProgram bounds a program of the fuzzer, in bytes.
-const maxProgram = 2000
 
 func runSpace(t *testing.T, s *choice.Source) {
 	t.Helper()

@@ -213,9 +213,7 @@ func (h *modelHost) checkReply(e *spec.SubmissionEntry, before []byte, allowed [
 //
 //fuzz:covers devices/nvme
 func FuzzAdminCommands(f *testing.F) {
-	for seed := range uint64(150) {
-		f.Add(choice.FromSeed(seed, 0).Bytes(400))
-	}
+	choice.Corpus(f, 150, 400)
 	memory := []*modelMemory{newModelMemory(f), newModelMemory(f)}
 	before := make([]byte, windowPages*pageSize)
 	f.Fuzz(func(t *testing.T, b []byte) {

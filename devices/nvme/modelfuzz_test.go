@@ -15,8 +15,7 @@ const maxProgram = 2000
 // FuzzCommandSequences runs programs against a subsystem and a model of it.
 func FuzzCommandSequences(f *testing.F) {
 	for seed := range uint64(40) {
-		s := choice.FromSeed(seed, 0)
-		f.Add(s.Bytes(100 + 20*int(seed)))
+		f.Add(choice.FromSeed(seed, 0).Bytes(100 + 20*int(seed)))
 	}
 	memory := []*modelMemory{newModelMemory(f), newModelMemory(f)}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -160,10 +160,7 @@ func steady(t testing.TB, stream []byte) map[string]any {
 //
 //fuzz:covers devices/nvme/restore.go devices/nvme/migrate.go devices/nvme/state.go devices/nvme/contents.go devices/nvme/reservestate.go
 func FuzzRestoredState(f *testing.F) {
-	f.Add([]byte{})
-	for seed := range uint64(200) {
-		f.Add(choice.FromSeed(seed, 0).Bytes(60))
-	}
+	choice.Corpus(f, 200, 60)
 	memory := newModelMemory(f)
 	good := richState(f, memory)
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -3,7 +3,6 @@ package virtionet
 import (
 	"bytes"
 	"context"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -19,12 +18,7 @@ import (
 //
 //fuzz:covers devices/virtio-net/control.go devices/virtio-net/commands.go devices/virtio-net/filter.go devices/virtio-net/hash.go devices/virtio-net/toeplitz.go devices/virtio-net/spec
 func FuzzCommands(f *testing.F) {
-	rng := rand.NewChaCha8([32]byte{1})
-	for range 150 {
-		b := make([]byte, 600)
-		_, _ = rng.Read(b)
-		f.Add(b)
-	}
+	choice.Corpus(f, 150, 600)
 	f.Fuzz(func(t *testing.T, program []byte) {
 		src := choice.FromBytes(program)
 		cfg := Config{Link: link.Null(), Pairs: 1 + src.Intn(4), MAC: []byte{2, 0, 0, 0, 0, 1}}

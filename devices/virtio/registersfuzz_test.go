@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
-	"math/rand/v2"
 	"testing"
 
 	"vfiouser/devices/virtio/spec"
@@ -32,12 +31,7 @@ func (picky) CheckFeatures(accepted uint64) bool { return accepted&pickyBit == 0
 //
 //fuzz:covers devices/virtio/registers.go devices/virtio/write.go
 func FuzzRegisters(f *testing.F) {
-	rng := rand.NewChaCha8([32]byte{1})
-	for range 200 {
-		b := make([]byte, 400)
-		_, _ = rng.Read(b)
-		f.Add(b)
-	}
+	choice.Corpus(f, 200, 400)
 	f.Fuzz(func(t *testing.T, program []byte) {
 		fn, err := New(Config{Type: 42, Queues: fuzzQueues, QueueSize: fuzzMaxSize, Features: fuzzOffered}, picky{})
 		if err != nil {

@@ -2,7 +2,6 @@ package netmodel
 
 import (
 	"math"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -22,12 +21,7 @@ func TestModel(t *testing.T) {
 //
 //fuzz:covers devices/virtio devices/virtio/virtqueue devices/virtio-net link/loop.go link/switch.go link/forward.go
 func FuzzVirtioNet(f *testing.F) {
-	rng := rand.NewChaCha8([32]byte{1})
-	for range 12 {
-		b := make([]byte, 500)
-		_, _ = rng.Read(b)
-		f.Add(b)
-	}
+	choice.Corpus(f, 12, 500)
 	f.Fuzz(func(t *testing.T, program []byte) {
 		run(t, choice.FromBytes(program[:min(len(program), 2000)]), 100)
 	})

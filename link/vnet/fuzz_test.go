@@ -14,12 +14,7 @@ import (
 // describe has the segments of the reference. One that lies is refused, or what comes out of it
 // is sound: every segment has right lengths and checksums, and their payloads are the frame's.
 func FuzzLower(f *testing.F) {
-	rng := rand.NewChaCha8([32]byte{1})
-	for range 300 {
-		b := make([]byte, 200)
-		_, _ = rng.Read(b)
-		f.Add(b)
-	}
+	choice.Corpus(f, 300, 200)
 	var s vnet.Scratch
 	f.Fuzz(func(t *testing.T, program []byte) {
 		src := choice.FromBytes(program)
