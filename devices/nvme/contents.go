@@ -55,9 +55,9 @@ func cutShort(err error) error { return fmt.Errorf("%w: stream is cut: %w", ErrS
 
 // saveContents writes what is not zero.
 func (m *mover) saveContents(w io.Writer, ns *namespace) error {
-	buf := make([]byte, contentsOffset+contentsSize)
-	zeroes := make([]byte, contentsSize)
 	size := ns.stored()
+	zeroes := make([]byte, min(contentsSize, size))
+	buf := make([]byte, contentsOffset+len(zeroes))
 	for off := int64(0); off < size; off += contentsSize {
 		if err := m.h.s.Context().Err(); err != nil {
 			return err // zeroes are not written, so no Write tells
