@@ -213,6 +213,7 @@ func (h *modelHost) checkReply(e *spec.SubmissionEntry, before []byte, allowed [
 //
 //fuzz:covers devices/nvme
 func FuzzAdminCommands(f *testing.F) {
+	takeTurns(f)
 	choice.Corpus(f, 150, 400)
 	memory := []*modelMemory{newModelMemory(f), newModelMemory(f)}
 	before := make([]byte, windowPages*pageSize)

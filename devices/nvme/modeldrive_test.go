@@ -71,6 +71,13 @@ func newModelMemory(t testing.TB) *modelMemory {
 	return &modelMemory{fd, ram}
 }
 
+// takeTurns has goroutines run one at a time while a fuzzer's inputs do. What an input reaches
+// then depends on the input, and waiting for a goroutine costs what it does and no more.
+func takeTurns(f *testing.F) {
+	n := runtime.GOMAXPROCS(1)
+	f.Cleanup(func() { runtime.GOMAXPROCS(n) })
+}
+
 func newModelDrive(t testing.TB, mode DoorbellMode, byMsg bool, memory []*modelMemory, cfg nvmemodel.Config) *modelDrive {
 	d := &modelDrive{t: t, mode: mode, byMsg: byMsg, worker: &manualWorker{}}
 	d.s = d.subsystem(cfg.Namespaces)

@@ -14,6 +14,7 @@ const maxProgram = 2000
 
 // FuzzCommandSequences runs programs against a subsystem and a model of it.
 func FuzzCommandSequences(f *testing.F) {
+	takeTurns(f)
 	for seed := range uint64(40) {
 		f.Add(choice.FromSeed(seed, 0).Bytes(100 + 20*int(seed)))
 	}

@@ -103,6 +103,7 @@ func spoilFile(t testing.TB, s *choice.Source, text []byte) []byte {
 //
 //fuzz:covers devices/nvme/statedir.go devices/nvme/persist.go devices/nvme/layout.go devices/nvme/reservekeep.go devices/nvme/featurevalues.go
 func FuzzStateDirectory(f *testing.F) {
+	takeTurns(f)
 	choice.Corpus(f, 200, 60)
 	const inMemory = "/dev/shm" // files are synced, which takes its time on a disk
 	dir, err := os.MkdirTemp(inMemory, "nvme-state-")

@@ -160,6 +160,7 @@ func steady(t testing.TB, stream []byte) map[string]any {
 //
 //fuzz:covers devices/nvme/restore.go devices/nvme/migrate.go devices/nvme/state.go devices/nvme/contents.go devices/nvme/reservestate.go
 func FuzzRestoredState(f *testing.F) {
+	takeTurns(f)
 	choice.Corpus(f, 200, 60)
 	memory := newModelMemory(f)
 	good := richState(f, memory)
