@@ -92,6 +92,7 @@ func spawn(env *Env, role string, args ...int) (int, error) {
 	cmd.Env = append(os.Environ(), peerEnv+"="+role)
 	cmd.Dir, cmd.Stderr = env.Dir, &complaint
 	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is not for it: it ends with its connection
 	if err := cmd.Start(); err != nil {
 		unix.Close(pair[0])
 		return -1, err

@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"vfiouser/bench"
@@ -95,10 +94,8 @@ func (o *benchRun) run(ctx context.Context, out io.Writer, cases []bench.Case, l
 	if o.list {
 		return o.printList(out, cases)
 	}
-	if o.out != "" { // not found out after minutes
-		if err := os.MkdirAll(o.out, 0o777); err != nil {
-			return err
-		}
+	if err := o.makeOut(); err != nil {
+		return err
 	}
 	var bar benchBar
 	r, err := measure.Run(ctx, cases, limits, measure.Options{
@@ -113,15 +110,29 @@ func (o *benchRun) run(ctx context.Context, out io.Writer, cases []bench.Case, l
 	if err != nil {
 		return err
 	}
-	if err := o.write(r); err != nil {
-		return err
-	}
+	written := o.write(r) // if it fails, what was measured is shown all the same
 	if o.json {
 		err = r.Write(out)
 	} else {
 		err = benchreport.Table(out, r)
 	}
-	return errors.Join(err, failedCases(r))
+	return errors.Join(written, err, failedCases(r))
+}
+
+// makeOut makes the folder of --out, and sees that files can be made in it: that it cannot
+// be is not to be found out after minutes.
+func (o *benchRun) makeOut() error {
+	if o.out == "" {
+		return nil
+	}
+	if err := os.MkdirAll(o.out, 0o777); err != nil {
+		return err
+	}
+	probe, err := os.CreateTemp(o.out, ".vfu")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // mode is what the options ask for.
@@ -185,7 +196,7 @@ func (o *benchRun) write(r *benchresult.Report) error {
 
 func (o *benchRun) file(name string, write func(io.Writer) error) error {
 	path := filepath.Join(o.out, name)
-	var b bytes.Buffer // no file is better than half of one
+	var b bytes.Buffer
 	if err := write(&b); err != nil {
 		return err
 	}
@@ -195,7 +206,15 @@ func (o *benchRun) file(name string, write func(io.Writer) error) error {
 		}
 		return nil
 	}
-	return os.WriteFile(path, b.Bytes(), 0o666)
+	part := path + ".part" // no file, or an earlier run's, is better than half of one
+	err := os.WriteFile(part, b.Bytes(), 0o666)
+	if err == nil {
+		err = os.Rename(part, path)
+	}
+	if err != nil {
+		_ = os.Remove(part) // it may not be there
+	}
+	return err
 }
 
 // failedCases is an error if there are any.
@@ -210,26 +229,4 @@ func failedCases(r *benchresult.Report) error {
 		return fmt.Errorf("%d of %d cases failed", failed, len(r.Cases))
 	}
 	return nil
-}
-
-// benchBar is the progress on a terminal.
-type benchBar struct{ bar *progressbar.ProgressBar }
-
-func (b *benchBar) at(done, total int, name string) {
-	const width = 44 // of a name, so that the bar stays where it is
-	if b.bar == nil {
-		if info, err := os.Stderr.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
-			return
-		}
-		b.bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetWidth(30),
-			progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
-	}
-	b.bar.Describe(fmt.Sprintf("%-*.*s", width, width, name))
-	_ = b.bar.Set(done) // a terminal that cannot show it does not stop the run
-}
-
-func (b *benchBar) done() {
-	if b.bar != nil {
-		_ = b.bar.Finish()
-	}
 }

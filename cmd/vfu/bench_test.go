@@ -2,10 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	benchcompare "vfiouser/bench/compare"
 	benchresult "vfiouser/bench/result"
@@ -136,4 +139,72 @@ func TestBenchRefuses(t *testing.T) {
 	} {
 		benchSays(t, 2, test.want, test.args...)
 	}
+}
+
+func TestBarFitsTheLine(t *testing.T) {
+	for _, test := range []struct{ columns, name, width int }{
+		{200, 44, 30}, {120, 44, 30}, {80, 34, 16}, {40, 7, 3}, {33, 2, 1}, {30, 0, 0}, {1, 0, 0},
+		{0, 34, 16}, // unknown
+	} {
+		if name, width := barRoom(test.columns); name != test.name || width != test.width {
+			t.Errorf("%d columns: a name of %d, a bar of %d; want %d and %d", test.columns, name, width, test.name, test.width)
+		}
+	}
+}
+
+func TestBenchFilesThatCannotBeWritten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	quick := []string{"--quick", "--only", "^irq/trigger$", "--rounds", "6", "--out"}
+	if out := benchSays(t, 1, "not a directory", append(quick, file)...); out != "" {
+		t.Error("it was measured first:", out)
+	}
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "results.json", "full"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if out := benchSays(t, 1, "results.json", append(quick, dir)...); !strings.Contains(out, "irq/trigger") {
+		t.Error("what was measured is lost:", out)
+	}
+	if names, _ := filepath.Glob(filepath.Join(dir, "*")); len(names) != 3 {
+		t.Error("it left", names)
+	}
+}
+
+// A terminal sends its signals to all processes of a job.
+func TestBenchInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	cmd := command(t, "bench", "--only", "^message/read/size=4/depth=1$", "--rounds", "1000", "--out", dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); !hasChild(cmd.Process.Pid) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the status says it
+	if status := cmd.ProcessState.ExitCode(); status != 1 || out.String() != "vfu: interrupted, nothing is written\n" {
+		t.Errorf("status %d: %s", status, &out)
+	}
+	if names, _ := filepath.Glob(filepath.Join(dir, "*")); len(names) > 0 {
+		t.Error("it left", names)
+	}
+}
+
+// hasChild says whether a process has started another one.
+func hasChild(pid int) bool {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		if text, _ := os.ReadFile(list); len(text) > 0 {
+			return true
+		}
+	}
+	return false
 }
