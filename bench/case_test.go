@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -122,5 +123,33 @@ func TestRecordKeepsToTheRange(t *testing.T) {
 	}
 	if h.TotalCount() != 4 {
 		t.Error(h.TotalCount(), "of 4 are recorded")
+	}
+}
+
+func TestEnvHasRoomForSockets(t *testing.T) {
+	for length, fits := range map[int]bool{80: true, 81: true, 120: false} {
+		long := t.TempDir()
+		for len(long) < length {
+			long += "/" + strings.Repeat("d", min(length-len(long), 50)-1)
+		}
+		if err := os.MkdirAll(long, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("TMPDIR", long)
+		env, err := NewEnv(slog.New(slog.DiscardHandler))
+		if (err == nil) != fits {
+			t.Errorf("%s: %v", long, err)
+		}
+		if err == nil {
+			fd, err := listen(devicePath(env, 1015))
+			if err != nil {
+				t.Error(long, err)
+			}
+			unix.Close(fd)
+			env.Close()
+		}
+		if left, _ := os.ReadDir(long); len(left) > 0 {
+			t.Error("it left", left)
+		}
 	}
 }

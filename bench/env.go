@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,12 +30,18 @@ type Env struct {
 	cleanups []func()
 }
 
+// longestDir leaves room for names of 8 bytes in the 107 of a socket's path.
+const longestDir = 98
+
 // NewEnv makes an Env and pins the calling thread, which the caller has locked, to DriverCPU.
 // Close it on the same thread.
 func NewEnv(log *slog.Logger) (*Env, error) {
 	dir, err := os.MkdirTemp("", "vfub")
 	if err != nil {
 		return nil, err
+	}
+	if len(dir) > longestDir {
+		return nil, errors.Join(fmt.Errorf("bench: a socket's path cannot be as long as that of %s: set TMPDIR to a shorter one", dir), os.Remove(dir))
 	}
 	e := &Env{Dir: dir, DriverCPU: -1, Log: log}
 	if unix.SchedGetaffinity(0, &e.allowed) != nil {
