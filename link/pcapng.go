@@ -76,6 +76,9 @@ func appendSection(b []byte) []byte {
 	return closeBlock(endOptions(b), start)
 }
 
+// maxInterface is the most bytes of an interface's block: its name may have a number behind it.
+const maxInterface = 16 + 4 + maxName + 24 + 8 + 4 + 4
+
 // appendInterface describes an Ethernet interface whose time stamps count nanoseconds.
 func appendInterface(b []byte, name string, snap int) []byte {
 	b, start := openBlock(b, blockInterface)

@@ -18,7 +18,7 @@ import (
 
 // RecordOptions are for Record. The zero value gives the defaults.
 type RecordOptions struct {
-	Name   string       // of the interfaces in the file; default: "card"
+	Name   string       // of the interfaces in the file, 255 bytes of it at most; default: "card"
 	Snap   int          // bytes of each frame that are recorded; default: all
 	Buffer int          // bytes that may wait for the file, twice; default: 4 MiB
 	Logger *slog.Logger // is told what is missing in the file. Default: slog.Default().
@@ -65,13 +65,21 @@ func Record(l Link, path string, opt RecordOptions) (*Recorder, error) {
 	if err != nil {
 		return nil, &OpenError{Spec: "pcap:" + path, Err: err}
 	}
-	opt.Name = cmp.Or(opt.Name, "card")
+	opt.Name = nameInFile(cmp.Or(opt.Name, "card"))
 	opt.Snap = min(cmp.Or(opt.Snap, vnet.MaxFrame), vnet.MaxFrame)
 	r := &Recorder{inner: l, opt: opt, log: cmp.Or(opt.Logger, slog.Default()).With("pcap", path)}
 	r.close = sync.OnceValue(r.end)
-	r.tape.start(file, max(cmp.Or(opt.Buffer, 4<<20), opt.Snap+frameOverhead), r.log)
+	r.tape.start(file, max(cmp.Or(opt.Buffer, 4<<20), opt.Snap+frameOverhead, maxInterface), r.log)
 	r.tape.write(appendSection(nil))
 	return r, nil
+}
+
+// maxName bounds the name of an interface, in bytes, which may be the text of a whole link.
+const maxName = 255
+
+// nameInFile is a name as the file can have it: text, and not too long.
+func nameInFile(name string) string {
+	return strings.ToValidUTF8(name[:min(len(name), maxName)], "?")
 }
 
 // create opens the file for one recorder alone.

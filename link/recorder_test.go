@@ -216,6 +216,19 @@ func TestEveryCardIsAnInterface(t *testing.T) {
 	}
 }
 
+func TestNamesOfInterfacesAreBounded(t *testing.T) {
+	for name, want := range map[string]string{strings.Repeat("x", 70_000): strings.Repeat("x", 255), "a\xff\xfe": "a?", "": "card"} {
+		path := filepath.Join(t.TempDir(), "f")
+		r, err := link.Record(link.Loop(), path, link.RecordOptions{Name: name, Snap: 1, Buffer: 1})
+		must(t, err)
+		attach(t, r)
+		must(t, r.Close())
+		if c := readCapture(t, path); len(c.interfaces) != 1 || c.interfaces[0] != want {
+			t.Errorf("%.20q is %.300q", name, c.interfaces)
+		}
+	}
+}
+
 // A pipe that nobody reads stands for a slow file.
 func TestTheDataPathDoesNotWaitForTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
