@@ -94,7 +94,7 @@ type mistake struct {
 
 // wrong notes what is wrong with a key or a table.
 func (c *configFile) wrong(path, format string, args ...any) {
-	c.mistakes = append(c.mistakes, mistake{c.lines[path], fmt.Sprintf(format, args...)})
+	c.mistakes = append(c.mistakes, mistake{c.lines[path], printable(fmt.Sprintf(format, args...))})
 }
 
 // err tells the mistakes in the order of the file.
@@ -211,9 +211,15 @@ func (c *configFile) fillInner(t *table, name string, options []option) {
 		}
 	}
 	for _, inner := range c.tables(t, name) {
+		// Without what begins it the rest would be said of the table before.
 		begin := own[0].key
-		if _, ok := inner.value[begin]; !ok {
+		v, ok := inner.value[begin]
+		if !ok {
 			c.wrong(inner.path, "%s has no %s", inner.title(), begin)
+			continue
+		}
+		if _, err := own[0].form.string(v); err != nil {
+			c.apply(&inner, begin, own[0])
 			continue
 		}
 		c.fill(&inner, own)

@@ -33,7 +33,7 @@ func configOf(t testing.TB, content string) (path string) {
 }
 
 // documented is the example of docs/config.md, and all of that page.
-func documented(t *testing.T) (example, page string) {
+func documented(t testing.TB) (example, page string) {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/config.md")
 	if err != nil {
@@ -133,6 +133,11 @@ func TestConfigSaysWhereItIsWrong(t *testing.T) {
 		{"device that is no table", "nvme = [1]", []string{":1: nvme must be tables, each begun by [[nvme]]"}},
 		{"namespace that is text", "[[nvme]]\nsocket = \"s\"\nnamespace = \"mem:1G\"\n", []string{":3: namespace must be tables, each begun by [[nvme.namespace]]"}},
 		{"namespace without backend", "[[nvme]]\nsocket = \"s\"\n\n[[nvme.namespace]]\nblock-size = 512", []string{":4: [[nvme.namespace]] has no backend"}},
+		{"namespace without backend behind another", "[[nvme]]\nnamespace = [{backend=\"null:1G\"},\n\n {block-size=512}]", []string{":4: [[nvme.namespace]] has no backend"}},
+		{"namespace whose backend is no text", "[[nvme]]\nnamespace = [{backend=\"null:1G\"},\n {block-size=512, backend=5}]",
+			[]string{":3: backend in [[nvme.namespace]]: must be text between quotes"}},
+		{"terminal codes", strings.Repeat("[[nvme]]\nsocket=\"\\u001b[2J\"\nnamespace=[{backend=\"mem:1M\"}]\n", 2), []string{`:4: \x1b[2J is the place of the device of`}},
+		{"terminal codes of a backend", "[[nvme]]\nnamespace = [{backend=\"mem\\n:1M\"}]", []string{`:2: backend in [[nvme.namespace]]: block: mem\n:1M: unknown kind`}},
 		{"no namespace", "\n[[nvme]]\nsocket = \"s\"\n", []string{":2: no [[nvme.namespace]] (or pool): what should be on the disk?"}},
 		{"backend", "[[nvme]]\nnamespace = [{backend=\"tape:1G\"}]\n", []string{`:2: backend in [[nvme.namespace]]: block: tape:1G: unknown kind of backend "tape"`}},
 		{"format that there is not", "[[nvme]]\nsocket = \"s\"\nnamespace = [{backend=\"mem:1G\", protection=1}]\n", []string{`:1: namespace 1 of the controller: nvme: invalid configuration: no format has blocks of 512 bytes with 0 bytes of metadata`}},
@@ -320,20 +325,4 @@ namespace = [{backend = "mem:1M"}]
 			t.Errorf("%s is still there", socket)
 		}
 	}
-}
-
-// FuzzConfig: a file gives devices, or an error with the line that it is on.
-func FuzzConfig(f *testing.F) {
-	f.Add("[[nvme]]\nsocket = \"s\"\n[[nvme.namespace]]\nbackend = \"null:1G\"\n")
-	f.Add("nvme = [{fd = 3, namespace = [{backend = 'mem:1G', block-size = 512}]}]")
-	f.Add("[nvme]\nnamespace.a.b = [[{}]]")
-	f.Fuzz(func(t *testing.T, content string) {
-		list, err := parseConfig("vfu.toml", []byte(content), newProcess(), unsaid)
-		if err == nil && len(list) == 0 {
-			t.Error("no device, and no error")
-		}
-		if err != nil && strings.Contains(err.Error(), "toml:0: ") {
-			t.Errorf("an error on no line: %v", err)
-		}
-	})
 }

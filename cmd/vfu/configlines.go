@@ -62,13 +62,18 @@ func (l *lineFinder) path(below string, e *unstable.Node) string {
 		}
 		n := key.Node()
 		path = join(path, string(n.Data))
-		if offset := int(n.Raw.Offset); offset > l.offset {
-			l.line += bytes.Count(l.data[l.offset:offset], []byte("\n"))
-			l.offset = offset
-		}
+		l.move(n)
 		l.note(path)
 	}
 	return path
+}
+
+// move goes on to where a node begins.
+func (l *lineFinder) move(n *unstable.Node) {
+	if offset := int(n.Raw.Offset); offset > l.offset {
+		l.line += bytes.Count(l.data[l.offset:offset], []byte("\n"))
+		l.offset = offset
+	}
 }
 
 // note says that the path's line is the present one, if it was not there before.
@@ -94,6 +99,7 @@ func (l *lineFinder) keyValue(table string, e *unstable.Node) {
 	case unstable.Array:
 		for elements := v.Children(); elements.Next(); {
 			if n := elements.Node(); n.Kind == unstable.InlineTable {
+				l.move(n)
 				l.inline(l.begin(path), n)
 			}
 		}

@@ -140,7 +140,7 @@ func check(list []device, control string) error {
 		case c.at == "":
 			return usageError{fmt.Errorf("%s: two devices are to be served there: give each a socket of its own", c)}
 		default:
-			return usageError{fmt.Errorf("%s: %s is the place of the device of %s too: give each a socket of its own", c, p, other)}
+			return usageError{fmt.Errorf("%s: %s is the place of the device of %s too: give each a socket of its own", c, printable(p.String()), other)}
 		}
 		if control != "" && p.path == filepath.Clean(control) {
 			return usageError{fmt.Errorf("%s: the control socket is to be there too: give each a path of its own", c)}

@@ -60,7 +60,7 @@ func subsystems(list []device) ([]*subsystem, error) {
 // add takes a controller and what it says of the subsystem.
 func (s *subsystem) add(c *controller) error {
 	if len(s.members) == nvme.MaxControllers {
-		return usageError{fmt.Errorf("%s: subsystem %s has %d controllers already, more are not possible", c, s.name, len(s.members))}
+		return usageError{fmt.Errorf("%s: subsystem %s has %d controllers already, more are not possible", c, printable(s.name), len(s.members))}
 	}
 	s.members = append(s.members, c)
 	for i, n := range c.namespaces {
@@ -77,7 +77,7 @@ func (s *subsystem) add(c *controller) error {
 		switch {
 		case once.says == "" || once.says == *once.to:
 		case *once.to != "":
-			return usageError{fmt.Errorf("%s: the %s of subsystem %s is %q already; say it once", c, once.option, s.name, *once.to)}
+			return usageError{fmt.Errorf("%s: the %s of subsystem %s is %q already; say it once", c, once.option, printable(s.name), *once.to)}
 		default:
 			*once.to = once.says
 		}
