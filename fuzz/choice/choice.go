@@ -2,20 +2,44 @@ package choice
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"math/rand/v2"
+	"os"
+	"sync"
 )
 
 // Source hands out choices. Those of an input end with it: from then on every choice is the
 // zero, the first, or no. It is not for concurrent use.
 type Source struct {
-	input []byte
+	input []byte        // that is left
+	size  int           // of all of it
 	rng   *rand.ChaCha8 // nil: choices come from input
 	steps int           // that are left, with rng
 }
 
 // FromBytes reads the choices from b, which it keeps.
-func FromBytes(b []byte) *Source { return &Source{input: b} }
+func FromBytes(b []byte) *Source { return &Source{input: b, size: len(b)} }
+
+// MarksVariable names in the environment a file to which More writes, for inputs, the size of the
+// input and the offset at which the next operation begins. Who shrinks an input can leave out
+// whole operations then.
+const MarksVariable = "VFIOUSER_MARKS"
+
+var marks = sync.OnceValue(openMarks)
+
+// openMarks opens that file; nil if none is asked for.
+func openMarks() *os.File {
+	name, ok := os.LookupEnv(MarksVariable)
+	if !ok {
+		return nil
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil
+	}
+	return f
+}
 
 // FromSeed has choices that depend on the seed alone. More is true so many times.
 func FromSeed(seed uint64, steps int) *Source {
@@ -27,6 +51,9 @@ func FromSeed(seed uint64, steps int) *Source {
 // More tells whether there is something left to choose. A program asks once for each operation.
 func (s *Source) More() bool {
 	if s.rng == nil {
+		if marks := marks(); marks != nil {
+			fmt.Fprintln(marks, s.size, s.size-len(s.input))
+		}
 		return len(s.input) > 0
 	}
 	s.steps--

@@ -2,6 +2,9 @@ package choice
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -75,5 +78,25 @@ func TestEdgeFindsEdges(t *testing.T) {
 		if !seen[want] {
 			t.Errorf("%d never comes", want)
 		}
+	}
+}
+
+func TestMarks(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "marks")
+	t.Setenv(MarksVariable, file)
+	usual := marks
+	marks = sync.OnceValue(openMarks)
+	t.Cleanup(func() {
+		marks().Close()
+		marks = usual
+	})
+	for s := FromBytes([]byte{1, 2, 3}); s.More(); {
+		s.Uint16()
+	}
+	for s := FromSeed(1, 2); s.More(); {
+	}
+	got, err := os.ReadFile(file)
+	if want := "3 0\n3 2\n3 3\n"; err != nil || string(got) != want {
+		t.Errorf("marks are %q, want %q; %v", got, want, err)
 	}
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"context"
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +27,7 @@ func Other() {}
 	"parse/parse_test.go": `package parse
 
 import (
+	"bytes"
 	"os"
 	"testing"
 )
@@ -55,6 +56,32 @@ func FuzzHang(f *testing.F) {
 		for len(b) > 0 && b[0] != 'a' {
 		}
 	})
+}
+
+// FuzzDeath ends the process, in a goroutine, after three operations of many.
+func FuzzDeath(f *testing.F) {
+	program := bytes.Repeat([]byte("......,,,,,,"), 20)
+	f.Add(program)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		program := map[byte]int{}
+		for _, op := range b {
+			program[op]++
+		}
+		done := make(chan bool)
+		go func() {
+			defer close(done)
+			if program['!'] > 0 && program['.'] > 2 {
+				panic("three points")
+			}
+		}()
+		<-done
+	})
+}
+
+// FuzzSeed fails with a seed.
+func FuzzSeed(f *testing.F) {
+	f.Add([]byte("abcd"))
+	f.Fuzz(func(t *testing.T, b []byte) { t.Error("never") })
 }
 
 func FuzzUnable(f *testing.F) {
@@ -107,7 +134,7 @@ func inModule(t *testing.T) *runner {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { null.Close() })
-	return &runner{time: time.Second, stall: time.Minute, parallel: 1, measure: true, cache: t.TempDir(), meter: newMeter(null)}
+	return &runner{time: time.Second, hang: 10 * time.Second, shrink: 20 * time.Second, parallel: 1, measure: true, cache: t.TempDir(), meter: newMeter(null)}
 }
 
 func TestTargets(t *testing.T) {
@@ -122,7 +149,7 @@ func TestTargets(t *testing.T) {
 	}
 	want := map[string]string{
 		"parse/FuzzGood": "parse", "parse/FuzzCrash": "parse/parse.go", "parse/FuzzHang": "parse",
-		"parse/FuzzUnable": "parse", "parse/FuzzStored": "parse", "fuzz/FuzzSuite": "parse",
+		"parse/FuzzDeath": "parse", "parse/FuzzSeed": "parse", "parse/FuzzUnable": "parse", "parse/FuzzStored": "parse", "fuzz/FuzzSuite": "parse",
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("targets %v, want %v", got, want)
@@ -158,68 +185,111 @@ func TestCovered(t *testing.T) {
 	}
 }
 
-func TestGoodTarget(t *testing.T) {
-	r := inModule(t)
-	results, err := r.all(t.Context(), "^FuzzGood$")
-	if err != nil || len(results) != 1 {
-		t.Fatalf("results %+v, %v", results, err)
+// byName runs targets, and returns what came of each.
+func (r *runner) byName(t *testing.T, only string) (map[string]result, error) {
+	t.Helper()
+	results, err := r.all(t.Context(), only)
+	found := map[string]result{}
+	for _, r := range results {
+		found[strings.TrimPrefix(r.Target, "parse/")] = r
 	}
-	got := results[0]
-	if got.Target != "parse/FuzzGood" || got.Executions < 100 || got.Rate < 1 || got.Corpus < 1 || got.Crashes != 0 {
+	return found, err
+}
+
+func TestTargetsThatDoNotFail(t *testing.T) {
+	r := inModule(t)
+	results, err := r.byName(t, "^FuzzGood$|parse/FuzzStored|FuzzUnable")
+	if err == nil || !strings.Contains(err.Error(), "cannot be run") || strings.Contains(err.Error(), "FuzzGood") {
+		t.Errorf("the error of what cannot be run is %v", err)
+	}
+	got := results["FuzzGood"]
+	if got.Executions < 100 || got.Rate < 1 || got.Corpus < 1 || got.Crashes != 0 {
 		t.Errorf("result %+v", got)
 	}
 	if got.Coverage == nil || got.Coverage.Statements != 3 || got.Coverage.Covered < 2 {
 		t.Errorf("coverage %+v", got.Coverage)
 	}
-}
-
-func TestCoverageIsThatOfStoredInputs(t *testing.T) {
-	r := inModule(t)
-	results, err := r.all(t.Context(), "parse/FuzzStored")
-	if err != nil || len(results) != 1 {
-		t.Fatalf("results %+v, %v", results, err)
-	}
-	if c := results[0].Coverage; c == nil || c.Covered < 2 {
-		t.Errorf("coverage %+v", c)
-	}
-}
-
-func TestTargetThatCannotBeRun(t *testing.T) {
-	r := inModule(t)
-	results, err := r.all(t.Context(), "FuzzUnable")
-	if err == nil || !strings.Contains(err.Error(), "cannot be run") {
-		t.Errorf("results %+v, error %v", results, err)
+	if c := results["FuzzStored"].Coverage; c == nil || c.Covered < 2 {
+		t.Errorf("stored inputs cover %+v", c)
 	}
 	if _, err := r.all(t.Context(), "FuzzNowhere"); err == nil {
 		t.Error("no target, no error")
 	}
 }
 
-func TestCrashIsStored(t *testing.T) {
+func TestCrashes(t *testing.T) {
+	r := inModule(t)
+	r.time, r.hang = 20*time.Second, time.Second
+	results, err := r.byName(t, "FuzzCrash|FuzzDeath|FuzzHang|FuzzSeed")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		target, failure string
-		time, stall     time.Duration
+		bytes           int
+		content         string // "": it is not the only one that is so small
 	}{
-		{"FuzzCrash", "no a", 20 * time.Second, time.Minute},
-		{"FuzzHang", "hung", 20 * time.Second, time.Second},
+		{"FuzzCrash", "no a", 1, `[]byte("\x00")`},
+		{"FuzzHang", "FuzzHang.func1", 1, `[]byte("\x00")`},
+		{"FuzzDeath", "panic: three points", 4, ""},
 	} {
 		t.Run(c.target, func(t *testing.T) {
-			r := inModule(t)
-			r.time, r.stall = c.time, c.stall
-			results, err := r.all(t.Context(), c.target)
-			if err != nil || len(results) != 1 {
-				t.Fatalf("results %+v, %v", results, err)
-			}
-			got := results[0]
-			if got.Crashes != 1 || !strings.Contains(got.Failure, c.failure) {
+			got := results[c.target]
+			if got.Crashes != 1 || got.Bytes != c.bytes || got.Coverage == nil || !strings.Contains(got.Failure, c.failure) {
 				t.Errorf("result %+v", got)
 			}
-			if content, err := os.ReadFile(got.Input); err != nil || !slices.Contains(strings.Split(string(content), "\n"), "go test fuzz v1") {
+			content, err := os.ReadFile(got.Input)
+			if err != nil || c.content != "" && string(content) != "go test fuzz v1\n"+c.content+"\n" {
 				t.Errorf("the input is %q, %v", content, err)
+			}
+			if all, err := os.ReadDir(filepath.Dir(got.Input)); err != nil || len(all) != 1 {
+				t.Errorf("stored are %v, %v", all, err)
 			}
 			if !strings.Contains(got.Replay, "'^"+c.target+"$/^") || !strings.HasSuffix(got.Replay, " ./parse") {
 				t.Errorf("it is run again with %s", got.Replay)
 			}
 		})
+	}
+	got := results["FuzzSeed"]
+	if got.Crashes != 1 || got.Input != "" || !strings.Contains(got.Replay, "'^FuzzSeed$/^seed#0$'") {
+		t.Errorf("result of the seed %+v", got)
+	}
+	var out strings.Builder
+	if err := table(&out, []result{got}); err != nil || !strings.Contains(out.String(), "parse/FuzzSeed CRASHES with the seed seed#0") {
+		t.Errorf("it is told with %v as\n%s", err, &out)
+	}
+}
+
+// An execution that hangs when the time is over is not lost.
+func TestHangAtTheEnd(t *testing.T) {
+	r := inModule(t)
+	r.hang, r.measure = time.Second, false
+	results, err := r.byName(t, "FuzzHang")
+	if got := results["FuzzHang"]; err != nil || got.Crashes != 1 || got.Seconds < 2 {
+		t.Errorf("results %+v, %v", results, err)
+	}
+}
+
+// writer is a terminal that calls a function.
+type writer func(text string)
+
+func (w writer) Write(b []byte) (int, error) {
+	w(string(b))
+	return len(b), nil
+}
+
+func TestInterrupt(t *testing.T) {
+	r := inModule(t)
+	r.time, r.measure = time.Hour, false
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r.meter = meter{terminal: true, w: writer(func(text string) {
+		if strings.Contains(text, "executions") {
+			cancel()
+		}
+	})}
+	results, err := r.all(ctx, "FuzzGood")
+	if err == nil || len(results) != 1 || results[0].Executions == 0 {
+		t.Errorf("results %+v, %v", results, err)
 	}
 }

@@ -23,7 +23,8 @@ import (
 // runner is how targets are run.
 type runner struct {
 	time     time.Duration // for each target
-	stall    time.Duration // for which an execution may last before it is taken for a hang
+	shrink   time.Duration // at most, for an input that crashes
+	hang     time.Duration // that an execution may take
 	parallel int           // processes that fuzz
 	measure  bool          // coverage
 	root     string        // the module's folder
@@ -34,12 +35,13 @@ type runner struct {
 
 func main() {
 	var (
-		r    = runner{stall: 30 * time.Second, meter: newMeter(os.Stderr)}
+		r    = runner{hang: hangLimit, meter: newMeter(os.Stderr)}
 		only string
 		raw  bool
 		list bool
 	)
 	flag.DurationVar(&r.time, "time", 10*time.Second, "how long each target is fuzzed")
+	flag.DurationVar(&r.shrink, "shrink", time.Minute, "how long an input that crashes is made smaller, at most")
 	flag.IntVar(&r.parallel, "parallel", runtime.NumCPU(), "number of processes that fuzz a target")
 	flag.StringVar(&only, "only", "", "regular expression: targets to run, as FuzzHeader or codec/FuzzHeader")
 	flag.BoolVar(&raw, "json", false, "print the results as JSON instead of a table")
@@ -119,7 +121,11 @@ func (r *runner) ofPackage(ctx context.Context, ts []target) (results []result, 
 	r.meter.doing(ts[0], "compiles")
 	defer r.meter.clear()
 	fuzzing, covering := filepath.Join(r.temp, "fuzz.test"), filepath.Join(r.temp, "coverage.test")
-	if err := r.build(ctx, fuzzing, ts[0].Package, "-fuzz=."); err != nil {
+	overlay, err := r.overlay(ts[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := r.build(ctx, fuzzing, ts[0].Package, "-fuzz=.", "-overlay="+overlay); err != nil {
 		return nil, err
 	}
 	if r.measure {
@@ -133,10 +139,17 @@ func (r *runner) ofPackage(ctx context.Context, ts []target) (results []result, 
 			err = errors.Join(err, fmt.Errorf("%s: %w", t, failed))
 			continue
 		}
-		if r.measure && res.Crashes == 0 && ctx.Err() == nil {
+		if res.crash.name != "" && ctx.Err() == nil {
+			if failed := r.examine(ctx, t, fuzzing, &res); failed != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", t, failed))
+			}
+		}
+		if r.measure && ctx.Err() == nil {
 			r.meter.doing(t, "measures coverage")
-			count, failed := r.coverage(ctx, t, covering)
-			if failed != nil {
+			count, failed := r.coverage(ctx, t, covering, res.crash.name)
+			if failed != nil && res.Crashes > 0 {
+				// That was to be expected of a seed that crashes.
+			} else if failed != nil {
 				err = errors.Join(err, fmt.Errorf("%s: coverage: %w", t, failed))
 			} else {
 				res.Coverage = &count

@@ -16,7 +16,8 @@ type progress struct {
 	fuzzing    time.Duration // from the start to the last line
 	shrinking  bool          // a crash is being shrunk
 	crash      string        // input that crashes, FuzzHeader/0a1b2c
-	cut        bool          // the time ended in an execution, which the fuzzer takes for a failure
+	stored     bool          // it was stored before
+	cut        bool          // its end was noticed by the fuzzer as if it were a failure
 }
 
 var (
@@ -51,10 +52,10 @@ func (p *progress) read(line string) (forUser bool) {
 		p.crash = m[1]
 	}
 	if m := storedLine.FindStringSubmatch(line); m != nil {
-		p.crash = m[1]
+		p.crash, p.stored = m[1], true
 	}
 	switch strings.TrimSpace(line) {
-	case "context deadline exceeded":
+	case "context canceled":
 		p.cut = true
 		return false
 	case "PASS":

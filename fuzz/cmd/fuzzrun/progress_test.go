@@ -34,9 +34,9 @@ fuzz: elapsed: 1m9s, minimizing
 `, "text_test.go:7: wrong", progress{shrinking: true, crash: "FuzzText/0a1b2c"}},
 		{"stored input crashes", run + `failure while testing seed corpus entry: FuzzText/no-end
 --- FAIL: FuzzText (0.01s)
-`, "--- FAIL: FuzzText", progress{crash: "FuzzText/no-end"}},
-		{"time ends within an execution", run + `--- FAIL: FuzzText (66.00s)
-    context deadline exceeded
+`, "--- FAIL: FuzzText", progress{crash: "FuzzText/no-end", stored: true}},
+		{"interrupted", run + `--- FAIL: FuzzText (66.00s)
+    context canceled
 FAIL
 `, "--- FAIL: FuzzText", progress{cut: true}},
 	} {

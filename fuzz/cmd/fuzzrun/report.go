@@ -23,7 +23,38 @@ func table(w io.Writer, results []result) error {
 		sum.Crashes += r.Crashes
 	}
 	fmt.Fprintf(tab, "%d\t\t%d\t%d\t\t%d\t  %d targets in %.0f s\n", sum.Executions, sum.Found, sum.Corpus, sum.Crashes, len(results), sum.Seconds)
-	return tab.Flush()
+	if err := tab.Flush(); err != nil {
+		return err
+	}
+	for _, r := range results {
+		r.crash.describe(w, r.Target, r.Crashes > 0)
+	}
+	return nil
+}
+
+// describe tells of an input that failed, if there is one, and how to run it again.
+func (c *crash) describe(w io.Writer, target string, crashes bool) {
+	if c.name == "" {
+		return
+	}
+	what, input := "CRASHES", "the seed "+c.name
+	if !crashes {
+		what = "was slow"
+	}
+	if c.Input != "" {
+		input = c.Input
+	}
+	size := ""
+	switch {
+	case c.FoundAs > c.Bytes:
+		size = fmt.Sprintf(" (%d bytes, %d when it was found)", c.Bytes, c.FoundAs)
+	case c.Bytes > 0:
+		size = fmt.Sprintf(" (%d bytes)", c.Bytes)
+	}
+	fmt.Fprintf(w, "\n%s %s with %s%s. Run it with\n    %s\n", target, what, input, size, c.Replay)
+	if c.Remark != "" {
+		fmt.Fprintf(w, "(%s)\n", c.Remark)
+	}
 }
 
 // covered is the coverage as text.
@@ -75,7 +106,8 @@ func (m meter) done(r result) {
 	m.clear()
 	fmt.Fprintf(m.w, "%s: %d executions in %.0f s, %.0f/s, %d new, corpus %d, coverage %s, %d crashes\n",
 		r.Target, r.Executions, r.Seconds, r.Rate, r.Found, r.Corpus, r.covered(), r.Crashes)
-	if r.Crashes > 0 {
-		fmt.Fprintf(m.w, "%s\n%s CRASHES with %s, which is a test case from now on. Run it with\n    %s\n", r.Failure, r.Target, r.Input, r.Replay)
+	if r.crash.name != "" {
+		fmt.Fprintln(m.w, r.Failure)
+		r.crash.describe(m.w, r.Target, r.Crashes > 0)
 	}
 }

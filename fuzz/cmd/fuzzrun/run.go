@@ -7,22 +7,27 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
 	"vfiouser/fuzz/internal/profile"
 )
 
 const (
-	// shrinkTime bounds how long one input is shrunk, be it one that crashes or one that reached
-	// something new. Go's default is a minute, in which nothing else is tried.
-	shrinkTime = 200 * time.Millisecond
+	// minimizeTime bounds for how long Go's fuzzer makes an input smaller, be it one that reached
+	// something new or one that crashes. Its default is a minute, in which nothing else is tried.
+	minimizeTime = 200 * time.Millisecond
 
-	// keptLines bounds what is kept of a failure.
-	keptLines = 400
+	// hangLimit is how long Go's fuzzer lets an execution last. Then the process has to end itself;
+	// if it is not even able to, it is ended after another graceTime, in which also other things
+	// have to be done that follow.
+	hangLimit = 10 * time.Second
+	graceTime = 3 * time.Second
+
+	watchTime = 50 * time.Millisecond // how often processes are looked at
 )
 
 // result is what came of a target.
@@ -35,60 +40,54 @@ type result struct {
 	Corpus     int            `json:"corpus"`
 	Coverage   *profile.Count `json:"coverage,omitempty"` // nil: not measured
 	Crashes    int            `json:"crashes"`
-	Input      string         `json:"input,omitempty"`  // that crashes, from the module's root
-	Replay     string         `json:"replay,omitempty"` // command that runs it again
-	Failure    string         `json:"failure,omitempty"`
+	crash
 }
 
 // fuzz runs a target for some time. It returns the failure of the fuzzer itself as an error;
 // crashes are a result. show gets to know how it goes.
 func (r *runner) fuzz(ctx context.Context, t target, binary string, show func(progress)) (result, error) {
 	res := result{Target: t.String()}
-	cmd := exec.CommandContext(ctx, binary,
-		"-test.run=^$",
-		"-test.fuzz=^"+t.Name+"$",
-		"-test.fuzztime="+r.time.String(),
-		"-test.fuzzminimizetime="+shrinkTime.String(),
-		"-test.fuzzcachedir="+filepath.Join(r.cache, t.Package),
-		"-test.parallel="+strconv.Itoa(r.parallel))
-	cmd.Dir = t.dir
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 20 * time.Second
-	out, err := cmd.StdoutPipe()
+	temp, err := os.MkdirTemp(r.temp, "run")
 	if err != nil {
 		return res, err
 	}
-	cmd.Stderr = cmd.Stdout
-
-	start := time.Now()
-	if err := cmd.Start(); err != nil {
+	if temp, err = filepath.EvalSymlinks(temp); err != nil {
 		return res, err
 	}
-	var (
-		p       progress
-		failure []string
-		moved   = start // when executions were last seen to end
-		lines   = bufio.NewScanner(out)
-	)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		before := p
-		forUser := p.read(lines.Text())
-		if forUser && len(failure) < keptLines {
-			failure = append(failure, lines.Text())
-		}
-		if p.executions != before.executions || p.baseline != before.baseline || p.shrinking {
-			moved = time.Now()
-		}
-		if time.Since(moved) > r.stall {
-			// A worker that dies of this signal is to the fuzzer one that its input has killed,
-			// and the fuzzer stores that input.
-			signalChildren(cmd.Process.Pid, syscall.SIGQUIT)
-			moved = time.Now()
-		}
-		show(p)
+	died := filepath.Join(temp, "died")
+	// There is no -test.fuzztime: at its end Go would drop an execution that hangs.
+	cmd := exec.Command(binary,
+		"-test.run=^$",
+		"-test.fuzz=^"+t.Name+"$",
+		"-test.fuzzminimizetime="+minimizeTime.String(),
+		"-test.fuzzcachedir="+filepath.Join(r.cache, t.Package),
+		"-test.parallel="+strconv.Itoa(r.parallel))
+	cmd.Dir = t.dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp, "GOTRACEBACK=all", diedVariable+"="+died)
+	apart(cmd)
+	out, w, err := os.Pipe()
+	if err != nil {
+		return res, err
 	}
-	err = errors.Join(lines.Err(), cmd.Wait())
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = w, w
+	start := time.Now()
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return res, err
+	}
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		read := bufio.NewScanner(out)
+		read.Buffer(nil, 1<<20)
+		for read.Scan() {
+			lines <- read.Text()
+		}
+	}()
+	p, failure := r.follow(ctx, lines, &watch{fuzzer: cmd.Process.Pid, folder: temp}, start, show)
+	err = cmd.Wait()
 
 	res.Seconds = time.Since(start).Seconds()
 	res.Executions, res.Found, res.Corpus = p.executions, p.found, p.corpus
@@ -96,26 +95,83 @@ func (r *runner) fuzz(ctx context.Context, t target, binary string, show func(pr
 	switch {
 	case p.crash != "":
 		res.Crashes = 1
-		res.Input = path.Join(t.folder(), "testdata/fuzz", p.crash)
-		res.Replay = fmt.Sprintf("go test -timeout 1m -run '^%s$' ./%s", strings.Replace(p.crash, "/", "$/^", 1), t.folder())
-		res.Failure = strings.Join(failure, "\n")
-	case err == nil, p.cut, ctx.Err() != nil:
-	default:
+		text, _ := os.ReadFile(died) // there is none if the process has not died
+		res.crash = newCrash(t, p, failure, string(text))
+	case err != nil && !p.cut && ctx.Err() == nil:
 		return res, fmt.Errorf("%w\n%s", err, strings.Join(failure, "\n"))
 	}
 	return res, nil
 }
 
-// signalChildren sends a signal to the processes that a process has started. Those that are
-// gone need none.
-func signalChildren(pid int, sig syscall.Signal) {
-	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+// follow reads what the fuzzer prints until it ends, and makes it end when it is time.
+func (r *runner) follow(ctx context.Context, lines <-chan string, w *watch, start time.Time, show func(progress)) (p progress, failure []string) {
+	end := start.Add(r.time)
+	over := false
+	interrupt := func() {
+		if !over {
+			over = true
+			_ = syscall.Kill(w.fuzzer, syscall.SIGINT) // unless it has ended
+		}
+	}
+	kill := func() { _ = syscall.Kill(-w.fuzzer, syscall.SIGKILL) }
+	ticks := time.NewTicker(watchTime)
+	defer ticks.Stop()
+	cancelled := ctx.Done()
+	for {
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				return p, failure
+			}
+			if p.read(line) && len(failure) < keptLines {
+				failure = append(failure, line)
+			}
+			show(p)
+		case <-cancelled:
+			cancelled = nil
+			interrupt()
+			defer time.AfterFunc(r.hang, kill).Stop()
+		case now := <-ticks.C:
+			w.look(now)
+			w.quit(now, r.hang+graceTime)
+			if now.After(end) && w.movedSince(end, now) || now.After(end.Add(r.hang+3*graceTime)) {
+				interrupt()
+			}
+		}
+	}
+}
+
+// apart keeps a terminal's Ctrl-C from a command, which is ended in order.
+func apart(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+
+// diedVariable names in the environment the file that a process that dies says why in. Go's fuzzer
+// throws away what its processes print.
+const diedVariable = "FUZZRUN_DIED"
+
+// witness is added to the tests of a package that is fuzzed.
+const witness = `package %s
+
+import (
+	"os"
+	"runtime/debug"
+)
+
+func init() {
+	f, err := os.OpenFile(os.Getenv(%q), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return
 	}
-	for _, field := range strings.Fields(string(list)) {
-		if child, err := strconv.Atoi(field); err == nil {
-			_ = syscall.Kill(child, sig)
-		}
-	}
+	defer f.Close()
+	_ = debug.SetCrashOutput(f, debug.CrashOptions{})
+}
+`
+
+// overlay makes a file that has go build add the witness to a package.
+func (r *runner) overlay(t target) (name string, err error) {
+	source := filepath.Join(r.temp, "witness.go")
+	name = filepath.Join(r.temp, "overlay.json")
+	list := fmt.Sprintf(`{"Replace":{%q:%q}}`, filepath.Join(t.dir, "fuzzrun_witness_test.go"), source)
+	return name, errors.Join(
+		os.WriteFile(source, fmt.Appendf(nil, witness, t.packageName, diedVariable), 0o600),
+		os.WriteFile(name, []byte(list), 0o600))
 }

@@ -20,26 +20,30 @@ import (
 
 // target is a fuzz target of the module.
 type target struct {
-	Name    string
-	Package string   // its import path
-	dir     string   // where that lies
-	covers  []string // what it is meant to cover, see covered
-	about   string   // what its comment says that it checks, in one line
+	Name        string
+	Package     string // its import path
+	packageName string
+	module      string   // that it is in
+	dir         string   // where the package lies
+	covers      []string // what it is meant to cover, see covered
+	about       string   // what its comment says that it checks, in one line
 }
 
 // String is what the target is called in reports: codec/FuzzHeader.
 func (t target) String() string { return path.Join(t.folder(), t.Name) }
 
 // folder is the package's folder, from the module's root.
-func (t target) folder() string { return folderOf(t.Package) }
+func (t target) folder() string { return folderOf(t.module, t.Package) }
+
+// inputs is where inputs of the target are stored.
+func (t target) inputs() string { return filepath.Join(t.dir, "testdata", "fuzz", t.Name) }
 
 // folderOf strips the module from an import path or from the name of a file in a profile.
-func folderOf(importPath string) string {
-	_, folder, found := strings.Cut(importPath, "/")
-	if !found {
+func folderOf(module, importPath string) string {
+	if importPath == module {
 		return "."
 	}
-	return folder
+	return strings.TrimPrefix(importPath, module+"/")
 }
 
 // covered tells whether the coverage of a file, named from the module's root, is reported for
@@ -66,15 +70,14 @@ func (t target) coverPackages() []string {
 
 // listed is what `go list` says of a package.
 type listed struct {
-	ImportPath, Dir           string
+	ImportPath, Name, Dir     string
 	TestGoFiles, XTestGoFiles []string
-	GoFiles                   []string
 	Module                    struct{ Path, Dir string }
 }
 
 // targets are the fuzz targets of the module, by package and name.
 func targets() (found []target, root string, err error) {
-	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,TestGoFiles,XTestGoFiles,Module", "./...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Dir,TestGoFiles,XTestGoFiles,Module", "./...").Output()
 	if err != nil {
 		return nil, "", describe("go list", err)
 	}
@@ -146,7 +149,9 @@ func targetsIn(p listed, name string) (found []target, err error) {
 		if len(covers) == 0 {
 			covers = subjects(p, file)
 		}
-		found = append(found, target{Name: fn.Name.Name, Package: p.ImportPath, dir: p.Dir, covers: covers, about: about(fn)})
+		found = append(found, target{
+			Name: fn.Name.Name, Package: p.ImportPath, packageName: p.Name, module: p.Module.Path, dir: p.Dir, covers: covers, about: about(fn),
+		})
 	}
 	return found, nil
 }
@@ -176,12 +181,12 @@ func subjects(p listed, file *ast.File) (covers []string) {
 	suite := p.Module.Path + "/fuzz"
 	inSuite := func(importPath string) bool { return strings.HasPrefix(importPath+"/", suite+"/") }
 	if !inSuite(p.ImportPath) {
-		return []string{folderOf(p.ImportPath)}
+		return []string{folderOf(p.Module.Path, p.ImportPath)}
 	}
 	for _, spec := range file.Imports {
 		imported, err := strconv.Unquote(spec.Path.Value)
 		if err == nil && strings.HasPrefix(imported, p.Module.Path+"/") && !inSuite(imported) {
-			covers = append(covers, folderOf(imported))
+			covers = append(covers, folderOf(p.Module.Path, imported))
 		}
 	}
 	return covers

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"vfiouser/fuzz/choice"
+)
+
+// trial runs inputs of a target without the fuzzer, one after another, as go test runs those that
+// are stored. So it can be said why one ends its process, and that one can be shrunk.
+type trial struct {
+	name   string // of the target
+	binary string
+	folder string        // is to the tests like the package's, but has no inputs
+	hang   time.Duration // that an execution may take
+	marks  string        // file for what choice.MarksVariable asks for; "": none
+}
+
+func (r *runner) newTrial(t target, binary string) (*trial, error) {
+	folder, err := os.MkdirTemp(r.temp, "trial")
+	if err != nil {
+		return nil, err
+	}
+	return &trial{name: t.Name, binary: binary, folder: folder, hang: r.hang}, mirror(folder, t)
+}
+
+// anyFailure is for failures that all matter.
+func anyFailure(failure) bool { return true }
+
+// first runs inputs until one of them fails so that it matters, and returns which; -1 if none
+// does. One that has not ended within limit has failed.
+func (tr *trial) first(ctx context.Context, ins []input, limit time.Duration, matters func(failure) bool) (which int, f failure, err error) {
+	for next := 0; next < len(ins); next = which + 1 {
+		which, f, err = tr.process(ctx, ins, next, limit, matters)
+		if which < 0 || err != nil || matters(f) {
+			return which, f, err
+		}
+		// It does not matter, but has ended the process.
+	}
+	return -1, failure{}, nil
+}
+
+// process runs the inputs from next on in one process, until one fails so that it matters or ends
+// the process.
+func (tr *trial) process(ctx context.Context, ins []input, next int, limit time.Duration, matters func(failure) bool) (which int, f failure, err error) {
+	if err := tr.put(ins, next); err != nil {
+		return -1, f, err
+	}
+	cmd := exec.CommandContext(ctx, tr.binary, "-test.run=^"+tr.name+"$/^try", "-test.v", "-test.timeout=0")
+	cmd.Dir = tr.folder
+	cmd.Env = append(os.Environ(), "GOTRACEBACK=all", "TMPDIR="+filepath.Dir(tr.folder))
+	if tr.marks != "" {
+		cmd.Env = append(cmd.Env, choice.MarksVariable+"="+tr.marks)
+	}
+	apart(cmd)
+	out, w, err := os.Pipe()
+	if err != nil {
+		return -1, f, err
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = w, w
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return -1, f, err
+	}
+	reading := reading{which: -1, limit: limit, matters: matters}
+	reading.all(out, cmd.Process)
+	_ = cmd.Process.Kill() // it has ended, unless a failure is all that is wanted of it
+	_ = cmd.Wait()
+	if ctx.Err() == nil && reading.tried == 0 {
+		err = fmt.Errorf("%s does not run its inputs:\n%s", tr.name, reading.failure().text)
+	}
+	return reading.which, reading.failure(), errors.Join(ctx.Err(), err)
+}
+
+// put stores the inputs from next on where the target finds them.
+func (tr *trial) put(ins []input, next int) error {
+	folder := filepath.Join(tr.folder, "testdata", "fuzz", tr.name)
+	if err := os.RemoveAll(folder); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for i := next; i < len(ins); i++ {
+		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("try%06d", i)), ins[i].marshal(), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reading is what is known from what a process prints.
+type reading struct {
+	limit   time.Duration
+	matters func(failure) bool
+
+	tried  int  // inputs that were begun
+	which  int  // the one that runs or has failed; -1: none
+	failed bool // it has
+	begun  time.Time
+	took   time.Duration
+	hung   atomic.Bool
+	lines  []string
+}
+
+var (
+	runLine   = regexp.MustCompile(`^\s*=== RUN\s+\S+/try(\d+)$`)
+	endLine   = regexp.MustCompile(`^\s*--- (FAIL|PASS|SKIP): \S+/try(\d+) `)
+	otherLine = regexp.MustCompile(`^\s*(=== |--- (PASS|FAIL|SKIP): |FAIL$|PASS$|exit status \d+$)`)
+)
+
+const (
+	startLimit = time.Minute     // until the first input begins
+	quitLimit  = 5 * time.Second // for a process that hangs to say where
+)
+
+// all reads until the process ends or a failure matters.
+func (r *reading) all(out *os.File, process *os.Process) {
+	alarm := time.AfterFunc(startLimit, func() {
+		r.hung.Store(true)
+		_ = process.Signal(syscall.SIGQUIT) // shows the goroutines
+	})
+	defer alarm.Stop()
+	kill := time.AfterFunc(startLimit+quitLimit, func() { _ = process.Kill() })
+	defer kill.Stop()
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		if m := runLine.FindStringSubmatch(line); m != nil {
+			if r.failed && r.matters(r.failure()) {
+				return
+			}
+			alarm.Reset(r.limit)
+			kill.Reset(r.limit + quitLimit)
+			r.tried++
+			r.which, _ = strconv.Atoi(m[1])
+			r.failed, r.begun, r.lines = false, time.Now(), nil
+			continue
+		}
+		if m := endLine.FindStringSubmatch(line); m != nil {
+			// The text of a panic follows the result, and so do earlier results once more.
+			if n, _ := strconv.Atoi(m[2]); n == r.which {
+				r.failed, r.took = m[1] == "FAIL", time.Since(r.begun)
+				if !r.failed {
+					r.which = -1
+				}
+			}
+			continue
+		}
+		if len(r.lines) < keptLines && !otherLine.MatchString(line) {
+			r.lines = append(r.lines, line)
+		}
+	}
+	if !r.failed {
+		r.took = time.Since(r.begun)
+	}
+}
+
+func (r *reading) failure() failure {
+	return newFailure(r.lines, r.hung.Load() || r.took > slowFailure)
+}

@@ -1,0 +1,2 @@
+// Package stacks makes what Go prints of goroutines readable.
+package stacks
