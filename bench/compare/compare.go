@@ -48,18 +48,28 @@ type Comparison struct {
 type Case struct {
 	Name string `json:"name"`
 	Unit string `json:"unit"`
-	// Value compares the time of an operation, or a gauge's value; Cost the time over that of
-	// the limit. nil: there is none, or, for Value, the machine is another.
-	Value   *Change `json:"value,omitempty"`
-	Cost    *Change `json:"cost,omitempty"`
-	Verdict Verdict `json:"verdict"`
-	// P is the probability of a change beyond the threshold that is none, corrected for the
-	// number of cases. It is below Alpha where Verdict is Faster or Slower.
-	P float64 `json:"p"`
+	Finding
+	// P50 and P99 compare percentiles of the latency of single operations. nil: not in both runs,
+	// or, where there is no limit, the machine is another.
+	P50 *Finding `json:"p50,omitempty"`
+	P99 *Finding `json:"p99,omitempty"`
 	// Allocs and Syscalls are per operation, old and new, where they differ by one half or more.
 	Allocs   *[2]float64 `json:"allocs,omitempty"`
 	Syscalls *[2]float64 `json:"syscalls,omitempty"`
 	Reason   string      `json:"reason,omitempty"` // of Fails and Incomparable
+}
+
+// Finding is what is found of one quantity of a case: the time of an operation, a percentile of the
+// latency, a gauge's value.
+type Finding struct {
+	// Value compares the quantity, Cost what it is in terms of the limit's time. nil: there is
+	// none, or, for Value, the machine is another.
+	Value   *Change `json:"value,omitempty"`
+	Cost    *Change `json:"cost,omitempty"`
+	Verdict Verdict `json:"verdict"`
+	// P is the probability of a change beyond the threshold that is none, corrected for the
+	// number of findings. It is below Alpha where Verdict is Faster or Slower.
+	P float64 `json:"p"`
 }
 
 // Change is from old to new of something of which less is better.
@@ -106,7 +116,7 @@ func Runs(before, after *result.Report, threshold float64) *Comparison {
 
 // pair compares a case with itself; judge has the verdict.
 func (c *Comparison) pair(was, now *result.Case) Case {
-	pair := Case{Name: now.Name, Unit: now.Unit, Verdict: NoChange, P: 1}
+	pair := Case{Name: now.Name, Unit: now.Unit, Finding: Finding{Verdict: NoChange, P: 1}}
 	switch {
 	case !was.Measured():
 		pair.Verdict, pair.Reason = Incomparable, "was not measured before: "+was.Missing
@@ -121,28 +131,38 @@ func (c *Comparison) pair(was, now *result.Case) Case {
 		pair.Verdict, pair.Reason = Incomparable, "measures something else now"
 		return pair
 	}
-	if c.SameMachine {
-		pair.Value = change(was.Samples, now.Samples, c.Threshold)
-	}
-	if was.Limit == now.Limit {
-		if a, b := costs(was), costs(now); a != nil && b != nil {
-			pair.Cost = change(a, b, c.Threshold)
-		}
-	}
-	if pair.Value == nil && pair.Cost == nil {
+	if found := c.find(was, now, was.Samples, now.Samples); found != nil {
+		pair.Finding = *found
+	} else {
 		pair.Verdict, pair.Reason = Incomparable, "has no limit, and the machine is another"
+	}
+	if a, b := was.Latency, now.Latency; a != nil && b != nil {
+		pair.P50 = c.find(was, now, a.P50Samples, b.P50Samples)
+		pair.P99 = c.find(was, now, a.P99Samples, b.P99Samples)
 	}
 	pair.Allocs, pair.Syscalls = apart(was.Allocs, now.Allocs), apart(was.Syscalls, now.Syscalls)
 	return pair
 }
 
-// costs are ours over the limit, round by round: less is better, as of times.
-func costs(c *result.Case) []float64 {
-	list := c.Ratios()
-	for i := range list {
-		list[i] = 1 / list[i]
+// find compares a quantity, given by its samples of all rounds; judge has the verdict. nil: there is
+// nothing to compare.
+func (c *Comparison) find(was, now *result.Case, before, after []float64) *Finding {
+	if len(before) == 0 || len(after) == 0 {
+		return nil
 	}
-	return list
+	f := &Finding{Verdict: NoChange, P: 1}
+	if c.SameMachine {
+		f.Value = change(before, after, c.Threshold)
+	}
+	if was.Limit == now.Limit {
+		if a, b := was.Costs(before), now.Costs(after); a != nil && b != nil {
+			f.Cost = change(a, b, c.Threshold)
+		}
+	}
+	if f.Value == nil && f.Cost == nil {
+		return nil
+	}
+	return f
 }
 
 func apart(old, now *float64) *[2]float64 {

@@ -36,6 +36,10 @@ func documented(t *testing.T, text string, of reflect.Type) {
 	case reflect.Struct:
 		for i := range of.NumField() {
 			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+			if of.Field(i).Anonymous { // its members are among ours
+				documented(t, text, of.Field(i).Type)
+				continue
+			}
 			if name == "" {
 				return // not a structure of ours
 			}

@@ -9,54 +9,74 @@ import (
 	"vfiouser/bench/result"
 )
 
+// findings are all those of a case that can be judged.
+func (k *Case) findings() (list []*Finding) {
+	for _, f := range []*Finding{&k.Finding, k.P50, k.P99} {
+		if f != nil && (f.Value != nil || f.Cost != nil) {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// Slower says whether anything of the case is.
+func (k *Case) Slower() bool { return k.has(Slower) }
+
+// Faster says whether anything of the case is, and nothing is slower.
+func (k *Case) Faster() bool { return k.has(Faster) && !k.has(Slower) }
+
+func (k *Case) has(v Verdict) bool {
+	return slices.ContainsFunc(k.findings(), func(f *Finding) bool { return f.Verdict == v })
+}
+
 // judge gives the verdicts. That of the k-th most certain of m changes is claimed if its
 // probability of being none is at most k/m of Alpha, or that of a less certain one is
 // (Benjamini and Hochberg): of runs that differ in nothing, Alpha of the pairs have a claim at
 // all, and of many claims Alpha are wrong.
 func (c *Comparison) judge() {
-	var tested []*Case
+	var tested []*Finding
 	for i := range c.Cases {
-		if k := &c.Cases[i]; k.Verdict == NoChange {
-			k.P = k.claim()
-			tested = append(tested, k)
-		}
+		tested = append(tested, c.Cases[i].findings()...)
 	}
-	slices.SortStableFunc(tested, func(a, b *Case) int { return cmp.Compare(a.P, b.P) })
+	for _, f := range tested {
+		f.P = f.claim()
+	}
+	slices.SortStableFunc(tested, func(a, b *Finding) int { return cmp.Compare(a.P, b.P) })
 	least := 1.0
-	for i, k := range slices.Backward(tested) {
-		least = min(least, k.P*float64(len(tested))/float64(i+1))
-		if k.P = least; k.P < Alpha {
-			k.Verdict = Faster
-			if k.main().Delta > 0 {
-				k.Verdict = Slower
+	for i, f := range slices.Backward(tested) {
+		least = min(least, f.P*float64(len(tested))/float64(i+1))
+		if f.P = least; f.P < Alpha {
+			f.Verdict = Faster
+			if f.main().Delta > 0 {
+				f.Verdict = Slower
 			}
 		}
 	}
 	for i := range c.Cases {
-		if v := c.Cases[i].Verdict; v == Slower || v == Fails {
+		if k := &c.Cases[i]; k.Slower() || k.Verdict == Fails {
 			c.Regressions++
 		}
 	}
 }
 
 // main is the change that the headline is about.
-func (k *Case) main() *Change {
-	if k.Cost != nil {
-		return k.Cost
+func (f *Finding) main() *Change {
+	if f.Cost != nil {
+		return f.Cost
 	}
-	return k.Value
+	return f.Value
 }
 
 // claim is the probability that a change is claimed wrongly. That takes both to have changed,
 // so it is that of the less certain.
-func (k *Case) claim() float64 {
-	if k.Value == nil || k.Cost == nil {
-		return k.main().Beyond
+func (f *Finding) claim() float64 {
+	if f.Value == nil || f.Cost == nil {
+		return f.main().Beyond
 	}
-	if (k.Value.Delta > 0) != (k.Cost.Delta > 0) {
+	if (f.Value.Delta > 0) != (f.Cost.Delta > 0) {
 		return 1
 	}
-	return max(k.Value.Beyond, k.Cost.Beyond)
+	return max(f.Value.Beyond, f.Cost.Beyond)
 }
 
 // means fills in the geometric means.
@@ -81,7 +101,7 @@ func (c *Comparison) means() {
 
 // resolution says so if the rounds are too few for anything to be significant.
 func (c *Comparison) resolution(before, after *result.Report) {
-	tested, small := 0, 0
+	tested, judged, small := 0, 0, 0
 	rounds := map[string]int{}
 	for _, r := range []*result.Report{before, after} {
 		for i := range r.Cases {
@@ -92,8 +112,9 @@ func (c *Comparison) resolution(before, after *result.Report) {
 		}
 	}
 	for i := range c.Cases {
-		if v := c.Cases[i].Verdict; v != Incomparable && v != Fails {
-			tested++
+		if n := len(c.Cases[i].findings()); n > 0 {
+			tested += n
+			judged++
 		}
 	}
 	for i := range c.Cases {
@@ -104,7 +125,7 @@ func (c *Comparison) resolution(before, after *result.Report) {
 	}
 	if small > 0 {
 		c.Notes = append(c.Notes, fmt.Sprintf("%d of %d cases have too few rounds for any change to be significant among so many: "+
-			"more come of vfu bench --rounds, or fewer cases of --only.", small, tested))
+			"more come of vfu bench --rounds, or fewer cases of --only.", small, judged))
 	}
 }
 

@@ -16,9 +16,9 @@ const (
 
 // latencies are those of a case over all rounds.
 type latencies struct {
-	n       int // operations of one measurement; 0: not known yet
-	all     *hdrhistogram.Histogram
-	medians []float64 // of the rounds
+	n        int // operations of one measurement; 0: not known yet
+	all      *hdrhistogram.Histogram
+	p50, p99 []float64 // of the rounds
 }
 
 // observe measures a round, which takes about target. run may be nil.
@@ -46,7 +46,8 @@ func (l *latencies) observe(run func(n int, h *hdrhistogram.Histogram) error, ta
 		return err
 	}
 	l.all.Merge(h)
-	l.medians = append(l.medians, float64(h.ValueAtQuantile(50)))
+	l.p50 = append(l.p50, float64(h.ValueAtQuantile(50)))
+	l.p99 = append(l.p99, float64(h.ValueAtQuantile(99)))
 	return nil
 }
 
@@ -58,6 +59,6 @@ func (l *latencies) result() *result.Latency {
 	at := func(percent float64) float64 { return float64(l.all.ValueAtQuantile(percent)) }
 	return &result.Latency{
 		Count: l.all.TotalCount(), Mean: l.all.Mean(), P50: at(50), P90: at(90), P99: at(99), P999: at(99.9),
-		Max: float64(l.all.Max()), Spread: result.Summarize(l.medians),
+		Max: float64(l.all.Max()), P50Samples: l.p50, P99Samples: l.p99,
 	}
 }

@@ -133,6 +133,9 @@ func TestLatency(t *testing.T) {
 	if l == nil || l.P50 != 100 || l.P99 < 990 || l.P99 > 1010 || l.Max < 990 || l.Count < rounds {
 		t.Errorf("%+v", l)
 	}
+	if len(l.P50Samples) != rounds || len(l.P99Samples) != rounds || l.Spread.Median != 100 || l.P99Samples[0] < 990 {
+		t.Errorf("of the rounds: %+v", l)
+	}
 }
 
 func TestFailuresStayWithTheirCase(t *testing.T) {

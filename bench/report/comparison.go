@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"vfiouser/bench/compare"
+	"vfiouser/bench/result"
 )
 
 // Comparison prints a comparison for a terminal. A change that is not significant by itself is "~".
@@ -26,18 +27,15 @@ func Comparison(out io.Writer, c *compare.Comparison) error {
 	fmt.Fprintln(w, "case\told\tnew\tchange\told ratio\tnew ratio\tchange\tverdict")
 	for i := range c.Cases {
 		k := &c.Cases[i]
-		fmt.Fprintf(w, "%s\t", k.Name)
-		if v := k.Value; v != nil {
-			fmt.Fprintf(w, "%s\t%s\t%s\t", Value(v.Old, k.Unit), Value(v.New, k.Unit), delta(v, false))
-		} else {
-			fmt.Fprint(w, "\t\t\t")
+		fmt.Fprintf(w, "%s\t%s\t%s%s\n", k.Name, changes(&k.Finding, k.Unit), verdict(&k.Finding), also(k))
+		for _, tail := range []struct {
+			what string
+			*compare.Finding
+		}{{"p50", k.P50}, {"p99", k.P99}} {
+			if tail.Finding != nil {
+				fmt.Fprintf(w, "  %s\t%s\t%s\n", tail.what, changes(tail.Finding, result.UnitTime), verdict(tail.Finding))
+			}
 		}
-		if v := k.Cost; v != nil {
-			fmt.Fprintf(w, "%s\t%s\t%s\t", ratioDigits(1/v.Old), ratioDigits(1/v.New), delta(v, true))
-		} else {
-			fmt.Fprint(w, "\t\t\t")
-		}
-		fmt.Fprintln(w, verdict(k))
 	}
 	means(w, c)
 	_ = w.Flush() // a builder takes everything
@@ -54,6 +52,18 @@ func Comparison(out io.Writer, c *compare.Comparison) error {
 		}
 	}
 	return nil
+}
+
+// changes are the six columns between name and verdict.
+func changes(f *compare.Finding, unit string) string {
+	value, ratio := "\t\t", "\t\t"
+	if v := f.Value; v != nil {
+		value = fmt.Sprintf("%s\t%s\t%s", Value(v.Old, unit), Value(v.New, unit), delta(v, false))
+	}
+	if v := f.Cost; v != nil {
+		ratio = fmt.Sprintf("%s\t%s\t%s", ratioDigits(1/v.Old), ratioDigits(1/v.New), delta(v, true))
+	}
+	return value + "\t" + ratio
 }
 
 // delta is the change in percent, of the inverse if asked, and how sure it is that there is one.
@@ -81,13 +91,17 @@ func percent(by float64) string {
 // Percent writes a threshold: "5%" of 0.05.
 func Percent(threshold float64) string { return fmt.Sprintf("%.6g%%", threshold*100) }
 
-func verdict(k *compare.Case) string {
-	s := string(k.Verdict)
-	if k.Verdict == compare.Faster || k.Verdict == compare.Slower {
-		s += fmt.Sprintf(" (p=%.3f)", k.P)
+func verdict(f *compare.Finding) string {
+	if f.Verdict == compare.Faster || f.Verdict == compare.Slower {
+		return fmt.Sprintf("%s (p=%.3f)", f.Verdict, f.P)
 	}
+	return string(f.Verdict)
+}
+
+// also is what is to be said of a case beside its verdict.
+func also(k *compare.Case) (s string) {
 	if k.Reason != "" {
-		s += ": " + k.Reason
+		s = ": " + k.Reason
 	}
 	for _, also := range []struct {
 		what string
@@ -115,13 +129,13 @@ func means(w io.Writer, c *compare.Comparison) {
 	summary := "no significant change beyond " + Percent(c.Threshold)
 	faster, slower, fails := 0, 0, 0
 	for i := range c.Cases {
-		switch c.Cases[i].Verdict {
-		case compare.Faster:
-			faster++
-		case compare.Slower:
-			slower++
-		case compare.Fails:
+		switch k := &c.Cases[i]; {
+		case k.Verdict == compare.Fails:
 			fails++
+		case k.Slower():
+			slower++
+		case k.Faster():
+			faster++
 		}
 	}
 	if faster+slower+fails > 0 {

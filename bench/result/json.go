@@ -145,14 +145,9 @@ func (c *Case) check() error {
 			return fmt.Errorf("%s: a gauge in %s with a limit", c.Name, c.Unit)
 		}
 	}
-	for _, v := range c.Samples {
-		if !sane(v, least) {
-			return fmt.Errorf("%s: a sample of %g", c.Name, v)
-		}
-	}
-	for _, v := range c.LimitSamples {
-		if !sane(v, least) {
-			return fmt.Errorf("%s: a sample of %g of the limit", c.Name, v)
+	for _, list := range [][]float64{c.Samples, c.LimitSamples} {
+		if err := checkSamples(list, least); err != nil {
+			return fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
 	for _, v := range []*float64{c.Allocs, c.AllocBytes, c.Syscalls} {
@@ -161,11 +156,28 @@ func (c *Case) check() error {
 		}
 	}
 	if l := c.Latency; l != nil {
+		if n := len(l.P50Samples); n != len(l.P99Samples) || n != 0 && n != len(c.Samples) {
+			return fmt.Errorf("%s: %d and %d samples of latency in %d rounds", c.Name, n, len(l.P99Samples), len(c.Samples))
+		}
+		for _, list := range [][]float64{l.P50Samples, l.P99Samples} {
+			if err := checkSamples(list, minTime); err != nil {
+				return fmt.Errorf("%s: latency: %w", c.Name, err)
+			}
+		}
 		s := l.Spread
 		for _, v := range []float64{float64(l.Count), l.Mean, l.P50, l.P90, l.P99, l.P999, l.Max, s.Median, s.Low, s.High} {
 			if !sane(v, 0) {
 				return fmt.Errorf("%s: a latency of %g", c.Name, v)
 			}
+		}
+	}
+	return nil
+}
+
+func checkSamples(list []float64, least float64) error {
+	for _, v := range list {
+		if !sane(v, least) {
+			return fmt.Errorf("a sample of %g", v)
 		}
 	}
 	return nil

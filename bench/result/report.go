@@ -78,14 +78,17 @@ type Case struct {
 
 // Latency is that of single operations over all rounds, in nanoseconds.
 type Latency struct {
-	Count  int64   `json:"count"`
-	Mean   float64 `json:"mean"`
-	P50    float64 `json:"p50"`
-	P90    float64 `json:"p90"`
-	P99    float64 `json:"p99"`
-	P999   float64 `json:"p999"`
-	Max    float64 `json:"max"`
-	Spread Summary `json:"p50_of_rounds"`
+	Count int64   `json:"count"`
+	Mean  float64 `json:"mean"`
+	P50   float64 `json:"p50"`
+	P90   float64 `json:"p90"`
+	P99   float64 `json:"p99"`
+	P999  float64 `json:"p999"`
+	Max   float64 `json:"max"`
+	// P50Samples and P99Samples are the percentiles of each round. Spread follows from the former.
+	P50Samples []float64 `json:"p50_samples,omitempty"`
+	P99Samples []float64 `json:"p99_samples,omitempty"`
+	Spread     Summary   `json:"p50_of_rounds"`
 }
 
 // Summary is a median with its confidence interval.

@@ -53,12 +53,23 @@ func (s Summary) Width() float64 {
 
 // Ratios are the limit's samples over ours, round by round, so that what slows both cancels.
 // nil: there is no limit.
-func (c *Case) Ratios() []float64 {
-	if len(c.LimitSamples) == 0 || len(c.LimitSamples) != len(c.Samples) {
+func (c *Case) Ratios() []float64 { return c.ratios(c.Samples) }
+
+// Costs are times of the rounds over those of the limit, the inverse of ratios. nil: there is no limit.
+func (c *Case) Costs(times []float64) []float64 {
+	list := c.ratios(times)
+	for i := range list {
+		list[i] = 1 / list[i]
+	}
+	return list
+}
+
+func (c *Case) ratios(times []float64) []float64 {
+	if len(c.LimitSamples) == 0 || len(c.LimitSamples) != len(times) {
 		return nil
 	}
-	ratios := make([]float64, len(c.Samples))
-	for i, ours := range c.Samples {
+	ratios := make([]float64, len(times))
+	for i, ours := range times {
 		ratios[i] = c.LimitSamples[i] / ours
 	}
 	return ratios
@@ -72,6 +83,9 @@ func (c *Case) Summarize() {
 		limit, ratio := Summarize(c.LimitSamples), Summarize(ratios)
 		c.LimitValue, c.Ratio = &limit, &ratio
 		c.Noisy = c.Noisy || ratio.Width() > wide
+	}
+	if l := c.Latency; l != nil && len(l.P50Samples) > 0 {
+		l.Spread = Summarize(l.P50Samples)
 	}
 }
 
