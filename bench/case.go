@@ -40,6 +40,9 @@ type Subject struct {
 	// Run does n operations back to back and returns when they are done. It is timed,
 	// and in a pass of its own its allocations and system calls are counted.
 	Run func(n int) error
+	// UnderWay is how many operations are under way at a time. A measurement is of many times as
+	// many, for the first and the last ones find less company. 0: one.
+	UnderWay int
 	// Latency, which may be nil, does n operations and records how long each took, in
 	// nanoseconds. Where one operation can hold up the next it goes by a schedule that does
 	// not wait for either (OpenLoop), or the wait that it spares itself is left out.

@@ -81,7 +81,7 @@ func (a *asker) run(n int) error {
 
 // subject makes one exchange and measures others.
 func (a *asker) subject() (Subject, error) {
-	s := Subject{Run: a.run}
+	s := Subject{Run: a.run, UnderWay: a.depth}
 	if a.depth == 1 {
 		s.Latency = func(n int, h *hdrhistogram.Histogram) error {
 			return OpenLoop(n, h, func() error { return a.run(1) })

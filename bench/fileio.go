@@ -84,7 +84,7 @@ func (f fileIO) subject(env *Env) (Subject, error) {
 			return loop(memory, func() bool { n--; return n >= 0 })
 		}}, nil
 	}
-	return Subject{Run: func(n int) error {
+	return Subject{UnderWay: f.depth, Run: func(n int) error {
 		var left atomic.Int64
 		left.Store(int64(n))
 		errs := make([]error, f.depth)

@@ -35,7 +35,7 @@ func guestClientCases() (cases []Case) {
 					if err != nil {
 						return Subject{}, err
 					}
-					return Subject{Run: Unlocked(asynchronous(s, size, depth))}, nil
+					return Subject{Run: Unlocked(asynchronous(s, size, depth)), UnderWay: depth}, nil
 				},
 			})
 		}

@@ -101,7 +101,7 @@ func guestMessageSubject(fd int, m guestMessage) (Subject, error) {
 		g.command = codec.CmdDMAWrite
 	}
 	g.order = order.Append(codec.Header{Command: codec.CmdRegionWrite, Flags: codec.FlagNoReply, Size: messageHead + orderSize}.Append(nil))
-	return Subject{Run: g.run}, g.run(1)
+	return Subject{Run: g.run, UnderWay: m.depth}, g.run(1)
 }
 
 // run orders n accesses and answers them.

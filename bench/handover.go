@@ -48,7 +48,7 @@ func handoverLimits() (limits []Limit) {
 				h.stop.Store(true)
 				other.Wait()
 			})
-			return Subject{Run: func(n int) error { h.ask(n, depth); return nil }}, nil
+			return Subject{Run: func(n int) error { h.ask(n, depth); return nil }, UnderWay: depth}, nil
 		}})
 	}
 	return limits

@@ -220,7 +220,7 @@ func newDrive(env *Env, d drive) (*nvmeRig, Subject, error) {
 		s, err := loadSubject(env, l, d.load)
 		return r, s, err
 	}
-	s := Subject{Run: l.run}
+	s := Subject{Run: l.run, UnderWay: d.depth}
 	if d.depth == 1 && d.idle == 0 {
 		s.Latency = l.halfLoad
 	}

@@ -67,7 +67,7 @@ func parallelSubject(env *Env, clients int) (Subject, error) {
 		return Subject{}, err
 	}
 	request := oneRead.bytes()
-	return Subject{Run: func(n int) error {
+	return Subject{UnderWay: clients, Run: func(n int) error {
 		var left atomic.Int64
 		left.Store(int64(n))
 		errs := make([]error, len(fds))

@@ -107,7 +107,7 @@ func newTraffic(env *Env, t traffic) ([]*card, Subject, error) {
 		p.to = cards[last]
 	}
 	// Once through all buffers.
-	return cards, Subject{Run: p.run}, p.run(2 * frameBuffers)
+	return cards, Subject{Run: p.run, UnderWay: p.room()}, p.run(2 * frameBuffers)
 }
 
 // passage is frames on their way from card to card; where one is nil, from somewhere or to
@@ -119,14 +119,18 @@ type passage struct {
 	out, in  []*driver.Buffer
 }
 
+// room is how many frames may be under way: a switch drops what finds no room in the receive
+// queue's buffers.
+func (p *passage) room() int {
+	if p.size == segment {
+		return segmentBuffers
+	}
+	return frameBuffers
+}
+
 // run sends and receives n frames.
 func (p *passage) run(n int) error {
-	// A switch drops what finds no room: never have more under way than the receive queue has
-	// buffers.
-	room := frameBuffers
-	if p.size == segment {
-		room = segmentBuffers
-	}
+	room := p.room()
 	for sent, received := 0, 0; min(sent, received) < n; {
 		want := min(p.batch, n-sent)
 		if p.to != nil {

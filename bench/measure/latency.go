@@ -21,13 +21,10 @@ type latencies struct {
 	p50, p99 []float64 // of the rounds
 }
 
-// observe measures a round, which takes about target. run may be nil.
-func (l *latencies) observe(run func(n int, h *hdrhistogram.Histogram) error, target time.Duration) error {
+// observe measures a round, which takes about target. nil: run is.
+func (l *latencies) observe(run func(n int, h *hdrhistogram.Histogram) error, target time.Duration) (*hdrhistogram.Histogram, error) {
 	if run == nil {
-		return nil
-	}
-	if l.all == nil {
-		l.all = hdrhistogram.New(1, longest, digits)
+		return nil, nil
 	}
 	h := hdrhistogram.New(1, longest, digits)
 	if l.n == 0 {
@@ -37,18 +34,22 @@ func (l *latencies) observe(run func(n int, h *hdrhistogram.Histogram) error, ta
 			return time.Since(begin), err
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		l.n = n
 		h.Reset()
 	}
-	if err := run(l.n, h); err != nil {
-		return err
+	return h, run(l.n, h)
+}
+
+// add keeps those of a round.
+func (l *latencies) add(h *hdrhistogram.Histogram) {
+	if l.all == nil {
+		l.all = hdrhistogram.New(1, longest, digits)
 	}
 	l.all.Merge(h)
 	l.p50 = append(l.p50, float64(h.ValueAtQuantile(50)))
 	l.p99 = append(l.p99, float64(h.ValueAtQuantile(99)))
-	return nil
 }
 
 // result is nil where nothing was recorded.

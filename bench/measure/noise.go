@@ -24,12 +24,15 @@ func beginNoise() *noise {
 func (n *noise) spin() { n.spins = append(n.spins, float64(machine.Spin())) }
 
 // end says what there was.
-func (n *noise) end(r *result.Report) result.Noise {
+func (n *noise) end(r *result.Report, d *distance) result.Noise {
 	after, _ := machine.Load()
 	s := slices.Sorted(slices.Values(n.spins))
 	out := result.Noise{
 		LoadBefore: n.load, LoadAfter: after, Stolen: machine.ReadTicks().StolenSince(n.ticks),
-		Spin: result.Summarize(s),
+		Spin: result.Summarize(s), Distance: result.Summarize(d.seen),
+	}
+	if len(d.seen) > 0 {
+		out.Apart = float64(d.apart) / float64(len(d.seen))
 	}
 	if len(s) > 0 {
 		out.SpinSpread = (s[len(s)*9/10] - s[len(s)/10]) / out.Spin.Median
@@ -50,6 +53,10 @@ func notes(n result.Noise, r *result.Report) []string {
 	if n.Unsteady() {
 		list = append(list, fmt.Sprintf("A fixed piece of arithmetic, repeated through the run, varied by %.0f %%: "+
 			"the processor's speed changed, or something else used it.", n.SpinSpread*100))
+	}
+	if n.Moved() {
+		list = append(list, fmt.Sprintf("In %.0f %% of the measurements the two processors were farther from each other than at best: "+
+			"the hypervisor moves them.", n.Apart*100))
 	}
 	if !r.Environment.Pinned {
 		list = append(list, "Nothing was pinned: there is one CPU only, or affinity is not allowed.")

@@ -23,6 +23,7 @@ func TestNotes(t *testing.T) {
 		{"load", result.Noise{LoadBefore: 1.2}, nil, "load average 1.20 on 4 CPUs"},
 		{"steal", result.Noise{Stolen: 0.125}, nil, "took 12.5 %"},
 		{"speed", result.Noise{SpinSpread: 0.3}, nil, "varied by 30 %"},
+		{"a hypervisor that moves processors", result.Noise{Apart: 0.25}, nil, "In 25 % of the measurements"},
 		{"unpinned", result.Noise{}, func(r *result.Report) { r.Environment.Pinned = false }, "pinned"},
 		{"wide", result.Noise{}, func(r *result.Report) { r.Cases[0].Noisy = true }, "1 of 1 results are marked"},
 		{"uncounted", result.Noise{}, func(r *result.Report) { r.Cases[0].Syscalls = nil }, "not counted"},

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
 	"vfiouser/bench"
 	"vfiouser/bench/machine"
 	"vfiouser/bench/result"
@@ -53,27 +55,44 @@ func Run(ctx context.Context, cases []bench.Case, limits []bench.Limit, o Option
 
 	report := &result.Report{Schema: result.Schema, Started: time.Now().UTC(), Mode: o.Mode, Rounds: o.Rounds}
 	report.Environment = machine.Environment()
+	var err error
+	if report.Environment.Pinned, err = r.lookAround(ctx); err != nil {
+		return nil, err
+	}
 	n := beginNoise()
 	for round := range o.Rounds {
 		if err := r.round(ctx, round, n); err != nil {
 			return nil, err
 		}
 	}
-	report.Environment.Pinned = r.pinned
 	report.Seconds = time.Since(report.Started).Seconds()
 	for _, m := range r.cases {
 		report.Cases = append(report.Cases, m.result())
 	}
-	report.Noise = n.end(report)
+	report.Noise = n.end(report, r.distance)
 	return report, nil
+}
+
+// lookAround finds the CPUs that measurements use, and says whether they are pinned.
+func (r *run) lookAround(ctx context.Context) (pinned bool, err error) {
+	env, err := bench.NewEnv(r.Log)
+	if err != nil {
+		return false, err
+	}
+	driver, device := env.DriverCPU, -1
+	if len(env.DeviceCPUs) > 0 {
+		device = env.DeviceCPUs[0]
+	}
+	r.distance = newDistance(ctx, driver, device)
+	return driver >= 0, env.Close()
 }
 
 // run is a run under way.
 type run struct {
 	Options
-	cases  []*measured
-	limits map[string]*subject
-	pinned bool
+	cases    []*measured
+	limits   map[string]*subject
+	distance *distance
 }
 
 // measured is a case and what is known of it so far.
@@ -105,22 +124,41 @@ func (r *run) round(ctx context.Context, round int, n *noise) error {
 			r.Progress(round*len(order)+i, r.Rounds*len(order), m.Name)
 		}
 		n.spin()
-		if m.err = r.pair(m, round); m.err != nil {
+		m.err = steady(ctx, r.distance, func() (observation, error) { return r.pair(m, round) }, m.keep)
+		if m.err != nil {
 			r.Log.Warn("a case failed", "case", m.Name, "err", m.err)
 		}
 	}
 	return nil
 }
 
+// observation is what a round sees of a case.
+type observation struct {
+	sample, limit float64
+	unit          string
+	latency       *hdrhistogram.Histogram // nil: none
+}
+
+// keep adds what a round has seen.
+func (m *measured) keep(o observation) {
+	m.unit = o.unit
+	m.samples = append(m.samples, o.sample)
+	if m.limit != nil {
+		m.limitSamples = append(m.limitSamples, o.limit)
+	}
+	if o.latency != nil {
+		m.latency.add(o.latency)
+	}
+}
+
 // pair measures a case next to its limit, and the other way round in the next round.
-func (r *run) pair(m *measured, round int) error {
-	var limit float64
+func (r *run) pair(m *measured, round int) (o observation, err error) {
 	measureLimit := func() (err error) {
 		if m.limit == nil {
 			return nil
 		}
 		err = r.with(m.limit, func(s *bench.Subject) error {
-			limit, err = r.time(m.limit, s.Run)
+			o.limit, err = r.time(m.limit, s)
 			return err
 		})
 		if err != nil {
@@ -130,48 +168,37 @@ func (r *run) pair(m *measured, round int) error {
 	}
 	if round%2 == 0 {
 		if err := measureLimit(); err != nil {
-			return err
+			return o, err
 		}
 	}
-	var ours float64
-	err := r.with(&m.subject, func(s *bench.Subject) (err error) {
-		ours, err = r.observe(m, s, round)
-		return err
-	})
-	if err != nil {
-		return err
+	if err := r.with(&m.subject, func(s *bench.Subject) error { return r.observe(m, s, round, &o) }); err != nil {
+		return o, err
 	}
 	if round%2 == 1 {
 		if err := measureLimit(); err != nil {
-			return err
+			return o, err
 		}
 	}
-	m.samples = append(m.samples, ours)
-	if m.limit != nil {
-		m.limitSamples = append(m.limitSamples, limit)
-	}
-	return nil
+	return o, nil
 }
 
 // observe takes a sample of a case, and beside it what is not timed with it.
-func (r *run) observe(m *measured, s *bench.Subject, round int) (float64, error) {
+func (r *run) observe(m *measured, s *bench.Subject, round int, o *observation) (err error) {
 	if s.Gauge != nil {
-		value, unit, err := s.Gauge()
-		m.unit = unit
-		return value, err
+		o.sample, o.unit, err = s.Gauge()
+		return err
 	}
-	m.unit = result.UnitTime
-	sample, err := r.time(&m.subject, s.Run)
-	if err != nil {
-		return 0, err
+	o.unit = result.UnitTime
+	if o.sample, err = r.time(&m.subject, s); err != nil {
+		return err
 	}
-	if err := m.latency.observe(s.Latency, r.Target/2); err != nil {
-		return 0, fmt.Errorf("latency: %w", err)
+	if o.latency, err = m.latency.observe(s.Latency, r.Target/2); err != nil {
+		return fmt.Errorf("latency: %w", err)
 	}
-	if round < countedRounds {
-		err = m.counts.observe(m.n, s.Run)
+	if round < countedRounds { // of which the least counts, however often it is counted
+		return m.counts.observe(m.n, s.Run)
 	}
-	return sample, err
+	return nil
 }
 
 // result is what came of the case.

@@ -27,7 +27,6 @@ func (r *run) with(s *subject, use func(*bench.Subject) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, env.Close()) }()
-	r.pinned = env.DriverCPU >= 0
 	subject, err := s.setup(env)
 	if err != nil {
 		return err
@@ -39,25 +38,24 @@ func (r *run) with(s *subject, use func(*bench.Subject) error) (err error) {
 }
 
 // time gives the nanoseconds of one operation. The first time it finds how many to do.
-func (r *run) time(s *subject, do func(n int) error) (float64, error) {
-	if do == nil {
+func (r *run) time(s *subject, b *bench.Subject) (float64, error) {
+	if b.Run == nil { // of a limit
 		return 0, errSubject
 	}
 	timed := func(n int) (time.Duration, error) {
 		begin := time.Now()
-		err := do(n)
+		err := b.Run(n)
 		return time.Since(begin), err
 	}
-	each := r.Target / attempts
 	if s.n == 0 {
-		n, err := calibrate(each, timed)
+		n, err := calibrate(windowOf(r.Target), timed)
 		if err != nil {
 			return 0, err
 		}
-		s.n = n
+		s.n = max(n, turnovers*b.UnderWay)
 	}
 	runtime.GC() // what others have left is not collected on our time
-	n, took, err := fastest(each, s.n, timed)
+	n, took, err := sample(r.Target, s.n, timed)
 	s.n = n
 	return float64(max(took, 1)) / float64(n), err
 }

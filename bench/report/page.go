@@ -188,7 +188,7 @@ func quiet(r *result.Report) bool {
 		}
 	}
 	n := &r.Noise
-	return !n.Busy(r.Environment.CPUs) && !n.Robbed() && !n.Unsteady()
+	return !n.Busy(r.Environment.CPUs) && !n.Robbed() && !n.Unsteady() && !n.Moved()
 }
 
 func shortCommit(commit string) string {
@@ -211,9 +211,13 @@ func facts(r *result.Report) [][2]string {
 
 func noiseFacts(r *result.Report) [][2]string {
 	n := &r.Noise
-	return [][2]string{
+	facts := [][2]string{
 		{"Load average", fmt.Sprintf("%.2f before, %.2f after", n.LoadBefore, n.LoadAfter)},
 		{"Stolen by the hypervisor", fmt.Sprintf("%.2f %% of the time", n.Stolen*100)},
 		{"Fixed arithmetic", fmt.Sprintf("%s, varied by %.1f %% (10th to 90th percentile)", Nanoseconds(n.Spin.Median), n.SpinSpread*100)},
 	}
+	if n.Distance.Median > 0 {
+		facts = append(facts, [2]string{"From processor to processor", fmt.Sprintf("%s both ways; farther in %.0f %% of the measurements", Nanoseconds(n.Distance.Median), n.Apart*100)})
+	}
+	return facts
 }

@@ -100,7 +100,8 @@ func (r *Report) check() error {
 		return fmt.Errorf("%d CPUs, %d of them used, %d bytes of memory", e.CPUs, e.GOMAXPROCS, e.Memory)
 	}
 	n := &r.Noise
-	for _, v := range []float64{n.LoadBefore, n.LoadAfter, n.Stolen, n.SpinSpread, n.Spin.Median, n.Spin.Low, n.Spin.High} {
+	for _, v := range []float64{n.LoadBefore, n.LoadAfter, n.Stolen, n.SpinSpread, n.Spin.Median, n.Spin.Low, n.Spin.High,
+		n.Distance.Median, n.Distance.Low, n.Distance.High, n.Apart} {
 		if !sane(v, 0) {
 			return fmt.Errorf("noise of %g", v)
 		}

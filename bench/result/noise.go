@@ -5,6 +5,7 @@ const (
 	loudLoad  = 0.25 // load average per CPU before the run
 	loudSteal = 0.01
 	loudSpin  = 0.05
+	loudApart = 0.02
 )
 
 // Busy says whether the machine, of so many CPUs, had other things to do before the run.
@@ -15,3 +16,6 @@ func (n *Noise) Robbed() bool { return n.Stolen > loudSteal }
 
 // Unsteady says whether the fixed piece of arithmetic varied by more than does not matter.
 func (n *Noise) Unsteady() bool { return n.SpinSpread > loudSpin }
+
+// Moved says whether the CPUs were farther apart than at best more often than does not matter.
+func (n *Noise) Moved() bool { return n.Apart > loudApart }

@@ -40,12 +40,16 @@ type Environment struct {
 
 // Noise is what disturbed the run.
 type Noise struct {
-	LoadBefore float64  `json:"load_before"` // load average of a minute
-	LoadAfter  float64  `json:"load_after"`
-	Stolen     float64  `json:"stolen"` // share of the time that the hypervisor took, 0 to 1
-	Spin       Summary  `json:"spin_ns"`
-	SpinSpread float64  `json:"spin_spread"` // from the 10th to the 90th percentile, over the median
-	Notes      []string `json:"notes"`       // what to make of it, in words
+	LoadBefore float64 `json:"load_before"` // load average of a minute
+	LoadAfter  float64 `json:"load_after"`
+	Stolen     float64 `json:"stolen"` // share of the time that the hypervisor took, 0 to 1
+	Spin       Summary `json:"spin_ns"`
+	SpinSpread float64 `json:"spin_spread"` // from the 10th to the 90th percentile, over the median
+	// Distance is that between the CPUs of driver and device, as a cache line goes both ways; Apart the share
+	// of measurements in which it was larger than at best.
+	Distance Summary  `json:"distance_ns"`
+	Apart    float64  `json:"apart"`
+	Notes    []string `json:"notes"` // what to make of it, in words
 }
 
 // Case is what came of a case.

@@ -43,7 +43,7 @@ type benchMode struct {
 var (
 	quickMode    = benchMode{"quick", 10, 15 * time.Millisecond}
 	standardMode = benchMode{"standard", 12, 30 * time.Millisecond}
-	fullMode     = benchMode{"full", 25, 75 * time.Millisecond}
+	fullMode     = benchMode{"full", 20, 40 * time.Millisecond}
 )
 
 // maxRounds bounds --rounds.
