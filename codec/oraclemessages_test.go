@@ -170,8 +170,8 @@ func (m *oUnmapReply) valid(int) bool {
 // To unmap all is to name no region.
 func unmapAll(flags uint32, addr, size uint64) bool { return flags != 2 || addr == 0 && size == 0 }
 
-// Capabilities are linked forward, from CapOffset on, within what ArgSz says that the whole is.
-// They are missing if that did not fit.
+// Capabilities are linked forward, from CapOffset on, within what ArgSz says that the whole is, and
+// none lies in another one. They are missing if that did not fit.
 func (m *oRegionInfoReply) valid(n int) bool {
 	if m.Flags&8 == 0 || uint64(m.ArgSz) > uint64(n) {
 		return true
@@ -182,20 +182,22 @@ func (m *oRegionInfoReply) valid(n int) bool {
 		if at < end || at > uint64(len(whole)) || !consult(&head, whole[at:]) {
 			return false
 		}
-		if end = at + 8; !m.capability(head.ID, whole[end:]) {
+		size, ok := m.capability(head.ID, whole[at+8:])
+		if !ok {
 			return false
 		}
-		at = uint64(head.Next)
+		at, end = uint64(head.Next), at+8+size
 	}
 	return true
 }
 
-func (m *oRegionInfoReply) capability(id uint16, b []byte) bool {
+// capability takes what is behind a capability's header and tells its size.
+func (m *oRegionInfoReply) capability(id uint16, b []byte) (size uint64, ok bool) {
 	switch id {
 	case 1: // VFIO_REGION_INFO_CAP_SPARSE_MMAP
 		var s oSparse
 		if !consult(&s, b) || uint64(s.Areas) > uint64(len(s.Rest)/16) {
-			return false
+			return 0, false
 		}
 		for i := range int(s.Areas) {
 			var a oArea
@@ -204,14 +206,15 @@ func (m *oRegionInfoReply) capability(id uint16, b []byte) bool {
 				end, carry = bits.Add64(a.Offset, a.Size, 0)
 			}
 			if carry != 0 || end > m.Size {
-				return false
+				return 0, false
 			}
 			m.Sparse = append(m.Sparse, a)
 		}
+		return 8 + 16*uint64(s.Areas), true
 	case 2: // VFIO_REGION_INFO_CAP_TYPE
-		return consult(&m.Type, b)
+		return 8, consult(&m.Type, b)
 	}
-	return true
+	return 0, true
 }
 
 // Every sub-region takes the same; what it takes follows from the whole.

@@ -104,60 +104,62 @@ func (m *RegionInfo) decodeHead(b []byte) error {
 	return nil
 }
 
-// decodeCaps walks the list of capabilities and takes those that it knows. Links
-// must lead forward, so the walk ends.
+// decodeCaps walks the list of capabilities and takes those that it knows. Links must lead
+// forward, so the walk ends, and to behind what was taken, so that no area counts twice: the
+// list would grow with the square of the payload.
 func (m *RegionInfo) decodeCaps(b []byte) error {
 	size := uint32(len(b))
 	low := uint32(RegionInfoSize)
 	for off := m.CapOffset; off != 0; {
 		if off < low || off > size || size-off < capHeaderSize {
-			return invalid(CmdGetRegionInfo, ErrRange, "capability lies outside of the payload or is linked backwards")
+			return invalid(CmdGetRegionInfo, ErrRange, "capability lies outside of the payload, in another one, or is linked backwards")
 		}
-		var err error
+		taken, err := uint32(capHeaderSize), error(nil)
 		switch binary.NativeEndian.Uint16(b[off:]) {
 		case capSparseMmap:
-			err = m.decodeSparse(b[off:])
+			taken, err = m.decodeSparse(b[off:])
 		case capType:
-			err = m.decodeType(b[off:])
+			taken, err = m.decodeType(b[off:])
 		}
 		if err != nil {
 			return err
 		}
-		low = off + capHeaderSize
+		low = off + taken
 		off = binary.NativeEndian.Uint32(b[off+4:])
 	}
 	return nil
 }
 
-func (m *RegionInfo) decodeSparse(b []byte) error {
+// decodeSparse takes the areas and tells the size of the capability in bytes.
+func (m *RegionInfo) decodeSparse(b []byte) (size uint32, err error) {
 	if len(b) < sparseHeadSize {
-		return invalid(CmdGetRegionInfo, ErrShort, "sparse mmap capability is cut")
+		return 0, invalid(CmdGetRegionInfo, ErrShort, "sparse mmap capability is cut")
 	}
 	n := binary.NativeEndian.Uint32(b[capHeaderSize:])
 	b = b[sparseHeadSize:]
 	if uint64(n)*sparseAreaSize > uint64(len(b)) {
-		return invalid(CmdGetRegionInfo, ErrSize, "sparse mmap areas are cut")
+		return 0, invalid(CmdGetRegionInfo, ErrSize, "sparse mmap areas are cut")
 	}
 	for range n {
 		a := Area{binary.NativeEndian.Uint64(b), binary.NativeEndian.Uint64(b[8:])}
 		if a.Offset > m.Size || a.Size > m.Size-a.Offset {
-			return invalid(CmdGetRegionInfo, ErrRange, "sparse mmap area lies outside of the region")
+			return 0, invalid(CmdGetRegionInfo, ErrRange, "sparse mmap area lies outside of the region")
 		}
 		m.Sparse = append(m.Sparse, a)
 		b = b[sparseAreaSize:]
 	}
-	return nil
+	return sparseHeadSize + n*sparseAreaSize, nil
 }
 
-func (m *RegionInfo) decodeType(b []byte) error {
+func (m *RegionInfo) decodeType(b []byte) (size uint32, err error) {
 	if len(b) < typeSize {
-		return invalid(CmdGetRegionInfo, ErrShort, "type capability is cut")
+		return 0, invalid(CmdGetRegionInfo, ErrShort, "type capability is cut")
 	}
 	m.Type = RegionType{
 		binary.NativeEndian.Uint32(b[capHeaderSize:]),
 		binary.NativeEndian.Uint32(b[capHeaderSize+4:]),
 	}
-	return nil
+	return typeSize, nil
 }
 
 // AppendRequest appends the request.
