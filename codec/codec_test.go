@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,6 +68,30 @@ type form struct {
 	decode  func([]byte) error
 	encode  func([]byte) []byte
 	sample  []byte // a valid payload
+}
+
+// command is the one whose payload it is.
+func (f form) command() Command {
+	name, _, _ := strings.Cut(f.name, " ")
+	return Command(slices.IndexFunc(ops[:], func(op Op) bool { return op.Name == name }))
+}
+
+// least is the size of the smallest payload that the table of commands allows, in bytes.
+func (f form) least() int {
+	op := ops[f.command()]
+	switch {
+	case strings.Contains(f.name, " data "): // of a feature
+		return 0
+	case strings.Contains(f.name, " reply"):
+		return op.ReplySize
+	}
+	return op.RequestSize
+}
+
+// formOf is the form of a name. It has messages of its own.
+func formOf(name string) form {
+	all := forms()
+	return all[slices.IndexFunc(all, func(f form) bool { return f.name == name })]
 }
 
 // forms are all directions of all messages, each on a message of its own.

@@ -52,30 +52,35 @@ func FuzzDifferential(f *testing.F) {
 	seedForms(f)
 	f.Fuzz(func(t *testing.T, which uint8, payload []byte) {
 		all := forms()
-		form := all[int(which)%len(all)]
-		oracle := oracles[form.name]
-		if oracle == nil {
-			return
-		}
-		want := oracle()
-		taken := consult(want, payload)
-		if err := form.decode(payload); (err == nil) != taken {
-			t.Fatalf("%s: got %v; the oracle takes it: %v", form.name, err, taken)
-		}
-		if !taken {
-			return
-		}
-		if err := same(want, form.message); err != nil {
-			t.Fatalf("%s: %v", form.name, err)
-		}
-		b, want := form.encode(nil), oracle()
-		if !consult(want, b) {
-			t.Fatalf("%s: the oracle does not take what was written:\n% x", form.name, b)
-		}
-		if err := same(want, form.message); err != nil {
-			t.Fatalf("%s: written: %v", form.name, err)
-		}
+		checkOracle(t, all[int(which)%len(all)], payload)
 	})
+}
+
+// checkOracle compares what a form makes of a payload with what its oracle does.
+func checkOracle(t *testing.T, form form, payload []byte) {
+	t.Helper()
+	oracle := oracles[form.name]
+	if oracle == nil {
+		return
+	}
+	want := oracle()
+	taken := consult(want, payload)
+	if err := form.decode(payload); (err == nil) != taken {
+		t.Fatalf("%s: got %v; the oracle takes it: %v", form.name, err, taken)
+	}
+	if !taken {
+		return
+	}
+	if err := same(want, form.message); err != nil {
+		t.Fatalf("%s: %v", form.name, err)
+	}
+	b, want := form.encode(nil), oracle()
+	if !consult(want, b) {
+		t.Fatalf("%s: the oracle does not take what was written:\n% x", form.name, b)
+	}
+	if err := same(want, form.message); err != nil {
+		t.Fatalf("%s: written: %v", form.name, err)
+	}
 }
 
 func TestEveryFormHasAnOracle(t *testing.T) {
@@ -89,6 +94,13 @@ func TestEveryFormHasAnOracle(t *testing.T) {
 	for name := range oracles {
 		if !known[name] {
 			t.Errorf("there is no %s", name)
+		}
+	}
+	for _, op := range ops {
+		for direction, size := range map[string]int{" request": op.RequestSize, " reply": op.ReplySize} {
+			if size > 0 && !known[op.Name] && !known[op.Name+direction] {
+				t.Errorf("%s%s has no form", op.Name, direction)
+			}
 		}
 	}
 }

@@ -108,6 +108,11 @@ func FuzzHeader(f *testing.F) {
 	f.Add(pack(uint16(1), uint16(9), uint32(15), uint32(0), uint32(0)))             // shorter than itself
 	f.Add(pack(uint16(1), uint16(9), uint32(16), uint32(2), uint32(0)))             // neither command nor reply
 	f.Add(pack(uint16(1), uint16(2), uint32(16), uint32(0x21), uint32(17), "rest")) // EEXIST
+	f.Add(pack(uint16(1), uint16(2), uint32(16), uint32(0x21), uint32(4095)))       // the largest errno
+	f.Add(pack(uint16(1), uint16(2), uint32(16), uint32(0x21), uint32(4096)))
+	f.Add(pack(uint16(1), uint16(2), uint32(16), uint32(0x21), uint32(0)))
+	f.Add(pack(uint16(1), uint16(2), uint32(16), uint32(0x20), uint32(17))) // a command does not fail
+	f.Add(pack(uint16(1), uint16(2), uint32(16), uint32(0x11), uint32(0)))  // a reply to no reply
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var want oHeader
 		taken := consult(&want, b)
@@ -124,8 +129,16 @@ func FuzzHeader(f *testing.F) {
 		if !bytes.Equal(h.Append(nil), b[:HeaderSize]) {
 			t.Fatalf("%+v from % x", h, b)
 		}
-		failed := h.Flags&FlagReply != 0 && h.Flags&FlagError != 0
-		if err := h.Err(); (err != nil) != failed || failed && !errors.Is(err, ErrRemote) || failed && errors.Is(err, syscall.Errno(0)) {
+		reply := want.Flags&0xf == 1
+		if h.IsReply() != reply || h.NoReply() != (!reply && want.Flags&0x10 != 0) || h.IsError() != (reply && want.Flags&0x20 != 0) {
+			t.Fatalf("flags %#x: reply %v, no reply %v, error %v", h.Flags, h.IsReply(), h.NoReply(), h.IsError())
+		}
+		errno := syscall.Errno(want.Errno)
+		if want.Errno == 0 || want.Errno > 4095 {
+			errno = syscall.EINVAL
+		}
+		var e *Error
+		if err := h.Err(); (err != nil) != h.IsError() || err != nil && (!errors.As(err, &e) || *e != Error{h.Command, errno, ErrRemote, errno.Error()}) {
 			t.Fatalf("%+v means %v", h, err)
 		}
 	})

@@ -2,7 +2,9 @@ package codec
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"slices"
 	"syscall"
 	"testing"
 )
@@ -17,57 +19,80 @@ func FuzzMessages(f *testing.F) {
 	seedForms(f)
 	f.Fuzz(func(t *testing.T, which uint8, payload []byte) {
 		all := forms()
-		form := all[int(which)%len(all)]
-		before := bytes.Clone(payload)
-		if err := form.decode(payload); err != nil {
-			var e *Error
-			if !errors.As(err, &e) || e.Errno != syscall.EINVAL || e.Kind == nil || e.Reason == "" {
-				t.Fatalf("%s: refused with %#v", form.name, err)
-			}
-			if !bytes.Equal(payload, before) {
-				t.Fatalf("%s: decoding changes the payload", form.name)
-			}
-			return
-		}
-		first := form.encode([]byte("prefix"))
-		if !bytes.HasPrefix(first, []byte("prefix")) {
-			t.Fatalf("%s: what is appended to is lost", form.name)
-		}
-		if first = first[len("prefix"):]; len(first) > max(len(payload), maxVersion)+growth {
-			t.Fatalf("%s: %d bytes from %d", form.name, len(first), len(payload))
-		}
-		if !bytes.Equal(payload, before) {
-			t.Fatalf("%s: the payload is changed", form.name)
-		}
-		if form.decode(form.sample) != nil {
-			t.Fatalf("%s: refuses its sample", form.name)
-		}
-		if err := form.decode(payload); err != nil {
-			t.Fatalf("%s: refuses the second time: %v", form.name, err)
-		}
-		if again := form.encode(nil); !bytes.Equal(first, again) {
-			t.Fatalf("%s: depends on what was before\n% x\n% x", form.name, first, again)
-		}
-		if err := form.decode(first); err != nil {
-			t.Fatalf("%s: refuses what it wrote: %v\n% x", form.name, err, first)
-		}
-		if second := form.encode(nil); !bytes.Equal(first, second) {
-			t.Fatalf("%s: unstable\n% x\n% x", form.name, first, second)
-		}
+		checkStable(t, all[int(which)%len(all)], payload)
 	})
+}
+
+// checkStable has a form read a payload, write it, and read and write that again.
+func checkStable(t *testing.T, form form, payload []byte) {
+	t.Helper()
+	before := bytes.Clone(payload)
+	if err := form.decode(payload); err != nil {
+		checkRefusal(t, form, err)
+		if !bytes.Equal(payload, before) {
+			t.Fatalf("%s: decoding changes the payload", form.name)
+		}
+		return
+	}
+	if len(payload) < form.least() {
+		t.Fatalf("%s: %d bytes are taken, the table says at least %d", form.name, len(payload), form.least())
+	}
+	first := form.encode([]byte("prefix"))
+	if !bytes.HasPrefix(first, []byte("prefix")) {
+		t.Fatalf("%s: what is appended to is lost", form.name)
+	}
+	most := len(payload) + growth
+	if form.command() == CmdVersion {
+		most = maxVersion
+	}
+	if first = first[len("prefix"):]; len(first) > most {
+		t.Fatalf("%s: %d bytes from %d", form.name, len(first), len(payload))
+	}
+	if !bytes.Equal(payload, before) {
+		t.Fatalf("%s: the payload is changed", form.name)
+	}
+	if form.decode(form.sample) != nil {
+		t.Fatalf("%s: refuses its sample", form.name)
+	}
+	if err := form.decode(payload); err != nil {
+		t.Fatalf("%s: refuses the second time: %v", form.name, err)
+	}
+	if again := form.encode(nil); !bytes.Equal(first, again) {
+		t.Fatalf("%s: depends on what was before\n% x\n% x", form.name, first, again)
+	}
+	if err := form.decode(first); err != nil {
+		t.Fatalf("%s: refuses what it wrote: %v\n% x", form.name, err, first)
+	}
+	if second := form.encode(nil); !bytes.Equal(first, second) {
+		t.Fatalf("%s: unstable\n% x\n% x", form.name, first, second)
+	}
+}
+
+// checkRefusal looks at the error of a form that refuses: it says of which command and why, and is
+// answered with EINVAL.
+func checkRefusal(t *testing.T, form form, err error) {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) || e.Errno != syscall.EINVAL || e.Command != form.command() || e.Reason == "" ||
+		!slices.Contains([]error{ErrShort, ErrSize, ErrFlags, ErrRange, ErrJSON}, e.Kind) {
+		t.Fatalf("%s: refused with %#v", form.name, err)
+	}
 }
 
 const (
 	maxVersion = 350 // bytes of a VERSION with all its members at their largest
-	growth     = 24  // bytes by which another message may grow: a capability that overlaps another comes apart
+	growth     = 4   // bytes by which another message may grow: a count that came short
 )
 
-// seedForms adds the samples of all forms, whole and empty, and payloads that are wrong in ways
-// that a mutation seldom is.
+// seedForms adds the samples of all forms, whole and empty, what is next to them, and payloads
+// that are wrong in ways that a mutation seldom is.
 func seedForms(f *testing.F) {
 	for i, form := range forms() {
 		f.Add(uint8(i), form.sample)
 		f.Add(uint8(i), []byte{})
+		for _, payload := range neighbours(form.sample) {
+			f.Add(uint8(i), payload)
+		}
 	}
 	head := func(argsz, size uint32) []byte {
 		return pack(argsz, uint32(0x8), uint32(0), uint32(32), uint64(size), uint64(0))
@@ -81,18 +106,19 @@ func seedForms(f *testing.F) {
 		{"GET_REGION_INFO reply", pack(head(48, 0), uint16(1), uint16(1), uint32(0), uint32(1<<28), uint32(0))}, // more areas than memory
 		{"GET_REGION_INFO reply", pack(head(72, 16), uint16(1), uint16(1), uint32(56), uint32(1), uint32(0), uint64(8), // capabilities overlap
 			uint64(8), uint16(2), uint16(1), uint32(0), uint64(7))},
-		{"GET_REGION_INFO reply", pack(head(64, 16), uint16(1), uint16(1), uint32(0), uint32(1), uint32(0), ^uint64(0), uint64(8))}, // area wraps around
-		{"GET_REGION_INFO reply", pack(head(64, 16), uint16(1), uint16(1), uint32(0), uint32(1), uint32(0), uint64(9), uint64(8))},  // area ends behind the region
-		{"REGION_WRITE_MULTI request", pack(uint64(1), uint64(0), uint32(0), uint32(9), uint64(0))},                                 // nine bytes in eight
-		{"DEVICE_FEATURE data DMA_LOGGING_REPORT request", pack(uint64(0), uint64(4096), uint64(0))},                                // pages of no size
-		{"GET_REGION_IO_FDS reply", pack(uint32(16), uint32(0), uint32(0), ^uint32(0))},                                             // sub-regions of no size
-		{"DMA_UNMAP request", pack(uint32(40), uint32(1), uint64(0), uint64(1), uint64(4096), ^uint64(0))},                          // bitmap beyond memory
-		{"REGION_WRITE_MULTI request", pack(uint64(1<<59), make([]byte, 32))},                                                       // count times size wraps around
-		{"SET_IRQS request", pack(uint32(20), uint32(0x21), uint32(2), ^uint32(0), uint32(2))},                                      // vectors wrap around
-		{"DEVICE_FEATURE data DMA_LOGGING_START", pack(uint64(4096), uint32(1), uint32(0), ^uint64(0), uint64(2))},                  // range wraps around
-		{"DEVICE_FEATURE data DMA_LOGGING_REPORT reply", pack(uint64(0), ^uint64(0), uint64(1), make([]byte, 8))},                   // bitmap of 2^61 bytes
-		{"DMA_WRITE reply", pack(uint64(0x1000), uint32(4))},                                                                        // count of four bytes
-		{"MIG_DATA_READ reply", pack(uint32(12), uint32(2), make([]byte, 4))},                                                       // as long as was asked for
+		{"GET_REGION_INFO reply", pack(regionHead(96, RegionFlagCaps, 32, 1<<40), sparseCap(48, Area{1 | 64<<32, 2}, Area{1, 1}, Area{}))}, // areas are capabilities
+		{"GET_REGION_INFO reply", pack(head(64, 16), uint16(1), uint16(1), uint32(0), uint32(1), uint32(0), ^uint64(0), uint64(8))},        // area wraps around
+		{"GET_REGION_INFO reply", pack(head(64, 16), uint16(1), uint16(1), uint32(0), uint32(1), uint32(0), uint64(9), uint64(8))},         // area ends behind the region
+		{"REGION_WRITE_MULTI request", pack(uint64(1), uint64(0), uint32(0), uint32(9), uint64(0))},                                        // nine bytes in eight
+		{"DEVICE_FEATURE data DMA_LOGGING_REPORT request", pack(uint64(0), uint64(4096), uint64(0))},                                       // pages of no size
+		{"GET_REGION_IO_FDS reply", pack(uint32(16), uint32(0), uint32(0), ^uint32(0))},                                                    // sub-regions of no size
+		{"DMA_UNMAP request", pack(uint32(40), uint32(1), uint64(0), uint64(1), uint64(4096), ^uint64(0))},                                 // bitmap beyond memory
+		{"REGION_WRITE_MULTI request", pack(uint64(1<<59), make([]byte, 32))},                                                              // count times size wraps around
+		{"SET_IRQS request", pack(uint32(20), uint32(0x21), uint32(2), ^uint32(0), uint32(2))},                                             // vectors wrap around
+		{"DEVICE_FEATURE data DMA_LOGGING_START", pack(uint64(4096), uint32(1), uint32(0), ^uint64(0), uint64(2))},                         // range wraps around
+		{"DEVICE_FEATURE data DMA_LOGGING_REPORT reply", pack(uint64(0), ^uint64(0), uint64(1), make([]byte, 8))},                          // bitmap of 2^61 bytes
+		{"DMA_WRITE reply", pack(uint64(0x1000), uint32(4))},                                                                               // count of four bytes
+		{"MIG_DATA_READ reply", pack(uint32(12), uint32(2), make([]byte, 4))},                                                              // as long as was asked for
 	} {
 		for i, form := range forms() {
 			if form.name == story.form {
@@ -100,4 +126,24 @@ func seedForms(f *testing.F) {
 			}
 		}
 	}
+}
+
+// neighbours are payloads in which one number is less or more by one, or has another bit, of those
+// that are flags mostly, or that are shorter or longer by a byte.
+func neighbours(payload []byte) (list [][]byte) {
+	for at := 0; at+4 <= len(payload); at += 4 {
+		v := binary.NativeEndian.Uint32(payload[at:])
+		others := []uint32{v - 1, v + 1}
+		if at == 4 || at == 12 {
+			for bit := range 32 {
+				others = append(others, v^1<<bit)
+			}
+		}
+		for _, other := range others {
+			b := bytes.Clone(payload)
+			binary.NativeEndian.PutUint32(b[at:], other)
+			list = append(list, b)
+		}
+	}
+	return append(list, payload[:len(payload)-1], append(bytes.Clone(payload), 0))
 }

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -170,21 +171,43 @@ func TestTextIsAppended(t *testing.T) {
 	}
 }
 
-// FuzzText: whatever comes, the text is one line of printable characters that is not long.
+// FuzzText: whatever comes, the text is one line of printable characters that is not long, and
+// says of a payload that it is broken if, and only if, it is refused.
 //
 //fuzz:covers codec/text.go codec/textforms.go codec/textfeature.go codec/errno.go
 func FuzzText(f *testing.F) {
-	for i, form := range forms() {
-		for _, flags := range []Flags{0, FlagReply, FlagReply | FlagError} {
-			f.Add(uint16(i), uint32(flags), form.sample)
+	for _, form := range forms() {
+		for _, flags := range []Flags{0, FlagReply, FlagReply | FlagError, FlagNoReply} {
+			f.Add(uint16(form.command()), uint32(flags), form.sample)
 		}
 	}
-	for c := range NumCommands {
+	for c := range NumCommands + 1 {
 		f.Add(uint16(c), uint32(0), []byte(nil))
+		f.Add(uint16(c), uint32(FlagReply), []byte{1})
 	}
+	for _, flags := range []FeatureFlags{FeatureGet | FeatureMigration, FeatureGet | FeatureMigDeviceState, FeatureSet | FeatureMigDeviceState, FeatureSet | FeatureDMALoggingStart,
+		FeatureSet | FeatureDMALoggingStop, FeatureGet | FeatureDMALoggingReport, FeatureGet | FeatureProbe | FeatureMigration, FeatureGet | 9} {
+		f.Add(uint16(CmdDeviceFeature), uint32(0), pack(uint32(1000), uint32(flags)))
+		f.Add(uint16(CmdDeviceFeature), uint32(FlagReply), pack(uint32(1000), uint32(flags), uint64(1), uint64(1), uint64(1), uint64(1)))
+	}
+	const many = 400
+	info, fds := RegionInfo{Size: 1, Sparse: make([]Area, many)}, IOFDs{Regions: make([]IOFD, many)}
+	f.Add(uint16(CmdGetRegionInfo), uint32(FlagReply), info.AppendReply(nil, ^uint32(0)))
+	f.Add(uint16(CmdGetRegionIOFDs), uint32(FlagReply), fds.AppendReply(nil, ^uint32(0)))
+	f.Add(uint16(CmdRegionWriteMulti), uint32(0), pack(uint64(many), make([]byte, many*SingleWriteSize)))
+	f.Add(uint16(CmdRegionRead), uint32(FlagReply), pack(uint64(0), uint32(0), uint32(many), make([]byte, many)))
+	logging := pack(uint64(1), uint32(many), uint32(0))
+	for range many {
+		logging = AppendIOVARange(logging, IOVARange{0, 1})
+	}
+	f.Add(uint16(CmdDeviceFeature), uint32(0), pack(uint32(8+len(logging)), uint32(FeatureSet|FeatureDMALoggingStart), logging))
 	f.Fuzz(func(t *testing.T, command uint16, flags uint32, payload []byte) {
 		m := Message{Header{ID: 1, Command: Command(command), Flags: Flags(flags), Errno: flags}, payload}
+		before := bytes.Clone(payload)
 		text := m.String()
+		if !bytes.Equal(payload, before) {
+			t.Fatal("the payload is changed")
+		}
 		if len(text) > 1000 {
 			t.Errorf("%d characters", len(text))
 		}
@@ -193,5 +216,22 @@ func FuzzText(f *testing.F) {
 				t.Fatalf("%q", text)
 			}
 		}
+		if refused := refusedForm(m); m.Header.Command != CmdDeviceFeature && strings.Contains(text, " broken: ") != (refused != nil) {
+			t.Errorf("%q; refused: %v", text, refused)
+		}
 	})
+}
+
+// refusedForm is why a message's payload is not the one that its command has in its direction.
+func refusedForm(m Message) error {
+	direction := " request"
+	if m.Header.IsReply() {
+		direction = " reply"
+	}
+	for _, form := range forms() {
+		if name := m.Header.Command.String(); !m.Header.IsError() && (form.name == name || form.name == name+direction) {
+			return form.decode(m.Payload)
+		}
+	}
+	return nil
 }
