@@ -1,10 +1,12 @@
 package pci
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+
 	"vfiouser/fuzz/choice"
 )
 
@@ -15,16 +17,46 @@ type spaceModel struct {
 	store      []byte    // bits that a write stores
 	clear      []byte    // bits that writing 1 clears
 	kind       []Changed // what a change of the byte means
-	caps       []Capability
-	states     uint8 // a bit for each power state
-	softReset  bool
-	pm, flr    int   // bytes of the power state and of the request for a reset; 0: none
-	spots      []int // registers that are worth a write
-	bars       [NumBARs]BAR
-	rom        uint32
-	vectors    int // of MSI
-	express    int
-	rcie       bool // the endpoint is integrated in the root complex
+	spots      []int     // registers that are worth a write
+	plain      []int     // bytes of capabilities that were given as bytes
+	windows    []*windowModel
+
+	bars [NumBARs]BAR
+	rom  uint32
+
+	caps          []Capability
+	used          []bool
+	at            int // where the next capability is to stand, 0: anywhere
+	link, extLink int // where the offset of the next capability goes; 0: there is no extended one
+
+	states    uint8 // a bit for each power state
+	softReset bool
+	pm, flr   int // bytes of the power state and of the request for a reset; 0: none
+
+	// Offsets of capabilities, 0: none.
+	express, msix, msi int
+
+	msixAreas MSIX
+	msiData   int // offset
+	vectors   int // of MSI
+	maskable  bool
+}
+
+// windowModel is what a window shows, and has seen.
+type windowModel struct {
+	off            int
+	shows, written []byte
+}
+
+// put lays down a number of n bytes as it is at power-on.
+func (m *spaceModel) put(off, n int, v uint64) {
+	copy(m.now[off:off+n], binary.LittleEndian.AppendUint64(nil, v))
+}
+
+func (m *spaceModel) get(off, n int) uint64 {
+	var b [8]byte
+	copy(b[:n], m.now[off:])
+	return binary.LittleEndian.Uint64(b[:])
 }
 
 // reg says what writes do to a register of n bytes.
@@ -38,7 +70,8 @@ func (m *spaceModel) reg(off, n int, store, clear uint32, kind Changed) {
 // buildSpace makes a space with any header and any capabilities, and its model. The error says
 // what a builder did that it must not do.
 func buildSpace(s *choice.Source) (*Space, *spaceModel, error) {
-	c := Config{Vendor: 0x1af4, Device: s.Uint16(), Class: 0x010802, InterruptPin: uint8(s.Intn(5)), Express: !s.Odds(4)}
+	c := Config{Vendor: s.Uint16(), Device: s.Uint16(), SubVendor: s.Uint16(), SubDevice: s.Uint16(), Class: s.Uint32() >> 8,
+		Revision: s.Uint8(), InterruptPin: uint8(s.Intn(5)), Express: !s.Odds(4)}
 	for i := 0; i < NumBARs; i++ {
 		switch s.Intn(5) {
 		case 1:
@@ -64,31 +97,50 @@ func buildSpace(s *choice.Source) (*Space, *spaceModel, error) {
 			return nil, nil, fmt.Errorf("%s: %w", what, err)
 		}
 	}
+	m := modelOf(c)
+	for range s.Intn(12) {
+		if err := m.add(s, space); err != nil {
+			return nil, nil, err
+		}
+	}
+	for range s.Intn(3) {
+		if err := m.addWindow(s, space); err != nil {
+			return nil, nil, err
+		}
+	}
+	m.power = slices.Clone(m.now)
+	if power := space.Snapshot(); !bytes.Equal(power, m.power) {
+		return nil, nil, fmt.Errorf("at power-on: %s", difference(power, m.power))
+	}
+	return space, m, nil
+}
+
+// modelOf is a header without capabilities.
+func modelOf(c Config) *spaceModel {
 	size := 256
 	if c.Express {
 		size = 4096
 	}
-	m := &spaceModel{store: make([]byte, size), clear: make([]byte, size), kind: make([]Changed, size), bars: c.BARs, rom: c.ROMSize}
+	m := &spaceModel{now: make([]byte, size), store: make([]byte, size), clear: make([]byte, size), kind: make([]Changed, size),
+		used: make([]bool, size), link: 0x34, bars: c.BARs, rom: c.ROMSize}
+	m.put(0x00, 2, uint64(c.Vendor))
+	m.put(0x02, 2, uint64(c.Device))
+	m.put(0x08, 4, uint64(c.Revision)|uint64(c.Class)<<8)
+	m.put(0x2c, 2, uint64(c.SubVendor))
+	m.put(0x2e, 2, uint64(c.SubDevice))
+	m.put(0x3d, 1, uint64(c.InterruptPin))
 	m.header()
-	for range s.Intn(12) {
-		if s.Odds(4) {
-			space.Place(int(s.Edge(4096)) &^ s.Intn(4))
-		}
-		before := space.Snapshot()
-		off, err := m.add(s, space)
-		if err == nil && (off < 0x40 || off%4 != 0) {
-			return nil, nil, fmt.Errorf("a capability stands at %#x", off)
-		}
-		var e *Error
-		if err != nil && (!errors.As(err, &e) || e.Kind != ErrConfig && e.Kind != ErrNoRoom || !slices.Equal(before, space.now)) {
-			return nil, nil, fmt.Errorf("refused with traces, or the wrong kind: %w", err)
+	return m
+}
+
+// difference tells the first byte in which two spaces differ.
+func difference(got, want []byte) string {
+	for i := range want {
+		if i >= len(got) || got[i] != want[i] {
+			return fmt.Sprintf("%#x holds % x, want % x", i, got[i:min(i+4, len(got))], want[i:min(i+4, len(want))])
 		}
 	}
-	m.now, m.power = space.Snapshot(), space.Snapshot()
-	if len(m.now) != size {
-		return nil, nil, fmt.Errorf("%d bytes, want %d", len(m.now), size)
-	}
-	return space, m, nil
+	return fmt.Sprintf("%d bytes, want %d", len(got), len(want))
 }
 
 // wrongConfig breaks one rule.
@@ -111,6 +163,9 @@ func wrongConfig(s *choice.Source, c Config) (wrong Config, what string) {
 		c.BARs[i], what = BAR{Size: 16, Type: IO + 1}, "a BAR of no type"
 	case 8:
 		c.BARs[NumBARs-1], what = BAR{Size: 16, Type: Mem64}, "64 bits in the last register"
+	case 9:
+		i %= NumBARs - 1
+		c.BARs[i], c.BARs[i+1], what = BAR{Size: 16, Type: Mem64}, BAR{Size: 16}, "64 bits where the next register is not free"
 	}
 	return c, what
 }
@@ -122,20 +177,16 @@ func (m *spaceModel) header() {
 		if b.Size == 0 {
 			continue
 		}
-		mask := -b.Size
-		command |= 1 << 1
 		if b.Type == IO {
-			command = command&^(1<<1) | 1
+			command |= 1 << 0
+		} else {
+			command |= 1 << 1
 		}
-		m.reg(0x10+4*i, 4, uint32(mask), 0, ChangedBAR)
+		m.put(0x10+4*i, 1, bit(b.Type == IO, 0)|bit(b.Type == Mem64, 2)|bit(b.Prefetch, 3))
+		m.reg(0x10+4*i, 4, uint32(-b.Size), 0, ChangedBAR)
 		if b.Type == Mem64 {
 			i++
-			m.reg(0x10+4*i, 4, uint32(mask>>32), 0, ChangedBAR)
-		}
-	}
-	for _, b := range m.bars {
-		if b.Size > 0 && b.Type != IO {
-			command |= 1 << 1
+			m.reg(0x10+4*i, 4, uint32(-b.Size>>32), 0, ChangedBAR)
 		}
 	}
 	if m.rom != 0 {
@@ -146,149 +197,6 @@ func (m *spaceModel) header() {
 	m.reg(0x06, 2, 0, 0xf900, 0)
 	m.reg(0x0c, 1, 0xff, 0, 0)
 	m.reg(0x3c, 1, 0xff, 0, 0)
-}
-
-// add adds any capability, of which the space may refuse.
-func (m *spaceModel) add(s *choice.Source, space *Space) (off int, err error) {
-	const other = ChangedCapability
-	note := func(id uint16, version uint8, extended bool) {
-		if err == nil {
-			m.caps = append(m.caps, Capability{Offset: off, ID: id, Extended: extended, Version: version})
-			m.spots = append(m.spots, off, off+2)
-		}
-	}
-	switch s.Intn(13) {
-	case 0:
-		p := PM{D1: s.Bool(), D2: s.Bool(), SoftReset: s.Bool(), PME: PME(s.Intn(33))}
-		if off, err = space.AddPM(p); err == nil {
-			m.pm, m.softReset, m.states = off+4, p.SoftReset, 9
-			if p.D1 {
-				m.states |= 2
-			}
-			if p.D2 {
-				m.states |= 4
-			}
-			m.reg(off+4, 2, 3, 0, other)
-			if p.PME != 0 {
-				m.reg(off+4, 2, 0x103, 0x8000, other)
-			}
-			m.kind[off+4] = ChangedPM
-		}
-		note(1, 0, false)
-	case 1:
-		c := MSI{Vectors: choice.Pick(s, 32, 16, 8, 4, 2, 1, 3, 64), Maskable: s.Bool(), Address32: s.Bool()}
-		if off, err = space.AddMSI(c); err == nil {
-			m.vectors = c.Vectors
-			at := off + 8
-			m.reg(off+2, 2, 0x71, 0, ChangedMSI)
-			m.reg(off+4, 4, ^uint32(3), 0, ChangedMSI)
-			if !c.Address32 {
-				m.reg(at, 4, ^uint32(0), 0, ChangedMSI)
-				at += 4
-			}
-			m.reg(at, 2, 0xffff, 0, ChangedMSI)
-			if c.Maskable {
-				m.reg(at+4, 4, uint32(1<<c.Vectors-1), 0, ChangedMSI)
-				m.reg(at+8, 4, 0, 0, ChangedMSI)
-			}
-		}
-		note(5, 0, false)
-	case 2:
-		c := MSIX{Vectors: int(int32(s.Edge(2048))), TableBAR: s.Intn(NumBARs + 1), PBABAR: s.Intn(NumBARs), PBAOffset: 8*uint32(s.Uint16()) + uint32(s.Intn(9)/8)}
-		if off, err = space.AddMSIX(c); err == nil {
-			m.reg(off+2, 2, 0xc000, 0, ChangedMSIX)
-			m.reg(off+4, 4, 0, 0, 0)
-		}
-		note(0x11, 0, false)
-	case 3:
-		e := Express{FLR: s.Bool(), Type: choice.Pick(s, Endpoint, LegacyEndpoint, RootComplexIntegrated, 4),
-			Lanes: choice.Pick(s, 0, 1, 16, 3), Speed: LinkSpeed(choice.Pick(s, 0, 1, 5, 6))}
-		if off, err = space.AddExpress(e); err == nil {
-			m.express, m.rcie = off, e.Type == RootComplexIntegrated
-			if e.FLR {
-				m.flr = off + 9
-			}
-			m.reg(off+8, 2, 0x79ff, 0, other)
-			m.reg(off+0x0a, 2, 0, 0xf, other)
-			m.reg(off+0x28, 2, 0x1f, 0, other)
-			if !m.rcie {
-				m.reg(off+0x10, 2, 0x2cb, 0, other)
-				m.reg(off+0x30, 2, 0xffbf, 0, other)
-			}
-		}
-		note(0x10, 0, false)
-	case 4:
-		off, err = space.AddVendor(s.Bytes(s.Intn(20)))
-		note(9, 0, false)
-	case 5:
-		data := s.Bytes(s.Intn(24))
-		masks := anyMasks(s, len(data))
-		if off, err = space.AddRaw(RawCapability{ID: uint8(0x20 + s.Intn(8)), Data: data, Masks: masks}); err == nil {
-			m.raw(off+2, len(data), masks)
-			note(uint16(space.now[off]), 0, false)
-		}
-	case 6:
-		off, err = space.AddSerial(s.Uint64())
-		note(3, 1, true)
-	case 7:
-		const uncorrectable, correctable = 1<<4 | 0x7f<<12 | 1<<20, 1 | 7<<6 | 3<<12
-		if off, err = space.AddAER(); err == nil {
-			m.reg(off+4, 4, 0, uncorrectable, other)
-			m.reg(off+8, 4, uncorrectable, 0, other)
-			m.reg(off+0xc, 4, uncorrectable, 0, other)
-			m.reg(off+0x10, 4, 0, correctable, other)
-			m.reg(off+0x14, 4, correctable, 0, other)
-		}
-		note(1, 2, true)
-	case 8:
-		off, err = space.AddARI(s.Uint8())
-		note(0xe, 1, true)
-	case 9:
-		if off, err = space.AddLTR(); err == nil {
-			m.reg(off+4, 2, 0x1fff, 0, other)
-			m.reg(off+6, 2, 0x1fff, 0, other)
-			m.reg(m.express+0x28, 2, 0x41f, 0, other)
-		}
-		note(0x18, 1, true)
-	default:
-		data := s.Bytes(s.Intn(40))
-		masks := anyMasks(s, len(data))
-		var id uint16
-		front := 4
-		switch s.Intn(3) {
-		case 0:
-			id = 0x30
-			off, err = space.AddRawExtended(RawExtended{ID: id, Version: 1, Data: data, Masks: masks})
-		case 1:
-			id, front = 0xb, 8
-			off, err = space.AddVendorExtended(VendorExtended{ID: s.Uint16(), Revision: 1, Data: data, Masks: masks})
-		default:
-			id, front = 0x23, 10
-			off, err = space.AddDVSEC(DVSEC{Vendor: s.Uint16(), ID: s.Uint16(), Revision: 2, Data: data, Masks: masks})
-		}
-		if err == nil {
-			m.raw(off+front, len(data), masks)
-		}
-		note(id, 1, true)
-	}
-	return off, err
-}
-
-func anyMasks(s *choice.Source, n int) Masks {
-	c := Masks{Writable: s.Bytes(s.Intn(n + 1)), Clear: s.Bytes(s.Intn(n + 1))}
-	for i := range min(len(c.Writable), len(c.Clear)) {
-		c.Clear[i] &^= c.Writable[i]
-	}
-	return c
-}
-
-func (m *spaceModel) raw(off, n int, c Masks) {
-	copy(m.store[off:off+n], c.Writable)
-	copy(m.clear[off:off+n], c.Clear)
-	for i := range n {
-		m.kind[off+i] = ChangedCapability
-	}
-	m.spots = append(m.spots, off)
 }
 
 func (m *spaceModel) fits(off, n int) bool { return off >= 0 && off+n <= len(m.now) }
@@ -330,6 +238,68 @@ func (m *spaceModel) write(off int, p []byte) Changed {
 	return changed
 }
 
+// addWindow lets some bytes of a capability be made when they are read, unless it cannot.
+func (m *spaceModel) addWindow(s *choice.Source, space *Space) error {
+	w := &windowModel{off: s.Intn(len(m.now)), shows: s.Bytes(1 + s.Intn(4))}
+	if len(m.plain) > 0 && !s.Odds(8) {
+		w.off = choice.Pick(s, m.plain...)
+	}
+	free, plain := w.off+len(w.shows) <= len(m.now), true
+	for i := w.off; free && i < w.off+len(w.shows); i++ {
+		free, plain = m.used[i], plain && slices.Contains(m.plain, i)
+	}
+	for _, o := range m.windows {
+		free = free && !o.touches(w.off, len(w.shows))
+	}
+	if free && !plain {
+		return nil // it would make the registers of a builder something else
+	}
+	err := space.AddWindow(w.off, len(w.shows), Window{
+		Read:    func(p []byte) { copy(p, w.shows) },
+		Written: func(p []byte) { w.written = append(w.written, p...) },
+	})
+	if (err == nil) != free {
+		return fmt.Errorf("window of %d bytes at %#x; it can stand there: %v; %w", len(w.shows), w.off, free, err)
+	}
+	if free {
+		m.windows = append(m.windows, w)
+	}
+	return nil
+}
+
+func (w *windowModel) touches(off, n int) bool {
+	for i := range w.shows {
+		if at := w.off + i - off; at >= 0 && at < n {
+			return true
+		}
+	}
+	return false
+}
+
+// told tells whether the windows have seen just what a write left in them.
+func (m *spaceModel) told(off, n int) bool {
+	right := true
+	for _, w := range m.windows {
+		var want []byte
+		if w.touches(off, n) {
+			want = m.now[w.off : w.off+len(w.shows)]
+		}
+		right = right && bytes.Equal(w.written, want)
+		w.written = nil
+	}
+	return right
+}
+
+// read is what a read gives.
+func (m *spaceModel) read(off, n int) []byte {
+	for _, w := range m.windows {
+		if w.touches(off, n) {
+			copy(m.now[w.off:], w.shows)
+		}
+	}
+	return m.now[off : off+n]
+}
+
 // release puts back what drivers enable.
 func (m *spaceModel) release() Changed {
 	after := slices.Clone(m.now)
@@ -339,6 +309,11 @@ func (m *spaceModel) release() Changed {
 		}
 	}
 	return m.set(after)
+}
+
+// restorable tells whether a snapshot can be one of a space like this.
+func (m *spaceModel) restorable(from []byte) bool {
+	return len(from) == len(m.now) && (m.pm == 0 || m.states>>(from[m.pm]&3)&1 == 1)
 }
 
 // restore takes over what can be written.

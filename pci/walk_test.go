@@ -1,7 +1,6 @@
 package pci
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -203,44 +202,4 @@ func TestDecodeHeader(t *testing.T) {
 	if _, err := DecodeHeader(make([]byte, 63)); !errors.Is(err, ErrRange) {
 		t.Errorf("too short: %v", err)
 	}
-}
-
-// FuzzWalk: bytes of a stranger lead neither out of the space nor round for ever.
-//
-//fuzz:covers pci/walk.go pci/header.go pci/detail.go pci/names.go pci/dump.go
-func FuzzWalk(f *testing.F) {
-	nvme := bytesAt(f, newNVMe(f), 0, ExpressSpaceSize)
-	f.Add(nvme)
-	f.Add(nvme[:256])
-	f.Add(nvme[:0x102])
-	f.Add(space(256, map[int]uint32{0x06: 0x10, 0x34: 0x40, 0x40: 0x4001}))
-	f.Add(space(4096, map[int]uint32{0x100: 0x20010003, 0x200: 0x10010001}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		before := slices.Clone(b)
-		list, err := Walk(b)
-		if err != nil && !errors.Is(err, ErrChain) {
-			t.Fatalf("error of another kind: %v", err)
-		}
-		seen := map[int]bool{}
-		for _, c := range list {
-			if seen[c.Offset] || c.Offset < 0x40 || c.Offset%4 != 0 || c.Offset+2 > len(b) || c.Extended != (c.Offset >= 0x100) {
-				t.Fatalf("found %+v in %d bytes", c, len(b))
-			}
-			seen[c.Offset] = true
-			id := uint16(b[c.Offset])
-			if c.Extended {
-				id = binary.LittleEndian.Uint16(b[c.Offset:])
-			}
-			if c.ID != id || c.Name() == "" || strings.ContainsAny(c.Detail(b), "\n%") {
-				t.Fatalf("%+v %q %q", c, c.Name(), c.Detail(b))
-			}
-		}
-		if h, err := DecodeHeader(b); err == nil && ClassName(h.Class) == "" {
-			t.Fatal("a class without name")
-		}
-		AppendDump(nil, string(b), b)
-		if !slices.Equal(b, before) {
-			t.Fatal("the bytes were changed")
-		}
-	})
 }
