@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,21 +40,42 @@ func anyFailure(failure) bool { return true }
 // first runs inputs until one of them fails so that it matters, and returns which; -1 if none
 // does. One that has not ended within limit has failed.
 func (tr *trial) first(ctx context.Context, ins []input, limit time.Duration, matters func(failure) bool) (which int, f failure, err error) {
-	for next := 0; next < len(ins); next = which + 1 {
-		which, f, err = tr.process(ctx, ins, next, limit, matters)
-		if which < 0 || err != nil || matters(f) {
-			return which, f, err
+	for next := 0; next < len(ins); {
+		r, err := tr.process(ctx, ins, next, limit, matters)
+		switch {
+		case err != nil:
+			return -1, failure{}, err
+		case r.failed || r.hung.Load():
+			if f := r.failure(); matters(f) {
+				return r.last, f, nil
+			}
+		case r.dying:
+			// A goroutine may have taken its time to end the process.
+			for _, which := range []int{r.last, r.last - 1} {
+				if which < next {
+					break
+				}
+				alone, err := tr.process(ctx, []input{ins[which], ins[which]}, 0, limit, matters)
+				if err != nil {
+					return -1, failure{}, err
+				}
+				if f := alone.failure(); (alone.failed || alone.dying) && matters(f) {
+					return which, f, nil
+				}
+			}
+		default:
+			return -1, failure{}, nil
 		}
-		// It does not matter, but has ended the process.
+		next = r.last + 1
 	}
 	return -1, failure{}, nil
 }
 
 // process runs the inputs from next on in one process, until one fails so that it matters or ends
 // the process.
-func (tr *trial) process(ctx context.Context, ins []input, next int, limit time.Duration, matters func(failure) bool) (which int, f failure, err error) {
+func (tr *trial) process(ctx context.Context, ins []input, next int, limit time.Duration, matters func(failure) bool) (*reading, error) {
 	if err := tr.put(ins, next); err != nil {
-		return -1, f, err
+		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, tr.binary, "-test.run=^"+tr.name+"$/^try", "-test.v", "-test.timeout=0")
 	cmd.Dir = tr.folder
@@ -66,23 +86,29 @@ func (tr *trial) process(ctx context.Context, ins []input, next int, limit time.
 	apart(cmd)
 	out, w, err := os.Pipe()
 	if err != nil {
-		return -1, f, err
+		return nil, err
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = w, w
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
-		return -1, f, err
+		return nil, err
 	}
-	reading := reading{which: -1, limit: limit, matters: matters}
-	reading.all(out, cmd.Process)
+	r := &reading{last: -1, limit: limit, matters: matters}
+	r.all(out, cmd.Process)
 	_ = cmd.Process.Kill() // it has ended, unless a failure is all that is wanted of it
 	_ = cmd.Wait()
-	if ctx.Err() == nil && reading.tried == 0 {
-		err = fmt.Errorf("%s does not run its inputs:\n%s", tr.name, reading.failure().text)
+	if r.ended && !r.failed && (r.open || cmd.ProcessState.ExitCode()&^1 != 0) {
+		r.dying = true // without a word, perhaps
 	}
-	return reading.which, reading.failure(), errors.Join(ctx.Err(), err)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case r.last < 0:
+		return nil, fmt.Errorf("%s does not run its inputs:\n%s", tr.name, r.failure().text)
+	}
+	return r, nil
 }
 
 // put stores the inputs from next on where the target finds them.
@@ -107,13 +133,15 @@ type reading struct {
 	limit   time.Duration
 	matters func(failure) bool
 
-	tried  int  // inputs that were begun
-	which  int  // the one that runs or has failed; -1: none
-	failed bool // it has
+	last   int  // the input that was begun last; -1: none
+	open   bool // it has no result yet
+	failed bool // it has failed
+	hung   atomic.Bool
+	dying  bool // the process, of something else than a test that fails
+	ended  bool // the process
 	begun  time.Time
 	took   time.Duration
-	hung   atomic.Bool
-	lines  []string
+	lines  []string // of the input
 }
 
 var (
@@ -140,32 +168,30 @@ func (r *reading) all(out *os.File, process *os.Process) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		line := lines.Text()
-		if m := runLine.FindStringSubmatch(line); m != nil {
+		if m := runLine.FindStringSubmatch(line); m != nil && !r.dying {
 			if r.failed && r.matters(r.failure()) {
 				return
 			}
 			alarm.Reset(r.limit)
 			kill.Reset(r.limit + quitLimit)
-			r.tried++
-			r.which, _ = strconv.Atoi(m[1])
-			r.failed, r.begun, r.lines = false, time.Now(), nil
+			r.last, _ = strconv.Atoi(m[1])
+			r.open, r.failed, r.begun, r.took, r.lines = true, false, time.Now(), 0, nil
 			continue
 		}
 		if m := endLine.FindStringSubmatch(line); m != nil {
 			// The text of a panic follows the result, and so do earlier results once more.
-			if n, _ := strconv.Atoi(m[2]); n == r.which {
-				r.failed, r.took = m[1] == "FAIL", time.Since(r.begun)
-				if !r.failed {
-					r.which = -1
-				}
+			if n, _ := strconv.Atoi(m[2]); n == r.last && !r.dying {
+				r.open, r.failed, r.took = false, m[1] == "FAIL", time.Since(r.begun)
 			}
 			continue
 		}
+		r.dying = r.dying || !r.failed && fatalLine.MatchString(line)
 		if len(r.lines) < keptLines && !otherLine.MatchString(line) {
 			r.lines = append(r.lines, line)
 		}
 	}
-	if !r.failed {
+	r.ended = true
+	if r.took == 0 {
 		r.took = time.Since(r.begun)
 	}
 }
