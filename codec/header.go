@@ -33,17 +33,16 @@ const maxErrno = 4095
 // DecodeHeader reads the header at the start of b. ErrShort asks for more bytes.
 // Any other error means that the stream is not, or no longer, in step; the header
 // is returned as it was found.
-func DecodeHeader(b []byte) (Header, error) {
+func DecodeHeader(b []byte) (h Header, err error) {
 	if len(b) < HeaderSize {
-		return Header{}, invalid(0, ErrShort, "header needs 16 bytes")
+		return h, invalid(0, ErrShort, "header needs 16 bytes")
 	}
-	h := Header{
-		ID:      binary.NativeEndian.Uint16(b[0:]),
-		Command: Command(binary.NativeEndian.Uint16(b[2:])),
-		Size:    binary.NativeEndian.Uint32(b[4:]),
-		Flags:   Flags(binary.NativeEndian.Uint32(b[8:])),
-		Errno:   binary.NativeEndian.Uint32(b[12:]),
-	}
+	// Straight into the result: a copy of it, in one piece, would wait until all these writes are done.
+	h.ID = binary.NativeEndian.Uint16(b[0:])
+	h.Command = Command(binary.NativeEndian.Uint16(b[2:]))
+	h.Size = binary.NativeEndian.Uint32(b[4:])
+	h.Flags = Flags(binary.NativeEndian.Uint32(b[8:]))
+	h.Errno = binary.NativeEndian.Uint32(b[12:])
 	if h.Size < HeaderSize {
 		return h, invalid(h.Command, ErrSize, "message size is smaller than the header")
 	}
@@ -65,9 +64,9 @@ func (h Header) Put(b []byte) {
 
 // Append appends the header to dst.
 func (h Header) Append(dst []byte) []byte {
-	var b [HeaderSize]byte
-	h.Put(b[:])
-	return append(dst, b[:]...)
+	dst = append(dst, make([]byte, HeaderSize)...)
+	h.Put(dst[len(dst)-HeaderSize:])
+	return dst
 }
 
 // IsReply tells a reply from a command.
