@@ -31,6 +31,7 @@ func FuzzVirtqueue(f *testing.F) {
 				return
 			}
 			m.compare()
+			m.logged()
 		}
 		m.end()
 	})
@@ -76,6 +77,11 @@ func newVQModel(t *testing.T, src *choice.Source, mem *vqMemory) *vqModel {
 	cfg.Size = 1 << src.Intn(7)
 	if cfg.Packed {
 		cfg.Size = 1 + uint16(src.Intn(64))
+	}
+	if src.Bool() { // across pages
+		cfg.Desc = vqBase + vqPage - 16*uint64(src.Intn(int(cfg.Size)+1))
+		cfg.Driver += vqPage / 2
+		cfg.Device += vqPage - 4*uint64(src.Intn(2*int(cfg.Size)+1))
 	}
 	if src.Odds(8) {
 		for _, at := range []*uint64{&cfg.Desc, &cfg.Driver, &cfg.Device} {
@@ -144,6 +150,13 @@ func (m *vqModel) place() bool {
 func (m *vqModel) compare() {
 	if !m.mem.same() {
 		m.t.Fatalf("memory at %#x is %#x", m.mem.difference(), m.mem.mem[m.mem.difference()-vqBase])
+	}
+}
+
+// logged holds the log of writes against what was written. Of messages the client knows.
+func (m *vqModel) logged() {
+	if written, logged := m.mem.settle(m.t); !m.w.remote && written&^logged != 0 {
+		m.t.Fatalf("pages %#x were written, in the log are %#x", written, logged)
 	}
 }
 
@@ -307,6 +320,7 @@ func (m *vqModel) end() {
 	}
 	if m.sound() {
 		m.compare()
+		m.logged()
 		if _, err := m.q.State(); err != nil {
 			m.t.Fatalf("nothing is in flight, and State says %v", err)
 		}

@@ -53,6 +53,7 @@ type vqMemory struct {
 	want    []byte // likewise
 	regions []vqRegion
 	start   []byte
+	written uint64 // pages that the device has written since settle, one bit each
 }
 
 func newVQMemory(f *testing.F) *vqMemory {
@@ -78,6 +79,9 @@ func newVQMemory(f *testing.F) *vqMemory {
 		r.from, r.to = vqBase+r.from*vqPage, vqBase+r.to*vqPage
 		m.regions = append(m.regions, r)
 		m.share(f, r)
+	}
+	if _, err := m.table.StartLogging(vqPage, nil, nil); err != nil {
+		f.Fatal(err)
 	}
 	f.Cleanup(func() {
 		m.r.Close()
@@ -115,6 +119,21 @@ func (m *vqMemory) reset(t *testing.T) {
 	copy(m.mem, m.start)
 	copy(m.want, m.start)
 	m.r.Enter()
+	m.settle(t)
+}
+
+// settle begins another section, and says which pages the device has written since the last
+// time, and which of them are in the log of writes.
+func (m *vqMemory) settle(t *testing.T) (written, logged uint64) {
+	t.Helper()
+	m.r.Exit()
+	m.r.Enter()
+	var pages [1]uint64
+	if err := m.table.ReportDirty(dma.Range{IOVA: vqBase, Size: vqPages * vqPage}, vqPage, pages[:]); err != nil {
+		t.Fatal(err)
+	}
+	written, m.written = m.written, 0
+	return written, pages[0]
 }
 
 func (m *vqMemory) whole() bool { return len(m.regions) == len(vqRegions) }
@@ -135,17 +154,21 @@ func (m *vqMemory) toggle(t *testing.T) {
 	m.share(t, r)
 }
 
-// poke is a write of the driver, or of the device as the model has it. What is outside of
-// memory is not there.
+// poke is a write of the driver. What is outside of memory is not there.
 func (m *vqMemory) poke(addr uint64, b []byte) {
 	if off := addr - vqBase; off < uint64(len(m.mem)) {
 		copy(m.mem[off:], b)
-		m.expect(addr, b)
+		copy(m.want[off:], b)
 	}
 }
 
 // expect is a write of the device, in the model only.
-func (m *vqMemory) expect(addr uint64, b []byte) { copy(m.want[addr-vqBase:], b) }
+func (m *vqMemory) expect(addr uint64, b []byte) {
+	copy(m.want[addr-vqBase:], b)
+	for i := range b {
+		m.written |= 1 << ((addr - vqBase + uint64(i)) / vqPage)
+	}
+}
 
 func (m *vqMemory) poke16(addr uint64, v uint16) {
 	m.poke(addr, binary.LittleEndian.AppendUint16(nil, v))
