@@ -87,20 +87,3 @@ func TestHashedFields(t *testing.T) {
 		})
 	}
 }
-
-// FuzzFlow: what a hostile sender writes never takes the parser out of the frame.
-func FuzzFlow(f *testing.F) {
-	f.Add(packet{from: "[2001:db8::1]:1000", to: "[2001:db8::2]:2000", proto: protoUDP,
-		exts: []ext{{extRouting, routing2}, {extDestination, homeAddress}, {extFragment, noFragment}, {extAuth, nil}}}.frame())
-	f.Add(packet{from: "10.0.0.1:1", to: "10.0.0.2:2", proto: protoTCP, ip4Options: 10, vlan: 1, doubleTagged: true}.frame())
-	h := hashing{types: spec.HashAll, table: newToeplitz(microsoftKey)}
-	filter := newFilter(mac(1), spec.FeatureCtrlVQ|spec.FeatureCtrlRx|spec.FeatureCtrlVLAN)
-	filter.modes[spec.RxPromisc] = false
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var fl flow
-		head := headOf(data)
-		fl.parse(head)
-		h.sum(&fl)
-		filter.pass(head)
-	})
-}
