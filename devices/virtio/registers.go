@@ -183,11 +183,14 @@ func (r *registers) want(w *wanted) {
 	w.queues = append(w.queues[:0], r.queues...)
 }
 
-// resetDone ends the reset that epoch began with.
+// resetDone ends the reset that epoch began with, if the device was not reset since: that may
+// have been nothing to wait for, and then nobody comes to end it again.
 func (r *registers) resetDone(epoch uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.settled = epoch
+	if r.epoch == epoch {
+		r.settled = epoch
+	}
 }
 
 // queueResetDone ends resets of queue i, if the device was not reset since.

@@ -52,6 +52,24 @@ func FuzzRegisters(f *testing.F) {
 	})
 }
 
+// A driver that has not started the device resets it, and again while the control goroutine
+// follows: both resets are done at once, and nothing is left to wait for.
+func TestResetWhileAnotherIsFollowed(t *testing.T) {
+	r := newRegisters(&Config{Queues: 1, QueueSize: fuzzMaxSize})
+	r.set(func(r *registers) { r.status = spec.StatusAcknowledge })
+	r.reset()
+	var w wanted
+	r.want(&w)
+	r.set(func(r *registers) { r.status = spec.StatusAcknowledge })
+	if r.reset() {
+		t.Error("the second reset has to be waited for")
+	}
+	r.resetDone(w.epoch)
+	if status := r.shown(); status != 0 {
+		t.Errorf("the status is %#x after a reset", status)
+	}
+}
+
 // registerModel is the registers as 4.1.4.3 describes them.
 type registerModel struct {
 	t   *testing.T
@@ -64,11 +82,15 @@ type registerModel struct {
 	vector, selected           uint16
 	queues                     [fuzzQueues]modelQueue
 	ran, resetting             bool
+	resets                     int     // of the device
+	following                  *wanted // what the device is made to be now
+	followed                   [1 + fuzzQueues]int
 }
 
 type modelQueue struct {
 	size, vector  uint16
 	on, resetting bool
+	resets        int // since that of the device
 	addresses     [3]uint64
 }
 
@@ -82,8 +104,12 @@ func (m *registerModel) clear() {
 func (m *registerModel) step() {
 	src := m.src
 	switch src.Intn(16) {
-	case 0: // the device has followed
-		m.settle()
+	case 0: // the device begins to follow, or has followed
+		if m.following == nil {
+			m.follow()
+		} else {
+			m.settle()
+		}
 		return
 	case 1:
 		m.drive()
@@ -123,7 +149,7 @@ func (m *registerModel) access(off uint64, width int, v uint64) {
 	}
 }
 
-// drive takes the steps of a driver, as many as it likes.
+// drive takes the steps of a driver, as many as it likes: the last one resets a queue.
 func (m *registerModel) drive() {
 	some, others := m.src.Uint64(), m.src.Uint64()
 	features := (fuzzOffered&^(some&others) | 1<<32 | 1)
@@ -137,6 +163,10 @@ func (m *registerModel) drive() {
 		func() { m.access(20, 1, 3) }, func() { m.access(20, 1, 0xb) },
 		func() { m.access(22, 2, uint64(m.src.Intn(fuzzQueues))); m.access(28, 2, 1) },
 		func() { m.access(20, 1, 0xf) },
+		func() { m.access(58, 2, 1) },
+	}
+	if m.src.Bool() {
+		m.access(20, 1, 0)
 	}
 	for _, step := range steps[:1+m.src.Intn(len(steps))] {
 		step()
@@ -205,7 +235,10 @@ func (m *registerModel) write(off uint64, p []byte) {
 		}
 	case [2]uint64{58, 2}:
 		if v == 1 && featuresOK && m.features&(1<<40) != 0 {
-			q.on, q.resetting = false, q.resetting || m.ran
+			if q.on = false; q.resetting || m.ran {
+				q.resetting = true
+				q.resets++
+			}
 		}
 	}
 }
@@ -225,6 +258,7 @@ func (m *registerModel) writeStatus(v uint8) {
 		m.clear()
 		m.resetting = m.resetting || m.ran
 		m.ran = false
+		m.resets++
 		return
 	}
 	const byDriver, versionOne = 0x8f, 1 << 32
@@ -239,11 +273,11 @@ func (m *registerModel) writeStatus(v uint8) {
 	m.ran = m.ran || v&4 != 0
 }
 
-// settle does what the control goroutine does, and compares what it is told.
-func (m *registerModel) settle() {
+// follow begins with what the control goroutine does, and compares what it is told.
+func (m *registerModel) follow() {
 	var w wanted
-	r := m.h.regs
-	r.want(&w)
+	m.h.regs.want(&w)
+	m.following, m.followed[0] = &w, m.resets
 	if run := m.status&0x84 == 4; w.run != run || w.run && w.features != m.features {
 		m.t.Fatalf("the device is to run: %v with %#x, want %v with %#x", w.run, w.features, run, m.features)
 	}
@@ -252,11 +286,25 @@ func (m *registerModel) settle() {
 		if got.enabled != q.on || got.size != q.size || [3]uint64{got.desc, got.driver, got.device} != q.addresses {
 			m.t.Fatalf("queue %d is to be %+v, want %+v", i, got, q)
 		}
-		r.queueResetDone(w.epoch, i, got.resets)
-		q.resetting = false
+		m.followed[1+i] = q.resets
+	}
+}
+
+// settle says that it is done. What was reset meanwhile is not.
+func (m *registerModel) settle() {
+	r, w := m.h.regs, m.following
+	m.following = nil
+	same := m.followed[0] == m.resets
+	for i := range m.queues {
+		r.queueResetDone(w.epoch, i, w.queues[i].resets)
+		if q := &m.queues[i]; same && m.followed[1+i] == q.resets {
+			q.resetting = false
+		}
 	}
 	r.resetDone(w.epoch)
-	m.resetting = false
+	if same {
+		m.resetting = false
+	}
 }
 
 // compare reads all registers.
