@@ -224,7 +224,7 @@ func FuzzAdminCommands(f *testing.F) {
 		}
 		s := choice.FromBytes(b)
 		cfg := nvmemodel.Config{Hosts: 1 + s.Intn(2), Namespaces: []nvmemodel.Namespace{{ID: 1, Bytes: 16 << 10, BlockSize: 512}}}
-		d := newModelDrive(t, Trap, s.Odds(4), memory, cfg)
+		d := newModelDrive(t, modelRig{mode: Trap, byMsg: s.Odds(4), slow: s.Odds(4)}, memory, cfg)
 		defer d.close()
 		d.s.selfTest.pace = 1
 		h := d.hosts[0]

@@ -13,6 +13,7 @@ import (
 	"vfiouser/block"
 	"vfiouser/devices/nvme/spec"
 	"vfiouser/dma"
+	"vfiouser/fuzz/choice"
 	"vfiouser/fuzz/nvmemodel"
 	"vfiouser/irq"
 )
@@ -31,11 +32,21 @@ const (
 	modelRAM      = modelFixed + modelSlots*modelSlot
 )
 
+// modelRig is how a subsystem and its hosts work.
+type modelRig struct {
+	mode  DoorbellMode
+	byMsg bool // the memory of hosts is reached by message
+	slow  bool // storage is asynchronous
+}
+
+func anyRig(s *choice.Source) modelRig {
+	return modelRig{mode: choice.Pick(s, Trap, Shadow, Mmap), byMsg: s.Odds(4), slow: s.Bool()}
+}
+
 // modelDrive is a subsystem in this process, whose queues are polled by who waits for them.
 type modelDrive struct {
-	t      testing.TB
-	mode   DoorbellMode
-	byMsg  bool
+	t testing.TB
+	modelRig
 	worker *manualWorker
 	s      *Subsystem
 	hosts  []*modelHost
@@ -53,6 +64,7 @@ type modelCommand struct {
 	*nvmemodel.Command
 	queue *testQueue
 	slot  uint64
+	entry uint32 // of the queue
 }
 
 // modelMemory is memory for hosts, which fuzzers use again and again.
@@ -78,8 +90,8 @@ func takeTurns(f *testing.F) {
 	f.Cleanup(func() { runtime.GOMAXPROCS(n) })
 }
 
-func newModelDrive(t testing.TB, mode DoorbellMode, byMsg bool, memory []*modelMemory, cfg nvmemodel.Config) *modelDrive {
-	d := &modelDrive{t: t, mode: mode, byMsg: byMsg, worker: &manualWorker{}}
+func newModelDrive(t testing.TB, r modelRig, memory []*modelMemory, cfg nvmemodel.Config) *modelDrive {
+	d := &modelDrive{t: t, modelRig: r, worker: &manualWorker{}}
 	d.s = d.subsystem(cfg.Namespaces)
 	for i := range cfg.Hosts {
 		d.join(d.controller(), memory[i])
@@ -97,7 +109,7 @@ func (d *modelDrive) join(c *Controller, memory *modelMemory) {
 }
 
 func (d *modelDrive) subsystem(list []nvmemodel.Namespace) *Subsystem {
-	cfg := SubsystemConfig{Serial: "model", Pool: newRAMPool(nvmemodel.PoolSize), Logger: slog.New(slog.DiscardHandler)}
+	cfg := SubsystemConfig{Serial: "model", Pool: newRAMPool(nvmemodel.PoolSize, d.slow), Logger: slog.New(slog.DiscardHandler)}
 	s, err := NewSubsystem(cfg)
 	noError(d.t, err)
 	s.sanitize.pace = 1
@@ -105,11 +117,11 @@ func (d *modelDrive) subsystem(list []nvmemodel.Namespace) *Subsystem {
 	var gaps []uint32 // numbers that are free in between are taken, and given back
 	for _, n := range list {
 		for last++; last < n.ID; last++ {
-			id, err := s.AddNamespace(Namespace{Backend: newRAMDisk(4096)})
+			id, err := s.AddNamespace(Namespace{Backend: newRAMDisk(4096, d.slow)})
 			noError(d.t, err)
 			gaps = append(gaps, id)
 		}
-		id, err := s.AddNamespace(Namespace{Backend: newRAMDisk(n.Bytes), BlockSize: n.BlockSize})
+		id, err := s.AddNamespace(Namespace{Backend: newRAMDisk(n.Bytes, d.slow), BlockSize: n.BlockSize})
 		noError(d.t, err)
 		if id != n.ID {
 			d.t.Fatalf("namespace %d, want %d", id, n.ID)
@@ -232,7 +244,8 @@ func (d *modelDrive) Start(host, queue int, list []*nvmemodel.Command) {
 			e.PRP1, e.PRP2 = h.prps(data, max(1, len(c.Data)), slot, false)
 		}
 		e.CID = 0
-		h.flying[q.put(e)] = &modelCommand{c, q, slot}
+		entry := q.tail
+		h.flying[q.put(e)] = &modelCommand{c, q, slot, entry}
 	}
 	q.ringTail(old)
 }
@@ -249,6 +262,7 @@ func (h *modelHost) collect() {
 			if c == nil || c.queue != q {
 				h.t.Fatalf("queue %d: command %d completed", q.id, cid)
 			}
+			q.check(&done, c.entry)
 			delete(h.flying, cid)
 			delete(q.completed, cid)
 			c.Done, c.Status = true, done.Status&^spec.StatusMore
@@ -257,6 +271,18 @@ func (h *modelHost) collect() {
 			}
 			h.free = append(h.free, c.slot)
 		}
+	}
+}
+
+// check looks at what a completion says beside the status: the head of the queue is behind the
+// entry of the command, and not behind the tail.
+func (q *testQueue) check(c *spec.CompletionEntry, entry uint32) {
+	ahead := (uint32(c.SQHead) + q.size - 1 - entry) % q.size
+	if c.SQID != q.id || uint32(c.SQHead) >= q.size || ahead >= (q.tail+q.size-entry)%q.size {
+		q.g.t.Fatalf("queue %d: the command in entry %d of %d completed as %+v, with tail %d", q.id, entry, q.size, *c, q.tail)
+	}
+	if c.DW0 != 0 || c.DW1 != 0 {
+		q.g.t.Fatalf("queue %d: a result in %+v", q.id, *c)
 	}
 }
 
@@ -343,7 +369,7 @@ func (d *modelDrive) Fail(nsid uint32, what nvmemodel.Failure, on bool) bool {
 }
 
 func (d *modelDrive) Add(n nvmemodel.Namespace) uint32 {
-	id, err := d.s.AddNamespace(Namespace{Backend: newRAMDisk(n.Bytes), BlockSize: n.BlockSize})
+	id, err := d.s.AddNamespace(Namespace{Backend: newRAMDisk(n.Bytes, d.slow), BlockSize: n.BlockSize})
 	noError(d.t, err)
 	return id
 }

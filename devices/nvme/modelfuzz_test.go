@@ -35,10 +35,9 @@ func TestCommandSequences(t *testing.T) {
 
 func runProgram(t *testing.T, s *choice.Source, memory []*modelMemory) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	mode := choice.Pick(s, Trap, Shadow, Mmap)
-	byMsg := s.Odds(4)
+	rig := anyRig(s)
 	nvmemodel.Run(t, s, func(cfg nvmemodel.Config) nvmemodel.Drive {
-		d := newModelDrive(t, mode, byMsg, memory, cfg)
+		d := newModelDrive(t, rig, memory, cfg)
 		t.Cleanup(d.close)
 		return d
 	})

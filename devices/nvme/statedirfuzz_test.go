@@ -21,7 +21,7 @@ import (
 func keptLife(t testing.TB, dir string, pool *ramPool, memory *modelMemory) (*modelDrive, error) {
 	s, err := NewSubsystem(SubsystemConfig{
 		Serial: "model", StateDir: dir, Pool: pool, Logger: slog.New(slog.DiscardHandler),
-		Namespaces: []Namespace{{Backend: newRAMDisk(16 << 10)}, {Backend: newRAMDisk(32 << 10), BlockSize: 4096}},
+		Namespaces: []Namespace{{Backend: newRAMDisk(16<<10, false)}, {Backend: newRAMDisk(32<<10, false), BlockSize: 4096}},
 	})
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func keptLife(t testing.TB, dir string, pool *ramPool, memory *modelMemory) (*mo
 		noError(t, s.Close())
 		return nil, err
 	}
-	d := &modelDrive{t: t, mode: Trap, worker: &manualWorker{}, s: s}
+	d := &modelDrive{t: t, modelRig: modelRig{mode: Trap}, worker: &manualWorker{}, s: s}
 	d.join(c, memory)
 	return d, nil
 }
@@ -111,7 +111,7 @@ func FuzzStateDirectory(f *testing.F) {
 		dir = f.TempDir()
 	}
 	f.Cleanup(func() { _ = os.RemoveAll(dir) })
-	memory, pool := newModelMemory(f), newRAMPool(nvmemodel.PoolSize)
+	memory, pool := newModelMemory(f), newRAMPool(nvmemodel.PoolSize, false)
 	files := richDirectory(f, dir, pool, memory)
 	names := make([]string, 0, len(files))
 	for name := range files {

@@ -23,7 +23,7 @@ var stateConfig = nvmemodel.Config{Hosts: 1, Namespaces: []nvmemodel.Namespace{
 
 // richState is the state of a controller that has something of everything.
 func richState(t testing.TB, memory *modelMemory) []byte {
-	d := newModelDrive(t, Shadow, false, []*modelMemory{memory}, stateConfig)
+	d := newModelDrive(t, modelRig{mode: Shadow}, []*modelMemory{memory}, stateConfig)
 	defer d.close()
 	h := d.hosts[0]
 	d.CreateQueue(0, 0)
@@ -139,7 +139,7 @@ func spoilStream(t testing.TB, s *choice.Source, stream []byte) []byte {
 
 // arrival is a controller that a state comes to, with its data path held.
 func arrival(t testing.TB, memory *modelMemory) (*modelDrive, *modelHost) {
-	d := newModelDrive(t, Shadow, false, []*modelMemory{memory}, stateConfig)
+	d := newModelDrive(t, modelRig{mode: Shadow}, []*modelMemory{memory}, stateConfig)
 	d.s.selfTest.pace = 1
 	d.hosts[0].lock(true)
 	return d, d.hosts[0]

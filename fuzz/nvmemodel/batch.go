@@ -40,9 +40,7 @@ func (m *model) meanwhileFault(list []*plan) (o outcome, end func()) {
 	switch m.s.Intn(16) {
 	case 1, 2:
 		m.logf("command %#x of host %d is to be aborted", p.Entry.Opcode, p.host)
-		if m.d.Abort(p.host, p.Command) {
-			o.errors = []spec.Status{spec.AbortRequested}
-		}
+		p.aborted = m.d.Abort(p.host, p.Command)
 	case 3:
 		m.logf("the memory of host %d is unmapped", p.host)
 		m.d.Unmap(p.host)

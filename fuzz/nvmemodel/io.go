@@ -17,6 +17,7 @@ type plan struct {
 	spans       []span        // of what it reads or changes
 	values      []uint32      // stamps of the blocks that it writes or compares
 	errors      []spec.Status // with one of which it must end
+	aborted     bool          // as the result of Abort says
 }
 
 const (
@@ -259,39 +260,4 @@ func (m *model) openQueue(h int) int {
 		m.hosts[h].queues[q] = true
 	}
 	return q
-}
-
-// compareAndWrite runs a fused pair.
-func (m *model) compareAndWrite() {
-	h := m.anyHost()
-	active := m.activeNamespaces(h)
-	if len(active) == 0 {
-		return
-	}
-	ns := active[m.s.Intn(len(active))]
-	where := m.anySpan(ns)
-	where.n = min(where.n, 8)
-	if !ns.has(where) || !ns.mayWrite(m.reserver(h)) || ns.protect {
-		return
-	}
-	pair := [2]*plan{}
-	for i, opcode := range []uint8{spec.NVMCompare, spec.NVMWrite} {
-		p := &plan{host: h, ns: ns, spans: []span{where}}
-		p.Command = &Command{Entry: spec.SubmissionEntry{Opcode: opcode, NSID: ns.id, Flags: spec.FuseFirst}}
-		if i == 1 {
-			p.Entry.Flags = spec.FuseSecond
-		}
-		p.setRange(where)
-		pair[i] = p
-	}
-	m.valuesToCompare(pair[0])
-	m.newValues(pair[1])
-	q := m.openQueue(h)
-	m.d.Start(h, q, []*Command{pair[0].Command, pair[1].Command})
-	m.d.Wait(h)
-	if st := pair[0].Status; pair[0].Done && !st.OK() {
-		pair[1].errors = []spec.Status{spec.AbortFailedFused}
-	}
-	m.settle(pair[:1], outcome{})
-	m.settle(pair[1:], outcome{})
 }

@@ -112,6 +112,7 @@ func operations() []operation {
 		{"one command", 60, (*model).oneCommand},
 		{"several commands", 40, (*model).severalCommands},
 		{"compare and write", 10, (*model).compareAndWrite},
+		{"contest", 6, (*model).contest},
 		{"copy", 10, (*model).copyBlocks},
 		{"look", 10, (*model).look},
 		{"create a namespace", 6, (*model).createNamespace},

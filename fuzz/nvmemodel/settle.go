@@ -133,6 +133,9 @@ func (m *model) judge(p *plan, o outcome, meanwhile map[where]cell) {
 		}
 		return
 	}
+	if p.aborted != (p.Status.Code() == spec.AbortRequested) {
+		m.fatalf("command %+v: %v, aborted %v", *e, p.Status, p.aborted)
+	}
 	if !p.Status.OK() {
 		m.hosts[p.host].failed = p.Status.Code()
 	}
@@ -143,6 +146,7 @@ func (m *model) judge(p *plan, o outcome, meanwhile map[where]cell) {
 		allowed, must = append(allowed, more...), certain
 	}
 	switch {
+	case p.aborted:
 	case p.Status.OK() && must:
 		m.fatalf("command %+v of %v has succeeded, want one of %v", *e, p.spans, allowed)
 	case !p.Status.OK() && !slices.Contains(allowed, p.Status.Code()):
