@@ -309,35 +309,3 @@ func TestGarbageInEveryEntry(t *testing.T) {
 		}
 	}
 }
-
-// FuzzSubmissionEntry: any entry of an I/O queue is completed, and the queue goes on.
-func FuzzSubmissionEntry(f *testing.F) {
-	for _, e := range []spec.SubmissionEntry{
-		rw(spec.NVMRead, 1, 0, 8, guestBase+guestSize/2, 0),
-		rw(spec.NVMWrite, 2, 3, 64, guestBase+4, guestBase+8),
-		rw(spec.NVMWriteZeroes, 2, 3, 64, 0, 0),
-		{Opcode: spec.NVMFlush, NSID: spec.BroadcastNSID},
-		{Opcode: spec.NVMDatasetManagement, NSID: 1, PRP1: guestBase, CDW10: 255, CDW11: 4},
-	} {
-		var b [64]byte
-		e.Put(b[:])
-		f.Add(b[:])
-	}
-	file, _ := fileBackend(f, 1<<20)
-	g := newGuest(f, rig{mode: Trap, backends: []block.Backend{memory(f, 1<<20), file}})
-	g.enable()
-	q := g.createQueue(1, 8)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) < 64 {
-			return
-		}
-		var e spec.SubmissionEntry
-		e.Get(b)
-		queues := func(iova uint64) bool { return iova-guestBase < guestSize/2 }
-		if e.Opcode == spec.NVMRead && (queues(e.PRP1) || queues(e.PRP2)) {
-			return // it would overwrite the queues
-		}
-		g.t = t
-		completesEverything(t, q, []spec.SubmissionEntry{e})
-	})
-}
