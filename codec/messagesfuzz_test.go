@@ -110,6 +110,7 @@ func seedForms(f *testing.F) {
 		{"GET_REGION_INFO reply", pack(head(72, 16), uint16(1), uint16(1), uint32(56), uint32(1), uint32(0), uint64(8), // capabilities overlap
 			uint64(8), uint16(2), uint16(1), uint32(0), uint64(7))},
 		{"GET_REGION_INFO reply", pack(regionHead(96, RegionFlagCaps, 32, 1<<40), sparseCap(48, Area{1 | 64<<32, 2}, Area{1, 1}, Area{}))},                             // areas are capabilities
+		{"GET_REGION_INFO reply", pack(regionHead(56, RegionFlagCaps, 32, 0), typeCap(40, RegionType{2, 0}), uint64(0))},                                               // a type is a capability
 		{"GET_REGION_INFO reply", pack(head(64, 16), uint16(1), uint16(1), uint32(0), uint32(1), uint32(0), ^uint64(0), uint64(8))},                                    // area wraps around
 		{"GET_REGION_INFO reply", pack(head(64, 16), uint16(1), uint16(1), uint32(0), uint32(1), uint32(0), uint64(9), uint64(8))},                                     // area ends behind the region
 		{"REGION_WRITE_MULTI request", pack(uint64(1), uint64(0), uint32(0), uint32(9), uint64(0))},                                                                    // nine bytes in eight
@@ -124,17 +125,18 @@ func seedForms(f *testing.F) {
 		{"SET_IRQS request", pack(uint32(20), uint32(0x9), uint32(2), uint32(0), uint32(0))},                                                                           // no vectors to mask
 		{"SET_IRQS request", pack(uint32(20), uint32(0x21), uint32(2), ^uint32(2), uint32(2))},                                                                         // the last vectors there can be
 		{"DEVICE_FEATURE", pack(uint32(16), uint32(0x30001), uint64(0))},                                                                                               // get and set
-		{"DEVICE_FEATURE", pack(uint32(15), uint32(0x50001), uint64(0))},                                                                                               // probe that is longer than its room
-		{"DEVICE_FEATURE data DMA_LOGGING_START", pack(uint64(4096), uint32(1), uint32(0), ^uint64(0), uint64(1))},                                                     // the last address
-		{"DEVICE_FEATURE data DMA_LOGGING_REPORT reply", pack(uint64(0), uint64(65*4096), uint64(4096), make([]byte, 16))},                                             // a word for one page
-		{"MIG_DATA_READ request", pack(uint32(4), ^uint32(3))},                                                                                                         // size plus what precedes it wraps around
-		{"DEVICE_FEATURE data MIG_DEVICE_STATE", pack(uint32(8), uint32(0))},                                                                                           // no state
-		{"REGION_WRITE_MULTI request", pack(uint64(2), make([]byte, 12), uint32(9), uint64(0), make([]byte, 24))},                                                      // the first of two too long
-		{"SET_IRQS request", pack(uint32(20), uint32(0x21), uint32(2), ^uint32(0), uint32(2))},                                                                         // vectors wrap around
-		{"DEVICE_FEATURE data DMA_LOGGING_START", pack(uint64(4096), uint32(1), uint32(0), ^uint64(0), uint64(2))},                                                     // range wraps around
-		{"DEVICE_FEATURE data DMA_LOGGING_REPORT reply", pack(uint64(0), ^uint64(0), uint64(1), make([]byte, 8))},                                                      // bitmap of 2^61 bytes
-		{"DMA_WRITE reply", pack(uint64(0x1000), uint32(4))},                                                                                                           // count of four bytes
-		{"MIG_DATA_READ reply", pack(uint32(12), uint32(2), make([]byte, 4))},                                                                                          // as long as was asked for
+		{"DEVICE_FEATURE", pack(uint32(8), uint32(0x30001))},
+		{"DEVICE_FEATURE", pack(uint32(15), uint32(0x50001), uint64(0))},                                                   // probe that is longer than its room
+		{"DEVICE_FEATURE data DMA_LOGGING_START", pack(uint64(4096), uint32(1), uint32(0), ^uint64(0), uint64(1))},         // the last address
+		{"DEVICE_FEATURE data DMA_LOGGING_REPORT reply", pack(uint64(0), uint64(65*4096), uint64(4096), make([]byte, 16))}, // a word for one page
+		{"MIG_DATA_READ request", pack(uint32(4), ^uint32(3))},                                                             // size plus what precedes it wraps around
+		{"DEVICE_FEATURE data MIG_DEVICE_STATE", pack(uint32(8), uint32(0))},                                               // no state
+		{"REGION_WRITE_MULTI request", pack(uint64(2), make([]byte, 12), uint32(9), uint64(0), make([]byte, 24))},          // the first of two too long
+		{"SET_IRQS request", pack(uint32(20), uint32(0x21), uint32(2), ^uint32(0), uint32(2))},                             // vectors wrap around
+		{"DEVICE_FEATURE data DMA_LOGGING_START", pack(uint64(4096), uint32(1), uint32(0), ^uint64(0), uint64(2))},         // range wraps around
+		{"DEVICE_FEATURE data DMA_LOGGING_REPORT reply", pack(uint64(0), ^uint64(0), uint64(1), make([]byte, 8))},          // bitmap of 2^61 bytes
+		{"DMA_WRITE reply", pack(uint64(0x1000), uint32(4))},                                                               // count of four bytes
+		{"MIG_DATA_READ reply", pack(uint32(12), uint32(2), make([]byte, 4))},                                              // as long as was asked for
 	} {
 		for i, form := range forms() {
 			if form.name == story.form {
