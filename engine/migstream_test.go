@@ -242,19 +242,3 @@ func TestDeviceRefusesItsState(t *testing.T) {
 		})
 	}
 }
-
-func FuzzRecords(f *testing.F) {
-	f.Add(writeStream([]byte("data")))
-	f.Add(writeStream(make([]byte, maxRecord+1)))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, stream []byte) {
-		r := recordReader{in: bytes.NewReader(stream)}
-		if _, err := r.begin(testIdentity); err != nil {
-			return
-		}
-		data, err := io.ReadAll(&r)
-		if err == nil && (r.config == nil || r.interrupts == nil || len(data) > len(stream)) {
-			t.Error("a stream that is not complete was taken")
-		}
-	})
-}
