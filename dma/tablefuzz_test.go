@@ -75,8 +75,10 @@ func runOneTable(t *testing.T, s *choice.Source) {
 	t.Helper()
 	open := openDescriptors()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	r := &tableRun{T: t, Source: s, model: &tableModel{gen: 1, maxMaps: choice.Pick(s, 65535, 5)}}
-	r.table = NewTable(Config{MaxMaps: r.model.maxMaps, CloseFD: func(fd int) { r.refused++; _ = unix.Close(fd) }})
+	m := &tableModel{gen: 1, mmaps: map[modelKey][]*modelMmap{}, maxMaps: choice.Pick(s, 65535, 5),
+		maxMmaps: choice.Pick(s, 1024, 1024, 3), maxBytes: choice.Pick[uint64](s, 8<<40, 8<<40, 2*filePages*page, 6*page)}
+	r := &tableRun{T: t, Source: s, model: m}
+	r.table = NewTable(Config{MaxMaps: m.maxMaps, MaxMmaps: m.maxMmaps, MaxBytes: m.maxBytes, CloseFD: func(fd int) { r.refused++; _ = unix.Close(fd) }})
 	r.open()
 	for range s.Intn(8) {
 		mapAny(r)
@@ -162,9 +164,9 @@ func (r *tableRun) compare() {
 	}) {
 		r.Errorf("regions %s, want %d", ranges(regions), len(r.model.regions))
 	}
-	stats := r.table.Stats()
-	if stats.Regions != len(regions) || stats.Retired != len(r.model.waiting) || stats.Readers != len(r.readers) {
-		r.Errorf("%+v with %d regions, of which %d wait", stats, len(regions), len(r.model.waiting))
+	stats := Stats{Regions: len(regions), Mmaps: r.model.count, Bytes: r.model.bytes, Retired: len(r.model.waiting), Readers: len(r.readers)}
+	if got := r.table.Stats(); got != stats {
+		r.Errorf("%+v, want %+v", got, stats)
 	}
 	if got := r.table.Generation(); got != r.model.gen {
 		r.Errorf("generation %d, want %d", got, r.model.gen)

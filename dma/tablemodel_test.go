@@ -16,12 +16,33 @@ type tableModel struct {
 	maxMaps int
 	waiting []*modelWait // that are not done, oldest first
 	log     *modelLog    // nil: off
+
+	mmaps    map[modelKey][]*modelMmap
+	count    int // of them
+	bytes    uint64
+	maxMmaps int
+	maxBytes uint64
 }
 
 type modelRegion struct {
-	Mapping            // FD is not used
-	file    *modelFile // nil: by message only
-	pins    int
+	Mapping             // FD is not used
+	file     *modelFile // nil: by message only
+	pins     int
+	mmap     *modelMmap // nil: none, or released
+	released bool
+}
+
+// modelKey says which regions share their mmaps.
+type modelKey struct {
+	file *modelFile
+	prot Prot
+}
+
+// modelMmap is a part of a file, in bytes, that is mapped.
+type modelMmap struct {
+	modelKey
+	from, to uint64
+	regions  int
 }
 
 func (r *modelRegion) last() uint64 { return r.IOVA + (r.Size - 1) }
@@ -107,10 +128,52 @@ func (m *tableModel) mapping(in Mapping, kind kindOfFD, f *modelFile) error {
 	case kind != noFD && (in.Offset > f.size || in.Size > f.size-in.Offset):
 		return ErrInvalid
 	}
-	m.regions = append(slices.Clone(m.regions), &modelRegion{Mapping: in, file: f})
+	r := &modelRegion{Mapping: in, file: f}
+	if f != nil {
+		if r.mmap = m.mmap(modelKey{f, in.Prot}, in.Offset, in.Size); r.mmap == nil {
+			return ErrTooMany
+		}
+		r.mmap.regions++
+	}
+	m.regions = append(slices.Clone(m.regions), r)
 	slices.SortFunc(m.regions, func(a, b *modelRegion) int { return cmp.Compare(a.IOVA, b.IOVA) })
 	m.gen++
 	return nil
+}
+
+// mmap finds a part of a file that is mapped already, or maps all of the file, or that part alone;
+// nil if there is no room.
+func (m *tableModel) mmap(k modelKey, from, n uint64) *modelMmap {
+	for _, mm := range m.mmaps[k] {
+		if mm.from <= from && from+n <= mm.to {
+			return mm
+		}
+	}
+	for _, mm := range []*modelMmap{{modelKey: k, to: k.file.size}, {modelKey: k, from: from, to: from + n}} {
+		if m.count < m.maxMmaps && m.bytes+(mm.to-mm.from) <= m.maxBytes {
+			m.mmaps[k] = append(m.mmaps[k], mm)
+			m.count, m.bytes = m.count+1, m.bytes+(mm.to-mm.from)
+			return mm
+		}
+	}
+	return nil
+}
+
+// release lets go of the memory of a region, of which nobody has a use any more.
+func (m *tableModel) release(r *modelRegion) {
+	if r.released = true; r.mmap == nil {
+		return
+	}
+	mm := r.mmap
+	r.mmap = nil
+	if mm.regions--; mm.regions > 0 {
+		return
+	}
+	list := m.mmaps[mm.modelKey]
+	last := len(list) - 1
+	list[slices.Index(list, mm)] = list[last]
+	m.mmaps[mm.modelKey] = list[:last]
+	m.count, m.bytes = m.count-1, m.bytes-(mm.to-mm.from)
 }
 
 // unmapping removes a region; nil if there is none such.
@@ -143,14 +206,17 @@ func (m *tableModel) wait(w *modelWait) *modelWait {
 func (m *tableModel) settle(views []*modelView) (done []*modelWait) {
 	rest := m.waiting[:0]
 	for _, w := range m.waiting {
-		held := w.all && len(rest) > 0
+		seen, held := false, w.all && len(rest) > 0
 		for _, v := range views {
-			held = held || v.inside && v.gen < w.gen
+			seen = seen || v.inside && v.gen < w.gen
 		}
 		for _, r := range w.regions {
-			held = held || r.pins > 0
+			if !r.released && !seen && r.pins == 0 {
+				m.release(r)
+			}
+			held = held || !r.released
 		}
-		if held {
+		if held || seen {
 			rest = append(rest, w)
 		} else {
 			done = append(done, w)
