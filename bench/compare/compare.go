@@ -17,6 +17,9 @@ const (
 	NoChange Verdict = "no change"
 	Faster   Verdict = "faster"
 	Slower   Verdict = "slower"
+	// Allocates is a case that took no allocation, and takes one or more for each operation or
+	// every other one, and is not slower beyond doubt.
+	Allocates Verdict = "allocates"
 	// Fails is a case that was measured before and cannot be now.
 	Fails Verdict = "fails"
 	// Incomparable is a case of which nothing can be said: it has no limit, and the machine is
@@ -40,7 +43,7 @@ type Comparison struct {
 	// have. nil: there are none.
 	Time *float64 `json:"time,omitempty"`
 	Cost *float64 `json:"cost,omitempty"`
-	// Regressions is how many cases are slower or fail.
+	// Regressions is how many cases are slower, allocate, or fail.
 	Regressions int `json:"regressions"`
 }
 
@@ -140,6 +143,9 @@ func (c *Comparison) pair(was, now *result.Case) Case {
 		pair.P50 = c.find(was, now, a.P50Samples, b.P50Samples)
 		pair.P99 = c.find(was, now, a.P99Samples, b.P99Samples)
 	}
+	if pair.Verdict == NoChange && was.Allocs != nil && now.Allocs != nil && *was.Allocs < half && *now.Allocs-*was.Allocs >= half {
+		pair.Verdict = Allocates
+	}
 	pair.Allocs, pair.Syscalls = apart(was.Allocs, now.Allocs), apart(was.Syscalls, now.Syscalls)
 	return pair
 }
@@ -155,8 +161,12 @@ func (c *Comparison) find(was, now *result.Case, before, after []float64) *Findi
 		f.Value = change(before, after, c.Threshold)
 	}
 	if was.Limit == now.Limit {
+		threshold := c.Threshold
+		if f.Value != nil { // which has the threshold; the limit, too, is a little slower in one build than in the other
+			threshold /= 2
+		}
 		if a, b := was.Costs(before), now.Costs(after); a != nil && b != nil {
-			f.Cost = change(a, b, c.Threshold)
+			f.Cost = change(a, b, threshold)
 		}
 	}
 	if f.Value == nil && f.Cost == nil {
@@ -165,8 +175,11 @@ func (c *Comparison) find(was, now *result.Case, before, after []float64) *Findi
 	return f
 }
 
+// half is a difference of allocations or system calls for each operation that is no chance.
+const half = 0.5
+
 func apart(old, now *float64) *[2]float64 {
-	if old == nil || now == nil || math.Abs(*now-*old) < 0.5 {
+	if old == nil || now == nil || math.Abs(*now-*old) < half {
 		return nil
 	}
 	return &[2]float64{*old, *now}

@@ -313,6 +313,52 @@ func TestAllocationsAndSystemCallsAreTold(t *testing.T) {
 	if k.Allocs == nil || *k.Allocs != [2]float64{0, 1} || k.Syscalls != nil {
 		t.Error(k.Allocs, k.Syscalls)
 	}
+	for _, test := range []struct {
+		name     string
+		old, now float64
+		want     Verdict
+	}{
+		{"none, and one for each", 0, 1, Allocates},
+		{"none, and one now and then", 0, 0.2, NoChange},
+		{"some, and more", 1, 5, NoChange},
+		{"some, and none", 1, 0, NoChange},
+	} {
+		c := Runs(report(value(test.old, 2)), report(value(test.now, 2)), 0.05)
+		if c.Cases[0].Verdict != test.want || (c.Regressions == 1) != (test.want == Allocates) {
+			t.Errorf("%s: %s, %d regressions", test.name, c.Cases[0].Verdict, c.Regressions)
+		}
+	}
+}
+
+// The limit of another build is a little slower as well, for where its code lies; a machine that is slower
+// slows both alike.
+func TestOfOneMachineTheTimeDecides(t *testing.T) {
+	tests := []struct {
+		name        string
+		ours, limit float64 // what they take, of before
+		want        Verdict
+	}{
+		{"slower, the limit a little", 1.1, 1.045, Slower},
+		{"slower, the limit as much", 1.1, 1.1, NoChange},
+		{"slower, the limit nearly as much", 1.1, 1.085, NoChange},
+		{"the same, a quicker limit", 1, 0.8, NoChange},
+		{"faster, the limit a little", 0.9, 0.96, Faster},
+		{"faster, a slower limit", 0.9, 1.05, Faster},
+		{"slower by less than the threshold", 1.04, 1, NoChange},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMachine(1)
+			m.cases, m.noise = 10, 0.002
+			before, after := m.run(nil), m.run(map[int]float64{3: test.ours})
+			for i := range after.Cases[3].LimitSamples {
+				after.Cases[3].LimitSamples[i] *= test.limit
+			}
+			if c := Runs(before, after, 0.05); c.Cases[3].Verdict != test.want {
+				t.Errorf("%s: %+v, %+v", c.Cases[3].Verdict, c.Cases[3].Value, c.Cases[3].Cost)
+			}
+		})
+	}
 }
 
 // Whatever is read can be compared and printed.

@@ -22,7 +22,7 @@ func TestJSONIsDocumented(t *testing.T) {
 	_, results, _ = strings.Cut(results, "\n## results.json")
 	documented(t, results, reflect.TypeFor[result.Report]())
 	documented(t, comparison, reflect.TypeFor[Comparison]())
-	for _, v := range []Verdict{NoChange, Faster, Slower, Fails, Incomparable} {
+	for _, v := range []Verdict{NoChange, Faster, Slower, Allocates, Fails, Incomparable} {
 		if !strings.Contains(comparison, "`"+string(v)+"`") {
 			t.Errorf("the verdict %q is not documented", v)
 		}

@@ -53,7 +53,7 @@ func (c *Comparison) judge() {
 		}
 	}
 	for i := range c.Cases {
-		if k := &c.Cases[i]; k.Slower() || k.Verdict == Fails {
+		if k := &c.Cases[i]; k.Slower() || k.Verdict == Fails || k.Verdict == Allocates {
 			c.Regressions++
 		}
 	}

@@ -127,19 +127,21 @@ func means(w io.Writer, c *compare.Comparison) {
 		ratio = percent(1/(1+*c.Cost) - 1)
 	}
 	summary := "no significant change beyond " + Percent(c.Threshold)
-	faster, slower, fails := 0, 0, 0
+	faster, slower, allocate, fails := 0, 0, 0, 0
 	for i := range c.Cases {
 		switch k := &c.Cases[i]; {
 		case k.Verdict == compare.Fails:
 			fails++
+		case k.Verdict == compare.Allocates:
+			allocate++
 		case k.Slower():
 			slower++
 		case k.Faster():
 			faster++
 		}
 	}
-	if faster+slower+fails > 0 {
-		summary = fmt.Sprintf("%d faster, %d slower, %d fail", faster, slower, fails)
+	if faster+slower+allocate+fails > 0 {
+		summary = fmt.Sprintf("%d faster, %d slower, %d allocate, %d fail", faster, slower, allocate, fails)
 	}
 	fmt.Fprintf(w, "geometric mean\t\t\t%s\t\t\t%s\t%s\n", time, ratio, summary)
 }

@@ -68,7 +68,10 @@ func Ratio(s *result.Summary) string {
 
 // ratioDigits keeps small ratios apart.
 func ratioDigits(v float64) string {
-	if v < 0.1 {
+	switch {
+	case v > 0 && v < 0.01:
+		return fmt.Sprintf("%.2g", v)
+	case v < 0.1:
 		return fmt.Sprintf("%.3f", v)
 	}
 	return digits(v)

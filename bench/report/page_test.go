@@ -215,7 +215,7 @@ func TestTable(t *testing.T) {
 	}
 	for _, want := range []string{
 		"case", "nvme/mem/read/size=4096/depth=1    922 ns    405 ns", "0.44 [0.43, 0.44]", "1.08 µs / 8.10 µs", "idle/cpu", "0 %",
-		"nbd/write                          failed: broken", "commit 0123456789abcdef0123 with changes", "The machine was <b>busy</b>.",
+		"nbd/write                          failed\n", "nbd/write: failed: broken\n", "commit 0123456789abcdef0123 with changes", "The machine was <b>busy</b>.",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is not in\n%s", want, &b)
@@ -228,7 +228,7 @@ func TestFormats(t *testing.T) {
 		{Nanoseconds(0.5), "0.50 ns"}, {Nanoseconds(999.4), "999 ns"}, {Nanoseconds(1000), "1.00 µs"}, {Nanoseconds(12345), "12.3 µs"},
 		{Nanoseconds(2.5e9), "2.50 s"}, {Value(4096, "B"), "4KiB"}, {Value(4096, "B/session"), "4KiB/session"}, {Value(0.25, "%"), "0.25 %"},
 		{Value(3, "Bogus"), "3.00 Bogus"}, {si(1.9e6), "1.90 M"}, {number(4096), "4 Ki"}, {number(65535), "65535"}, {bare("10.0 µs"), "10 µs"}, {bare("100"), "100"},
-		{bare("0.10"), "0.1"}, {ratioDigits(0.012), "0.012"},
+		{bare("0.10"), "0.1"}, {ratioDigits(0.012), "0.012"}, {ratioDigits(0.00037), "0.00037"}, {ratioDigits(0), "0.000"},
 	} {
 		if test.got != test.want {
 			t.Errorf("%q; want %q", test.got, test.want)

@@ -17,7 +17,7 @@ func Table(out io.Writer, r *result.Report) error {
 	for i := range r.Cases {
 		c := &r.Cases[i]
 		if !c.Measured() {
-			fmt.Fprintf(w, "%s\t%s: %s\n", c.Name, missingWord(c), c.Missing)
+			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\n", c.Name, missingWord(c))
 			continue
 		}
 		limit, latency := "", ""
@@ -35,6 +35,9 @@ func Table(out io.Writer, r *result.Report) error {
 		if _, err := fmt.Fprintln(out, strings.TrimRight(line, " \n")); err != nil {
 			return err
 		}
+	}
+	if err := missing(out, r); err != nil {
+		return err
 	}
 	e := &r.Environment
 	_, err := fmt.Fprintf(out, "\n%s, %d CPUs, %s, %s, commit %s%s\n%s\n", e.CPU, e.CPUs, e.Kernel, e.Go, e.Commit,
@@ -55,6 +58,20 @@ func counted(c *result.Case, v *float64) string {
 		return ""
 	}
 	return count(v)
+}
+
+// missing says why cases are: below the table, for it may be long.
+func missing(out io.Writer, r *result.Report) error {
+	between := "\n"
+	for i := range r.Cases {
+		if c := &r.Cases[i]; !c.Measured() {
+			if _, err := fmt.Fprintf(out, "%s%s: %s: %s\n", between, c.Name, missingWord(c), c.Missing); err != nil {
+				return err
+			}
+			between = ""
+		}
+	}
+	return nil
 }
 
 func missingWord(c *result.Case) string {

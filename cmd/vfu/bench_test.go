@@ -35,7 +35,7 @@ func resultsFile(t *testing.T, name string, second float64, change func(*benchre
 		name string
 		ns   float64
 	}{{"irq/trigger", 400}, {"translate/same", second}} {
-		k := benchresult.Case{Name: c.name, Unit: benchresult.UnitTime, Limit: "limit"}
+		k := benchresult.Case{Name: c.name, Unit: benchresult.UnitTime, Limit: "limit", Allocs: new(float64)}
 		for i := range 10 {
 			k.Samples = append(k.Samples, c.ns*(1+float64(i*7%10)/1000))
 			k.LimitSamples = append(k.LimitSamples, 100*(1+float64(i*3%10)/1000))
@@ -64,6 +64,8 @@ func TestBenchCompare(t *testing.T) {
 	fails := resultsFile(t, "fails.json", 10, func(r *benchresult.Report) {
 		r.Cases[0].Samples, r.Cases[0].LimitSamples, r.Cases[0].Missing, r.Cases[0].Failed = nil, nil, "broken", true
 	})
+	one := 1.0
+	allocates := resultsFile(t, "allocates.json", 10, func(r *benchresult.Report) { r.Cases[0].Allocs = &one })
 	strange := resultsFile(t, "strange.json", 10, func(r *benchresult.Report) { r.Cases[0].Name, r.Cases[1].Name = "a", "b" })
 	hostile := filepath.Join(t.TempDir(), "hostile.json")
 	if err := os.WriteFile(hostile, []byte(`{"schema":1,"cases":[{"name":"\u001b[31m"}]}`), 0o666); err != nil {
@@ -75,13 +77,14 @@ func TestBenchCompare(t *testing.T) {
 		args   []string
 	}{
 		{0, "no significant change beyond 5%", []string{before, same}},
-		{1, "0 faster, 1 slower, 0 fail", []string{before, slow}},
+		{1, "0 faster, 1 slower, 0 allocate, 0 fail", []string{before, slow}},
 		{1, "1 of 2 cases got slower by more than 5%", []string{before, slow}},
 		{0, "no significant change beyond 50%", []string{before, slow, "--threshold", "50%"}},
 		{1, "got slower by more than 7%", []string{before, slow, "--threshold", "7"}},
 		{0, "1 faster, 0 slower", []string{before, fast}},
 		{0, "processor: unknown before, another now", []string{before, elsewhere}},
 		{1, "fails: broken", []string{before, fails}},
+		{1, "allocates; allocations 0 → 1", []string{before, allocates}},
 		{2, "no case in common", []string{before, strange}},
 		{2, "not a report of vfu bench", []string{before, hostile}},
 		{2, "no such file", []string{before, before + ".none"}},

@@ -18,13 +18,14 @@ import (
 
 const benchCompareLong = `Say of every case of two runs whether it got faster or slower, or that there is no telling.
 
-A change is claimed if the time and its ratio to the limit, measured beside it, both changed by more than
-the threshold and more than either run differs from itself, and if that is significant (Mann-Whitney U
-test as benchstat has it, corrected for the number of cases). Runs of different machines are compared by the ratio alone.
+A change is claimed if the time changed by more than the threshold, its ratio to the limit, measured beside it, in
+the same direction by more than half of that, both by more than either run differs from itself, and if that is
+significant (Mann-Whitney U test as benchstat has it, corrected for the number of cases). Percentiles of latency are
+judged in the same way. Runs of different machines are compared by the ratio alone.
 
   vfu bench compare before/results.json after/results.json
 
-The exit status is 1 if a case got slower by more than the threshold, or fails now, and 2 if the files
+The exit status is 1 if a case got slower by more than the threshold, allocates and did not before, or fails now, and 2 if the files
 cannot be compared. docs/bench.md has the method and describes the JSON.`
 
 // benchCompare holds the options of vfu bench compare.
@@ -41,7 +42,7 @@ func benchCompareCommand() *cobra.Command {
 		Long:  benchCompareLong,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return usageError{fmt.Errorf("compare needs two files, %d arguments are there", len(args))}
+				return usageError{fmt.Errorf("compare needs two files: OLD.json NEW.json (arguments: %d)", len(args))}
 			}
 			return nil
 		},
@@ -77,7 +78,7 @@ func (o *benchCompare) run(out io.Writer, before, after string) error {
 		err = benchreport.Comparison(out, c)
 	}
 	if err == nil && c.Regressions > 0 {
-		err = fmt.Errorf("%d of %d cases got slower by more than %s, or fail", c.Regressions, len(c.Cases), benchreport.Percent(threshold))
+		err = fmt.Errorf("%d of %d cases got slower by more than %s, allocate, or fail", c.Regressions, len(c.Cases), benchreport.Percent(threshold))
 	}
 	return err
 }
