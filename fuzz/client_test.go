@@ -19,6 +19,7 @@ import (
 	"vfiouser/engine"
 	"vfiouser/engine/reactor"
 	"vfiouser/fuzz/choice"
+	"vfiouser/fuzz/internal/stacks"
 	"vfiouser/test/holdings"
 )
 
@@ -91,13 +92,14 @@ func (v *victims) run(t tester, s *choice.Source) {
 		if c.mem != nil {
 			_ = c.mem.Close()
 		}
-		v.held.after(t, worldLimit)
+		v.held.after(t, defaultHang)
 	}()
 	var err error
 	if c.mem, err = client.NewMemory(victimMemory); err != nil {
 		t.Fatal(err)
 	}
-	for n := 0; s.More() && n < victimSteps; n++ {
+	begin := time.Now()
+	for n := 0; s.More() && n < victimSteps && time.Since(begin) < longLife; n++ {
 		if c.dev == nil || c.dev.Err() != nil {
 			if c.sessions == victimSessions {
 				break
@@ -207,10 +209,9 @@ func (c *victim) bounded(what string, f func(ctx context.Context) error) {
 	c.liar.next(lies, cancel)
 	done := make(chan error, 1)
 	go func() { done <- f(ctx) }()
-	patience, limit := time.NewTimer(victimPatience), time.NewTimer(worldLimit)
+	patience := time.NewTicker(victimPatience)
 	defer patience.Stop()
-	defer limit.Stop()
-	for {
+	for range defaultHang / victimPatience {
 		select {
 		case err := <-done:
 			c.log.note("%v", err)
@@ -223,12 +224,10 @@ func (c *victim) bounded(what string, f func(ctx context.Context) error) {
 			case !c.liar.honest(): // what comes next may never come: a size may be wrong
 				cancel()
 			}
-			patience.Reset(victimPatience)
-		case <-limit.C:
-			cancel()
-			c.fail("%s takes %v; goroutines:\n%s", what, worldLimit, goroutines())
 		}
 	}
+	cancel()
+	c.fail("%s takes %v; goroutines:\n%s", what, defaultHang, stacks.All())
 }
 
 // victimPatience is how long a client waits for a server that has lied.

@@ -293,7 +293,10 @@ func (c *conn) welcome(r *request, m *incoming) {
 	}
 	c.negotiated = true
 	if c.posted {
-		c.posted, c.may = false, ""
+		c.posted = false
+		if !c.must { // for another reason
+			c.may = ""
+		}
 	}
 	var asked codec.VersionMsg
 	_ = asked.Decode(r.payload) // the reply has been checked against it

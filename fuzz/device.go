@@ -120,8 +120,9 @@ func MayEnd(reason func(cause error) bool) Option {
 	return func(c *config) { c.ends = append(c.ends, reason) }
 }
 
-// HangAfter is how long a client waits for anything. The default is 5 s; Go ends a
-// fuzzing process after 10.
+// HangAfter is how long a client waits for anything, at least: what it waits for hangs then. Only
+// time counts in which this process could run, so that a busy machine makes nothing hang. The
+// default is 5 s; Go ends a fuzzing process after 10.
 func HangAfter(d time.Duration) Option { return func(c *config) { c.hangAfter = d } }
 
 // closeDevice closes a device that can be closed.

@@ -1,7 +1,6 @@
 package fuzz
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"vfiouser/engine"
 	"vfiouser/engine/reactor"
 	"vfiouser/fuzz/choice"
+	"vfiouser/fuzz/internal/stacks"
 	"vfiouser/test/holdings"
 )
 
@@ -58,7 +58,7 @@ type world struct {
 	*engines
 	t    tester
 	s    *choice.Source
-	ctx  context.Context
+	ctx  *pace
 	twin bool
 
 	now int // which device it is
@@ -73,7 +73,6 @@ type world struct {
 	logged  []codec.IOVARange // nil: writes are not logged
 	dirty   map[uint64]bool   // pages, by their addresses
 	log     trace
-	noted   time.Time // when the call before had ended
 }
 
 // vector is a model of an interrupt.
@@ -85,7 +84,6 @@ type vector struct {
 const (
 	worldRAM   = 16 << 12
 	worldSteps = 80
-	worldLimit = 8 * time.Second
 )
 
 // FuzzEngines has the client library and the engine do the same as a model of them.
@@ -100,15 +98,15 @@ func FuzzEngines(f *testing.F) {
 // run is one program.
 func (e *engines) run(t tester, s *choice.Source) {
 	e.held.before(t)
-	ctx, cancel := context.WithTimeout(context.Background(), worldLimit)
-	w := &world{engines: e, t: t, s: s, ctx: ctx, ram: make([]byte, worldRAM), twin: s.Bool()}
+	w := &world{engines: e, t: t, s: s, ctx: newPace(defaultHang), ram: make([]byte, worldRAM), twin: s.Bool()}
 	defer func() {
 		w.close()
-		cancel()
-		e.held.after(t, worldLimit)
+		w.ctx.stop()
+		e.held.after(t, defaultHang)
 	}()
 	w.begin()
-	for n := 0; s.More() && n < worldSteps; n++ {
+	begin := time.Now()
+	for n := 0; s.More() && n < worldSteps && time.Since(begin) < longLife; n++ {
 		worldOps[s.Intn(len(worldOps))](w)
 	}
 	w.compare()
@@ -164,10 +162,10 @@ func (w *world) fail(format string, args ...any) {
 func (w *world) ended(what string, err error) {
 	w.t.Helper()
 	w.log.note("%s: %v", what, err)
-	if errors.Is(err, context.DeadlineExceeded) {
-		w.fail("all has taken %v, of which %v since the call before; goroutines:\n%s", worldLimit, time.Since(w.noted), goroutines())
+	if w.ctx.hangs() {
+		w.fail("it has taken %v; goroutines:\n%s", defaultHang, stacks.All())
 	}
-	w.noted = time.Now()
+	w.ctx.step()
 }
 
 // must fails if a call failed.
@@ -293,13 +291,11 @@ func (w *world) do(what, vector byte, addr uint64, n int) error {
 	b = append(binary.LittleEndian.AppendUint16(b, uint16(n)), what, vector, 0, 0, 0, 0)
 	copy(w.page[echoDo:], b)
 	w.must("do", w.dev.WriteRegion(w.ctx, 0, echoDo, b))
-	select {
-	case err := <-w.devices[w.now].done:
-		return err
-	case <-w.ctx.Done():
-		w.fail("the device does not come to an end; goroutines:\n%s", goroutines())
-		return nil
+	err, ok := await(defaultHang, w.devices[w.now].done)
+	if !ok {
+		w.fail("the device does not come to an end; goroutines:\n%s", stacks.All())
 	}
+	return err
 }
 
 // TestEngines is FuzzEngines with programs that are drawn from seeds.

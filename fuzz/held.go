@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime"
 	"time"
+
+	"vfiouser/fuzz/internal/stacks"
 )
 
 // held is what a process holds.
@@ -35,19 +37,21 @@ func (h *held) least(o held) {
 	h.goroutines, h.descriptors, h.mappings = min(h.goroutines, o.goroutines), min(h.descriptors, o.descriptors), min(h.mappings, o.mappings)
 }
 
-// after waits until no more is held than before.
+// after waits until no more is held than before, for limit at least.
 func (h *held) after(t tester, limit time.Duration) {
 	var now held
-	for begin, pause := time.Now(), time.Microsecond; time.Since(begin) < limit; pause = min(2*pause, time.Millisecond) {
+	pause := time.Microsecond
+	for range limit / time.Millisecond {
 		now = h.count(t)
 		if now.goroutines <= h.goroutines && now.descriptors <= h.descriptors && now.mappings <= h.mappings {
 			h.least(now)
 			return
 		}
 		time.Sleep(pause) // what is released on the side takes its time
+		pause = min(2*pause, time.Millisecond)
 	}
 	t.Errorf("%d goroutines, %d descriptors and %d mappings of client memory are left, %d, %d and %d were there before; goroutines:\n%s",
-		now.goroutines, now.descriptors, now.mappings, h.goroutines, h.descriptors, h.mappings, goroutines())
+		now.goroutines, now.descriptors, now.mappings, h.goroutines, h.descriptors, h.mappings, stacks.All())
 	h.known = false // the next input is not to blame
 }
 

@@ -2,7 +2,6 @@ package fuzz
 
 import (
 	"fmt"
-	"runtime"
 	"strings"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"vfiouser/codec"
 	"vfiouser/engine/reactor"
 	"vfiouser/fuzz/choice"
+	"vfiouser/fuzz/internal/stacks"
 )
 
 // Bounds of what one input can do.
@@ -54,7 +54,8 @@ type life struct {
 func (l *life) live() {
 	l.prompt = true
 	l.connect()
-	for n := 0; l.s.More() && n < maxSteps; n++ {
+	begin := time.Now()
+	for n := 0; l.s.More() && n < maxSteps && time.Since(begin) < longLife; n++ {
 		if l.c.main.over {
 			if l.connections == maxConnections {
 				return
@@ -79,14 +80,15 @@ func (l *life) connect() {
 	l.connections++
 	l.c = newConn(l)
 	l.c.version(false)
-	for begin := time.Now(); l.lingers; {
+	for tries := 0; l.lingers; tries++ {
 		l.c.settle()
 		switch {
 		case !l.c.main.over:
 			l.lingers, l.c.may = false, ""
-		case time.Since(begin) > l.r.hangAfter:
+		case tries == moments(l.r.hangAfter):
 			l.hang("the last client is not seen to leave")
 		default:
+			time.Sleep(min(time.Duration(tries)*time.Millisecond, moment)) // polls
 			l.c.close()
 			l.c = newConn(l)
 			l.c.version(false)
@@ -168,12 +170,7 @@ func (l *life) fail(format string, args ...any) {
 func (l *life) hang(what string) {
 	l.t.Helper()
 	l.r.broken = true
-	l.fail("%s for %v; goroutines:\n%s", what, l.r.hangAfter, goroutines())
-}
-
-func goroutines() string {
-	buf := make([]byte, 1<<20)
-	return string(buf[:runtime.Stack(buf, true)])
+	l.fail("%s for %v; goroutines:\n%s", what, l.r.hangAfter, stacks.All())
 }
 
 // unexpectedEnd is called when the server has ended a session for which its client has given it

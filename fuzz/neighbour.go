@@ -3,7 +3,6 @@ package fuzz
 import (
 	"encoding/binary"
 	"sync/atomic"
-	"time"
 
 	"vfiouser/codec"
 	"vfiouser/engine"
@@ -136,11 +135,7 @@ func (n *neighbour) check(l *life) {
 
 // awaitWorker waits until the worker has answered.
 func (n *neighbour) awaitWorker(l *life) {
-	limit := time.NewTimer(l.r.hangAfter)
-	defer limit.Stop()
-	select {
-	case <-n.answered:
-	case <-limit.C:
+	if _, ok := await(l.r.hangAfter, n.answered); !ok {
 		l.hang("the worker does not look at the neighbour")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"vfiouser/codec"
 	"vfiouser/engine"
 	"vfiouser/fuzz/choice"
+	"vfiouser/fuzz/internal/stacks"
 )
 
 // rig is an engine with a neighbour, and what is known of the device that is tried on it.
@@ -137,16 +138,16 @@ func (r *rig) attempt(t tester, l *life, live func(*life)) {
 func (r *rig) within(l *life, what string, f func() error) {
 	done := make(chan error, 1)
 	go func() { done <- f() }()
-	limit := time.NewTimer(r.hangAfter)
-	defer limit.Stop()
-	select {
-	case err := <-done:
-		if err != nil {
-			l.t.Errorf("%s: %v", what, err)
-		}
-	case <-limit.C:
+	if r.broken { // then this may hang too, which says nothing new
+		await(10*moment, done)
+		return
+	}
+	err, ok := await(r.hangAfter, done)
+	if !ok {
 		r.broken = true
-		l.t.Errorf("waited in vain for %v until %s\n%s\ngoroutines:\n%s", r.hangAfter, what, &l.trace, goroutines())
+		l.t.Errorf("waited in vain for %v until %s\n%s\ngoroutines:\n%s", r.hangAfter, what, &l.trace, stacks.All())
+	} else if err != nil {
+		l.t.Errorf("%s: %v", what, err)
 	}
 }
 

@@ -141,7 +141,7 @@ type incoming struct {
 const maxReply = 4 << 20
 
 // waitFor waits until one of the sockets has something to be received, or takes something if it
-// is named by full. It returns false when time is over.
+// is named by full. It returns false if that hangs.
 func waitFor(limit time.Duration, full *socket, sockets ...*socket) bool {
 	var polls [3]unix.PollFd
 	n := 0
@@ -155,10 +155,10 @@ func waitFor(limit time.Duration, full *socket, sockets ...*socket) bool {
 		}
 		n++
 	}
-	for deadline := time.Now().Add(limit); ; {
-		ready, err := unix.Poll(polls[:n], max(0, int(time.Until(deadline).Milliseconds())))
-		if err != unix.EINTR {
-			return ready > 0
+	for range moments(limit) {
+		if ready, _ := unix.Poll(polls[:n], int(moment.Milliseconds())); ready > 0 {
+			return true
 		}
 	}
+	return false
 }

@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	// minimizeTime bounds for how long Go's fuzzer makes an input smaller, be it one that reached
-	// something new or one that crashes. Its default is a minute, in which nothing else is tried.
-	minimizeTime = 200 * time.Millisecond
+	// Go's fuzzer is not to make inputs smaller: be it one that crashes or only one that reached
+	// something new, it does nothing else for the time that it is given, and ends the process if
+	// it takes longer. Where coverage depends on goroutines that is mostly in vain.
+	minimizeTime = "0"
 
 	// hangLimit is how long Go's fuzzer lets an execution last. Then the process has to end itself;
 	// if it is not even able to, it is ended after another graceTime, in which also other things
@@ -59,7 +60,7 @@ func (r *runner) fuzz(ctx context.Context, t target, binary string, show func(pr
 	cmd := exec.Command(binary,
 		"-test.run=^$",
 		"-test.fuzz=^"+t.Name+"$",
-		"-test.fuzzminimizetime="+minimizeTime.String(),
+		"-test.fuzzminimizetime="+minimizeTime,
 		"-test.fuzzcachedir="+filepath.Join(r.cache, t.Package),
 		"-test.parallel="+strconv.Itoa(r.parallel))
 	cmd.Dir = t.dir
