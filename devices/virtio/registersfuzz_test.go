@@ -66,7 +66,7 @@ func TestResetWhileAnotherIsFollowed(t *testing.T) {
 	}
 	r.resetDone(w.epoch)
 	if status := r.shown(); status != 0 {
-		t.Errorf("the status is %#x after a reset", status)
+		t.Errorf("the status is %v after a reset", status)
 	}
 }
 
