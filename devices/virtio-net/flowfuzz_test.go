@@ -14,7 +14,7 @@ import (
 //
 //fuzz:covers devices/virtio-net/flow.go devices/virtio-net/hash.go devices/virtio-net/toeplitz.go
 func FuzzFlow(f *testing.F) {
-	choice.Corpus(f, 400, 250)
+	choice.Corpus(f, 800, 250)
 	filter := newFilter(mac(1), spec.FeatureCtrlVQ|spec.FeatureCtrlRx|spec.FeatureCtrlVLAN)
 	filter.modes[spec.RxPromisc] = false
 	table := newToeplitz(microsoftKey)
@@ -73,7 +73,7 @@ func flowFrame(src *choice.Source) []byte {
 // extensions makes extension headers; kinds are theirs, and that of what follows.
 func extensions(src *choice.Source, next uint8) (kinds, headers []byte) {
 	for range choice.Pick(src, 0, 0, 1, 2, 4) {
-		kinds = append(kinds, choice.Pick[uint8](src, 0, 43, 43, 44, 51, 60, 60, 135))
+		kinds = append(kinds, choice.Pick[uint8](src, 0, 43, 43, 44, 44, 51, 60, 60, 60, 135))
 	}
 	kinds = append(kinds, next)
 	for i, kind := range kinds[:len(kinds)-1] {
@@ -85,8 +85,8 @@ func extensions(src *choice.Source, next uint8) (kinds, headers []byte) {
 			body = choice.Pick(src, []byte{0, 0, 0, 0, 0, 1}, []byte{0, 6, 0, 0, 0, 1}, []byte{0, 1, 0, 0, 0, 1}, src.Bytes(6))
 		case 60:
 			for range src.Intn(4) {
-				body = append(body, choice.Pick(src, []byte{0}, []byte{1, 0}, []byte{1, 2, 0, 0}, append([]byte{0xc9, 16}, src.Bytes(16)...),
-					[]byte{0xc9, 4, 1, 2, 3, 4}, []byte{5, 2, 0, 0})...)
+				body = append(body, choice.Pick(src, []byte{0}, []byte{1, 0}, []byte{1, 2, 0, 0}, []byte{0xc9, 4, 1, 2, 3, 4},
+					append([]byte{0xc9, 16}, src.Bytes(16)...), append([]byte{0xc9, 16}, src.Bytes(16)...))...)
 			}
 			body = append(body, make([]byte, 8-(2+len(body))%8)...)
 		default:
@@ -95,6 +95,9 @@ func extensions(src *choice.Source, next uint8) (kinds, headers []byte) {
 		length := byte((2+len(body))/8 - 1)
 		if kind == 51 {
 			length = byte((2+len(body))/4 - 2)
+		}
+		if src.Odds(8) {
+			length = src.Uint8()
 		}
 		headers = append(append(headers, kinds[i+1], length), body...)
 	}
