@@ -30,11 +30,18 @@ const (
 // faultyBackend fails when it is told to.
 type faultyBackend struct {
 	block.Resizer
-	failing [2]atomic.Bool // reads, writes
+	failing [3]atomic.Bool // by nvmemodel.Failure
 }
 
 func (b *faultyBackend) Submit(r *block.Request) (bool, error) {
-	if r.Op <= block.Write && b.failing[r.Op].Load() {
+	what := nvmemodel.FailErase
+	switch r.Op {
+	case block.Read:
+		what = nvmemodel.FailRead
+	case block.Write:
+		what = nvmemodel.FailWrite
+	}
+	if r.Op != block.Flush && b.failing[what].Load() {
 		return true, &block.Error{Op: r.Op, Offset: r.Offset, Length: r.Length, Err: syscall.EIO}
 	}
 	return b.Resizer.Submit(r)

@@ -125,7 +125,24 @@ type entryRun struct {
 	t      *testing.T
 	s      *choice.Source
 	h      *modelHost
-	before []byte // the window
+	queues [2]*testQueue // whose completions are in the queue of the other one's number
+	before []byte        // the window
+}
+
+// other is the number of the completion queue of a submission queue.
+func other(id uint16) uint16 { return 3 - id }
+
+func (r *entryRun) createQueues() {
+	for i := range r.queues {
+		q := r.h.ringsAt(uint16(1 + i))
+		size := uint32(q.size-1) << 16
+		r.h.must(spec.SubmissionEntry{Opcode: spec.AdminCreateCQ, PRP1: q.cq, CDW10: size | uint32(other(q.id)), CDW11: 1})
+		r.queues[i] = q
+	}
+	for _, q := range r.queues {
+		size := uint32(q.size-1) << 16
+		r.h.must(spec.SubmissionEntry{Opcode: spec.AdminCreateSQ, PRP1: q.sq, CDW10: size | uint32(q.id), CDW11: 1 | uint32(other(q.id))<<16})
+	}
 }
 
 // fill makes up what the window holds: data, ranges, keys, lists.
@@ -203,7 +220,7 @@ func (r *entryRun) completion(q *testQueue) (c spec.CompletionEntry) {
 	if q.head++; q.head == q.size {
 		q.head, q.phase = 0, !q.phase
 	}
-	r.h.ring(cqDoorbell(q.id), old, q.head, true)
+	r.h.ring(cqDoorbell(other(q.id)), old, q.head, true)
 	return c
 }
 
@@ -293,11 +310,10 @@ func FuzzQueueEntries(f *testing.F) {
 		defer d.close()
 		h := d.hosts[0]
 		r := &entryRun{t: t, s: s, h: h, before: before}
-		d.CreateQueue(0, 0)
-		d.CreateQueue(0, 1)
+		r.createQueues()
 		r.fill()
 		for steps := 0; steps < 40 && s.More(); steps++ {
-			q := h.queues[s.Intn(2)]
+			q := r.queues[s.Intn(2)]
 			switch s.Intn(12) {
 			case 0:
 				r.fill()

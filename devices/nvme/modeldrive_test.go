@@ -360,11 +360,10 @@ func (d *modelDrive) Migrate(list []nvmemodel.Namespace) {
 func (d *modelDrive) Fail(nsid uint32, what nvmemodel.Failure, on bool) bool {
 	b, err := d.s.Backend(nsid)
 	noError(d.t, err)
-	op := block.Read
-	if what == nvmemodel.FailWrite {
-		op = block.Write
+	disk := b.(*ramDisk)
+	for _, op := range [][]block.Op{{block.Read}, {block.Write}, {block.WriteZeroes, block.Discard}}[what] {
+		disk.failing[op].Store(on)
 	}
-	b.(*ramDisk).failing[op].Store(on)
 	return true
 }
 

@@ -15,16 +15,37 @@ const transferError = spec.DataTransferError | spec.StatusDNR
 type listMemory struct {
 	t     testing.TB
 	pages map[uint64][]byte // by address
-	reads int
-	bytes uint64
+	// flips are the bits of an address that are others after it was read, as a hostile guest
+	// has it.
+	flips  uint64
+	pieces []listPiece // that were read
+	bytes  uint64
+}
+
+// listPiece is what a walker has read with one call.
+type listPiece struct {
+	iova  uint64
+	bytes []byte
+	st    spec.Status
 }
 
 func (m *listMemory) readList(iova uint64, p []byte) spec.Status {
-	m.reads++
-	m.bytes += uint64(len(p))
 	if len(p) == 0 || len(p) > pageSize {
 		m.t.Fatalf("a piece of %d bytes of a list", len(p))
 	}
+	st := m.read(iova, p)
+	m.bytes += uint64(len(p))
+	m.pieces = append(m.pieces, listPiece{iova, slices.Clone(p), st})
+	if st.OK() {
+		for i := range p {
+			at := iova + uint64(i)
+			m.pages[at&^(pageSize-1)][at%pageSize] ^= byte(m.flips >> (8 * (at % 8)))
+		}
+	}
+	return st
+}
+
+func (m *listMemory) read(iova uint64, p []byte) spec.Status {
 	for i := range p {
 		at := iova + uint64(i)
 		page := m.pages[at&^(pageSize-1)]
@@ -42,6 +63,9 @@ type slowWalk struct {
 	toHost bool
 	left   uint64
 	runs   []run
+	// replays: it sees what another walker has read, and that it has read nothing twice.
+	replays bool
+	piece   int // of m.pieces, the next one
 }
 
 func (s *slowWalk) take(r run) {
@@ -53,12 +77,29 @@ func (s *slowWalk) take(r run) {
 	s.runs = append(s.runs, r)
 }
 
-func (s *slowWalk) word(iova uint64) (uint64, spec.Status) {
-	page := s.m.pages[iova&^(pageSize-1)]
-	if page == nil {
-		return 0, transferError
+// list begins a list, or a page of one that is read at once.
+func (s *slowWalk) list() { s.piece++ }
+
+// read reads a part of the list that has begun.
+func (s *slowWalk) read(iova uint64, b []byte) spec.Status {
+	if !s.replays {
+		return s.m.read(iova, b)
 	}
-	return binary.LittleEndian.Uint64(page[iova%pageSize:]), spec.Success
+	if s.piece > len(s.m.pieces) {
+		s.m.t.Fatalf("nobody has read a list at %#x: %d pieces", iova, len(s.m.pieces))
+	}
+	p := s.m.pieces[s.piece-1]
+	if iova < p.iova || iova-p.iova+uint64(len(b)) > uint64(len(p.bytes)) {
+		s.m.t.Fatalf("piece %d is %d bytes at %#x, want %d at %#x", s.piece-1, len(p.bytes), p.iova, len(b), iova)
+	}
+	copy(b, p.bytes[iova-p.iova:])
+	return p.st
+}
+
+func (s *slowWalk) word(iova uint64) (uint64, spec.Status) {
+	var b [8]byte
+	st := s.read(iova, b[:])
+	return binary.LittleEndian.Uint64(b[:]), st
 }
 
 // prps is Base 1.4, 4.3.
@@ -81,6 +122,7 @@ func (s *slowWalk) prps(prp1, prp2 uint64) spec.Status {
 	if prp2%8 != 0 {
 		return wrong
 	}
+	s.list()
 	for at := prp2; s.left > 0; at += 8 {
 		v, st := s.word(at)
 		if st.OK() && v%pageSize != 0 {
@@ -90,7 +132,8 @@ func (s *slowWalk) prps(prp1, prp2 uint64) spec.Status {
 			return st
 		}
 		if at%pageSize == pageSize-8 && s.left > pageSize {
-			at = v - 8 // the last entry of a page leads to the next list
+			s.list() // the last entry of a page leads to the next one
+			at = v - 8
 			continue
 		}
 		s.take(run{iova: v, n: min(s.left, pageSize)})
@@ -140,12 +183,13 @@ func (s *slowWalk) segment(at uint64, count uint32, last bool) (d spec.SGLDescri
 	for i := range count {
 		// A page's worth is read at a time, and has to be all there.
 		if i%(pageSize/16) == 0 {
-			if st := s.m.readList(at, make([]byte, min(count-i, pageSize/16)*16)); !st.OK() {
+			s.list()
+			if st := s.read(at, make([]byte, min(count-i, pageSize/16)*16)); !st.OK() {
 				return d, st
 			}
 		}
 		var b [16]byte
-		if st := s.m.readList(at, b[:]); !st.OK() {
+		if st := s.read(at, b[:]); !st.OK() {
 			return d, st
 		}
 		at += 16
@@ -265,8 +309,9 @@ func hostileLists(t testing.TB, s *choice.Source) *listMemory {
 	return m
 }
 
-// FuzzDataPointers walks PRP lists and SGL segments that lie in hostile memory. What comes out
-// is what a slow walker says, and takes a bounded number of reads.
+// FuzzDataPointers walks PRP lists and SGL segments that lie in hostile memory, which changes between
+// two reads. What comes out is what a slow walker makes of what was read, takes a bounded number of
+// reads, and nothing is read twice.
 //
 //fuzz:covers devices/nvme/datapointer.go devices/nvme/prp.go devices/nvme/sgl.go
 func FuzzDataPointers(f *testing.F) {
@@ -278,28 +323,31 @@ func FuzzDataPointers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := choice.FromBytes(b)
 		m := hostileLists(t, s)
+		m.flips = choice.Pick[uint64](s, 0, 0, 0x1000, 0x7000, 1, s.Uint64())
 		for range 4 {
 			e := spec.SubmissionEntry{Opcode: choice.Pick[uint8](s, spec.NVMWrite, spec.NVMRead), PRP1: listAddress(s), PRP2: listAddress(s)}
 			n := choice.Pick(s, 1, 512, pageSize, 2*pageSize, 3*pageSize, 64<<10, 1<<20, maxMDTS, 1+s.Edge(maxMDTS-1)%maxMDTS)
-			slow := &slowWalk{m: m, toHost: e.Opcode == spec.NVMRead, left: n}
-			var want spec.Status
+			var first spec.SGLDescriptor
 			if s.Bool() {
+				e.Flags = choice.Pick[uint8](s, spec.PSDTSGL, spec.PSDTSGLSegment) << 6
+				first = descriptor(s)
+				e.PRP1, e.PRP2 = first.Address, first.Word
+			}
+			m.pieces, m.bytes = nil, 0
+			st := w.walk(&e, n, m)
+			slow, want := &slowWalk{m: m, toHost: e.Opcode == spec.NVMRead, left: n, replays: true}, spec.Success
+			if e.Flags == 0 {
 				want = slow.prps(e.PRP1, e.PRP2)
 			} else {
-				e.Flags = choice.Pick[uint8](s, spec.PSDTSGL, spec.PSDTSGLSegment) << 6
-				d := descriptor(s)
-				e.PRP1, e.PRP2 = d.Address, d.Word
-				want = slow.sgl(d)
+				want = slow.sgl(first)
 			}
-			m.reads, m.bytes = 0, 0
-			st := w.walk(&e, n, m)
-			if st != want {
-				t.Fatalf("%d bytes at %#x, %#x, flags %#x: %v, want %v", n, e.PRP1, e.PRP2, e.Flags, st, want)
+			if st != want || slow.piece != len(m.pieces) {
+				t.Fatalf("%d bytes at %#x, %#x, flags %#x: %v, want %v; %d lists, want %d", n, e.PRP1, e.PRP2, e.Flags, st, want, len(m.pieces), slow.piece)
 			}
 			if most := n/pageSize + 3; e.Flags == 0 && m.bytes > 8*(most+most/511) {
 				t.Fatalf("%d bytes of lists for %d bytes", m.bytes, n)
-			} else if m.reads > maxDescriptors || m.bytes > maxDescriptors*16 {
-				t.Fatalf("%d reads of %d bytes", m.reads, m.bytes)
+			} else if len(m.pieces) > maxDescriptors || m.bytes > maxDescriptors*16 {
+				t.Fatalf("%d reads of %d bytes", len(m.pieces), m.bytes)
 			}
 			if !st.OK() {
 				continue

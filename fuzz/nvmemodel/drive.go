@@ -51,7 +51,7 @@ type Failure uint8
 const (
 	FailRead Failure = iota
 	FailWrite
-	failures
+	FailErase // zeroes are written, or a range is given back
 )
 
 // Drive is a subsystem and the hosts of its controllers. Hosts count from 0, and so do queues. A

@@ -2,7 +2,6 @@ package nvmemodel
 
 import (
 	"maps"
-	"slices"
 
 	"vfiouser/devices/nvme/spec"
 )
@@ -54,40 +53,6 @@ func (m *model) migrate() {
 	}
 	m.logf("the host migrates")
 	m.d.Migrate(list)
-}
-
-// sanitize erases everything.
-func (m *model) sanitize() {
-	h := m.anyHost()
-	var errors []spec.Status
-	for _, n := range m.list {
-		if n.protect && !slices.Contains(errors, spec.NamespaceWriteProtected) {
-			errors = append(errors, spec.NamespaceWriteProtected)
-		}
-		errors = m.writable(h, n, errors)
-	}
-	st, _ := m.d.Admin(h, spec.SubmissionEntry{Opcode: spec.AdminSanitize, CDW10: spec.SanitizeActionBlockErase}, nil)
-	m.expect(h, "sanitize", st, errors...)
-	if !st.OK() {
-		return
-	}
-	for {
-		data := make([]byte, spec.SanitizeSize)
-		e := spec.SubmissionEntry{Opcode: spec.AdminGetLogPage, NSID: spec.BroadcastNSID, CDW10: spec.LogSanitize | (spec.SanitizeSize/4-1)<<16}
-		st, _ := m.d.Admin(h, e, data)
-		if !st.OK() {
-			m.fatalf("sanitize log: %v", st)
-		}
-		var l spec.SanitizeLog
-		if l.Get(data); l.Status&7 == spec.SanitizeSucceeded {
-			break
-		} else if l.Status&7 != spec.SanitizeRuns {
-			m.fatalf("sanitize log: %+v", l)
-		}
-	}
-	for _, n := range m.list {
-		n.erase()
-	}
 }
 
 // errorLog compares the newest entry with the last error of the host.

@@ -45,6 +45,11 @@ var blockCommands = []uint8{
 // anyCommand plans a command that is mostly valid. It is not started.
 func (m *model) anyCommand(h int) *plan {
 	id, ns := m.anyID()
+	return m.commandFor(h, id, ns)
+}
+
+// commandFor is anyCommand for a namespace; ns is nil if there is none.
+func (m *model) commandFor(h int, id uint32, ns *namespace) *plan {
 	if ns != nil && !ns.attached[h] {
 		ns = nil
 	}

@@ -130,6 +130,8 @@ func operations() []operation {
 		{"report", 6, (*model).report},
 		{"queue", 6, (*model).queue},
 		{"sanitize", 2, (*model).sanitize},
+		{"failing sanitize", 2, (*model).failSanitize},
+		{"reserve", 5, (*model).reserve},
 		{"restart", 8, (*model).restart},
 		{"migrate", 5, (*model).migrate},
 		{"error log", 6, (*model).errorLog},

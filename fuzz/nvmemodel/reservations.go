@@ -70,10 +70,18 @@ func (m *model) forgetController(h int) {
 	}
 }
 
-// reservationCommand runs a reservation command of a host that has the namespace.
-func (m *model) reservationCommand(opcode uint8, run func(n *namespace, who reserver, e *spec.SubmissionEntry, keys *spec.ReservationKeys) (errors []spec.Status, effect func())) {
+// reservationRule is what the model says of a reservation command of a host that has the namespace: it
+// fills it in, and tells the errors, or what the command does.
+type reservationRule func(n *namespace, who reserver, e *spec.SubmissionEntry, keys *spec.ReservationKeys) (errors []spec.Status, effect func())
+
+func (m *model) reservationCommand(opcode uint8, run reservationRule) {
 	h := m.anyHost()
 	id, n := m.anyID()
+	m.reservationCommandOf(h, id, n, opcode, run)
+}
+
+// reservationCommandOf runs a reservation command for a namespace; n is nil if there is none.
+func (m *model) reservationCommandOf(h int, id uint32, n *namespace, opcode uint8, run reservationRule) {
 	p := &plan{host: h, Command: &Command{
 		Entry: spec.SubmissionEntry{Opcode: opcode, NSID: id}, Data: make([]byte, spec.ReservationKeysSize),
 	}}
@@ -120,13 +128,6 @@ func (m *model) register() {
 		}
 		mine, registered := n.keys[who]
 		conflict := []spec.Status{spec.ReservationConflict}
-		set := func() {
-			if n.keys == nil {
-				n.keys = map[reserver]uint64{}
-			}
-			n.keys[who] = keys.Other
-			n.generation++
-		}
 		switch {
 		case action > spec.ReplaceKey, action != spec.UnregisterKey && keys.Other == 0:
 			return []spec.Status{spec.InvalidField}, nil
@@ -139,7 +140,7 @@ func (m *model) register() {
 		case action == spec.UnregisterKey:
 			return nil, func() { n.forget(who); n.generation++ }
 		}
-		return nil, set
+		return nil, func() { n.register(who, keys.Other) }
 	})
 }
 
@@ -173,6 +174,49 @@ func (r *reservation) hold(who reserver, kind spec.ReservationType) {
 	if kind.AllRegistrants() {
 		r.holder = 0
 	}
+}
+
+// reserve has the hosts register for a namespace, one of them reserve it, and both use it.
+func (m *model) reserve() {
+	n := m.anyNamespace()
+	if n == nil || len(m.hosts) < 2 || !n.attached[0] || !n.attached[1] {
+		return
+	}
+	for h := range m.hosts {
+		if m.s.Odds(4) {
+			continue
+		}
+		m.reservationCommandOf(h, n.id, n, spec.NVMReservationRegister, func(n *namespace, who reserver, e *spec.SubmissionEntry, keys *spec.ReservationKeys) ([]spec.Status, func()) {
+			keys.Other = uint64(1 + h)
+			e.CDW10 = spec.ReplaceKey | spec.ReservationIgnoreKey
+			return nil, func() { n.register(who, keys.Other) }
+		})
+	}
+	h := m.anyHost()
+	if n.kind == 0 && n.registered(m.reserver(h)) {
+		m.reservationCommandOf(h, n.id, n, spec.NVMReservationAcquire, func(n *namespace, who reserver, e *spec.SubmissionEntry, keys *spec.ReservationKeys) ([]spec.Status, func()) {
+			kind := spec.ReservationType(1 + m.s.Intn(6))
+			keys.Current = n.keys[who]
+			e.CDW10 = spec.AcquireReservation | uint32(kind)<<spec.ReservationTypeShift
+			return nil, func() { n.hold(who, kind) }
+		})
+	}
+	for range 4 {
+		h := m.anyHost()
+		p := m.commandFor(h, n.id, n)
+		p.queue = m.openQueue(h)
+		m.d.Start(h, p.queue, []*Command{p.Command})
+		m.d.Wait(h)
+		m.settle([]*plan{p}, outcome{})
+	}
+}
+
+func (r *reservation) register(who reserver, key uint64) {
+	if r.keys == nil {
+		r.keys = map[reserver]uint64{}
+	}
+	r.keys[who] = key
+	r.generation++
 }
 
 // preempt is the table of what Preempt does (Base 2.0, 8.19.7).

@@ -54,7 +54,7 @@ func (p *plan) effect(c cell, i uint64) cell {
 var harmless = []spec.Status{
 	spec.InvalidField, spec.InvalidNamespaceOrFormat, spec.LBAOutOfRange, spec.ReservationConflict,
 	spec.NamespaceWriteProtected, spec.FormatInProgress, spec.CommandSizeLimitsExceeded, spec.UnrecoveredRead,
-	spec.AbortFailedFused,
+	spec.AbortFailedFused, spec.SanitizeFailed,
 }
 
 // changes says whether a command has changed its blocks, or may have.
