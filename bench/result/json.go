@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode"
 )
 
@@ -43,7 +44,8 @@ func Read(from io.Reader) (*Report, error) {
 	}
 	r := new(Report)
 	if err := json.Unmarshal(content, r); err != nil {
-		return nil, fmt.Errorf("%w: %.*s", ErrFormat, maxError, err.Error()) // which may quote all of a long number
+		// Which may quote all of a long number, or what does something to a terminal.
+		return nil, fmt.Errorf("%w: %.*s", ErrFormat, maxError, printable(err.Error()))
 	}
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
@@ -186,6 +188,15 @@ func checkSamples(list []float64, least float64) error {
 
 // sane is false for what no run measures; JSON has no NaN and no infinity.
 func sane(v, least float64) bool { return v >= least && v <= maxValue }
+
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
 
 // checkText refuses what would do something to a terminal.
 func checkText(s string) error {

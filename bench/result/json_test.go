@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 func example() *Report {
@@ -134,7 +135,8 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// FuzzRead: a file that can be read can be written, and read again.
+// FuzzRead: a file that can be read is the same when it was written and read again. One that cannot
+// is refused with few words that do nothing to a terminal.
 func FuzzRead(f *testing.F) {
 	file, err := json.Marshal(example())
 	if err != nil {
@@ -142,17 +144,34 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Add(string(file))
 	f.Add(fmt.Sprintf(`{"schema":%d}`, Schema))
+	f.Add(`{"schema":1,"cases":[{"name":"a/b=2","unit":"B","samples":[1,2],"allocs":0,"missing":"no"},{"name":"c","missing":"\u00e9"}]}`)
 	f.Fuzz(func(t *testing.T, file string) {
 		r, err := Read(strings.NewReader(file))
 		if err != nil {
+			if !errors.Is(err, ErrFormat) || len(err.Error()) > 1000 || strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Fatalf("the error is %q", err)
+			}
 			return
 		}
-		var again strings.Builder
-		if err := r.Write(&again); err != nil {
-			t.Fatal(err) // a median that JSON cannot hold
+		written := func(r *Report) string {
+			var b strings.Builder
+			if err := r.Write(&b); err != nil {
+				t.Fatal(err) // a median that JSON cannot hold
+			}
+			return b.String()
 		}
-		if _, err := Read(strings.NewReader(again.String())); err != nil {
-			t.Fatal(err)
+		text := written(r)
+		again, err := Read(strings.NewReader(text))
+		if err != nil {
+			t.Fatalf("%s\nis written as\n%s\nwhich is %v", file, text, err)
+		}
+		if other := written(again); other != text {
+			t.Fatalf("%s\nis written again as\n%s", text, other)
+		}
+		for i := range r.Cases {
+			if c := &r.Cases[i]; c.Measured() && !(c.Value.Low <= c.Value.Median && c.Value.Median <= c.Value.High) {
+				t.Fatalf("%+v of %v", c.Value, c.Samples)
+			}
 		}
 	})
 }
