@@ -25,6 +25,17 @@ type rowKey struct {
 	command codec.Command
 }
 
+// unknown stands for all commands that there are not: one can send tens of thousands, and each
+// row takes its memory.
+const unknown codec.Command = 0xffff
+
+func (k rowKey) name() string {
+	if k.command == unknown {
+		return "unknown"
+	}
+	return k.command.String()
+}
+
 // row is a command.
 type row struct {
 	commands, replies, errors uint64
@@ -47,7 +58,11 @@ func (s *Summary) message(m *message, latency time.Duration, answered bool) {
 	if m.broken != nil || m.again {
 		return
 	}
-	r := s.row(rowKey{m.channel, m.header.Command})
+	command := m.header.Command
+	if _, known := codec.Lookup(command); !known {
+		command = unknown
+	}
+	r := s.row(rowKey{m.channel, command})
 	r.bytes += uint64(len(m.bytes))
 	switch {
 	case m.header.IsError():
@@ -89,7 +104,7 @@ func (s *Summary) Text(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "command\tcommands\treplies\terrors\tbytes\tp50\tp99\tmax\t")
 	for _, k := range s.keys() {
-		r, name := s.rows[k], k.command.String()
+		r, name := s.rows[k], k.name()
 		if k.channel != Main {
 			name = string(k.channel) + " " + name
 		}
@@ -128,7 +143,7 @@ func (s *Summary) JSON(out io.Writer) error {
 			P50      int64   `json:"p50_ns"`
 			P99      int64   `json:"p99_ns"`
 			Max      int64   `json:"max_ns"`
-		}{k.command.String(), k.channel, r.commands, r.replies, r.errors, r.bytes,
+		}{k.name(), k.channel, r.commands, r.replies, r.errors, r.bytes,
 			r.latency.ValueAtPercentile(50), r.latency.ValueAtPercentile(99), r.latency.ValueAtPercentile(100)}
 		if err := enc.Encode(&line); err != nil {
 			return err

@@ -127,6 +127,23 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+func TestSummaryOfUnknownCommands(t *testing.T) {
+	s, v := NewSummary(), NewViewer()
+	v.Add(s)
+	for c := range 1 << 16 {
+		if name := codec.Command(c).String(); strings.HasPrefix(name, "command ") {
+			v.Show(&Event{From: Client, Bytes: []byte(wire(uint16(c), codec.Command(c), 0))})
+		}
+	}
+	var text strings.Builder
+	if err := s.Text(&text); err != nil {
+		t.Error(err)
+	}
+	if lines := strings.Split(text.String(), "\n"); len(lines) != 3 || !strings.Contains(lines[1], " unknown ") {
+		t.Errorf("got\n%.500s", &text)
+	}
+}
+
 type failing struct{}
 
 var errFailing = errors.New("disk full")
