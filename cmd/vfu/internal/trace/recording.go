@@ -103,7 +103,9 @@ func ReadRecording(r io.Reader, each func(*Event) error) error {
 
 // check refuses what no Recorder writes.
 func (e *Event) check() error {
-	switch {
+	switch year := e.Time.Year(); {
+	case year < 0 || year > 9999:
+		return fmt.Errorf("a time in the year %d", year)
 	case e.From != Client && e.From != Server:
 		return fmt.Errorf("from %q: must be client or server", e.From)
 	case e.Channel != Main && e.Channel != Twin:

@@ -2,11 +2,13 @@ package trace
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 func record(t testing.TB, events []Event) *bytes.Buffer {
@@ -84,6 +86,7 @@ func TestBadRecordings(t *testing.T) {
 		{"nobody said it", head + `{"t":0,"session":1,"data":"AQ=="}`, "line 2: from"},
 		{"unknown channel", head + `{"t":0,"session":1,"channel":"x","from":"client","data":"AQ=="}`, "line 2: channel"},
 		{"unknown event", head + `{"t":0,"session":1,"from":"client","event":"x"}`, "line 2: event"},
+		{"before there were years", strings.Replace(head, "2026-01-02", "0000-01-01", 1) + `{"t":-10000000000000000,"session":1,"from":"client","event":"connect"}`, "line 2: a time in the year -1"},
 		{"no data", head + `{"t":0,"session":1,"from":"client"}`, "line 2: no data"},
 		{"data where none can be", head + `{"t":0,"session":1,"from":"client","event":"hangup","data":"AQ=="}`, "line 2: data"},
 		{"data that is not base64", head + `{"t":0,"session":1,"from":"client","data":"?"}`, "line 2"},
@@ -113,15 +116,78 @@ func TestRecorderTellsThatItCannotWrite(t *testing.T) {
 	}
 }
 
-// FuzzRecording: whatever a file holds, reading and showing it ends without a panic.
+// FuzzRecording: whatever a file holds, what can be read of it is the same when it is written and
+// read again, and shows as lines that do nothing to a terminal.
+//
+//fuzz:covers cmd/vfu/internal/trace/recording.go cmd/vfu/internal/trace/printer.go cmd/vfu/internal/trace/summary.go cmd/vfu/internal/trace/viewer.go cmd/vfu/internal/trace/script.go
 func FuzzRecording(f *testing.F) {
 	f.Add(record(f, conversation()).Bytes())
 	f.Add([]byte(head))
+	f.Add([]byte(head + `{"t":-5,"session":1,"channel":"twin","from":"server","data":"AQID","descriptors":[{"kind":"memfd","size":-1}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		v := NewViewer()
-		v.Add(&Printer{Out: new(bytes.Buffer)})
-		v.Add(NewSummary())
-		_ = ReadRecording(bytes.NewReader(b), func(e *Event) error { v.Show(e); return nil })
+		events, start := readAll(b)
+		var again bytes.Buffer
+		r, err := NewRecorder(&again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range events {
+			e := events[i]
+			e.Time = r.start.Add(e.Time.Sub(start))
+			if err := r.Write(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		other, otherStart := readAll(again.Bytes())
+		if len(other) != len(events) {
+			t.Fatalf("%d events, %d when they were written", len(events), len(other))
+		}
+		for i, e := range events {
+			o := other[i]
+			if e.Time.Sub(start) != o.Time.Sub(otherStart) {
+				t.Fatalf("event %d is at %v, and at %v when it was written", i, e.Time.Sub(start), o.Time.Sub(otherStart))
+			}
+			if o.Time = e.Time; len(e.Descriptors) == 0 {
+				e.Descriptors, o.Descriptors = nil, nil
+			}
+			if len(e.Bytes) == 0 {
+				e.Bytes, o.Bytes = nil, nil
+			}
+			if !reflect.DeepEqual(e, o) {
+				t.Fatalf("event %d is %+v, and %+v when it was written", i, e, o)
+			}
+		}
+		var out bytes.Buffer
+		summary := NewSummary()
+		for _, asJSON := range []bool{false, true} {
+			v := NewViewer()
+			p := &Printer{Out: &out, JSON: asJSON}
+			v.Add(p)
+			v.Add(summary)
+			for i := range events {
+				v.Show(&events[i])
+			}
+			if p.Err != nil {
+				t.Fatal(p.Err)
+			}
+		}
+		if err := errors.Join(summary.Text(&out), summary.JSON(&out)); err != nil {
+			t.Fatal(err)
+		}
+		if i := bytes.IndexFunc(out.Bytes(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+			t.Fatalf("%q is shown", out.Bytes()[max(0, i-20):min(out.Len(), i+20)])
+		}
 		_, _ = readScripts(bytes.NewReader(b))
 	})
+}
+
+// readAll reads what can be read of a recording.
+func readAll(b []byte) (events []Event, start time.Time) {
+	_ = ReadRecording(bytes.NewReader(b), func(e *Event) error { events = append(events, *e); return nil })
+	var first recordingHead
+	_ = json.Unmarshal(b[:max(0, bytes.IndexByte(b, '\n'))], &first)
+	return events, first.Start
 }
