@@ -1,6 +1,7 @@
 package dma
 
 import (
+	"math"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,9 @@ var tableOperations = []struct {
 		if len(r.model.regions) > 0 && !r.Odds(8) {
 			g := choice.Pick(r.Source, r.model.regions...)
 			iova, size = g.IOVA, g.Size
+			if r.Odds(8) { // not all of it, or more
+				iova, size = iova+choice.Pick[uint64](r.Source, 0, page), size+choice.Pick[uint64](r.Source, page, math.MaxUint64-page+1, 1)
+			}
 		}
 		w := r.model.unmapping(iova, size)
 		known := w != nil
