@@ -18,7 +18,7 @@ import (
 //fuzz:covers pci/space.go pci/bar.go pci/command.go pci/capability.go pci/express.go pci/extended.go pci/msi.go pci/msix.go pci/pm.go
 //fuzz:covers pci/restore.go pci/window.go pci/header.go
 func FuzzConfigSpace(f *testing.F) {
-	choice.Fuzz(f, 32, 400, runSpace)
+	choice.Fuzz(f, 100, 400, runSpace)
 }
 
 func TestConfigSpacePrograms(t *testing.T) {

@@ -29,7 +29,7 @@ func FuzzWalk(f *testing.F) {
 //
 //fuzz:covers pci/walk.go pci/header.go pci/detail.go pci/names.go pci/dump.go
 func FuzzChains(f *testing.F) {
-	choice.Fuzz(f, 60, 300, func(t *testing.T, s *choice.Source) { checkWalk(t, chained(s)) })
+	choice.Fuzz(f, 150, 300, func(t *testing.T, s *choice.Source) { checkWalk(t, chained(s)) })
 }
 
 // chained is a space of any size with both lists. Links are right but for one in many.
@@ -42,23 +42,32 @@ func chained(s *choice.Source) []byte {
 	if b[0x0e]&0x7f == 2 {
 		link = 0x14
 	}
+	visited := []int{0x40}
 	for b[link] = 0; s.More() && !s.Odds(8); {
 		off := 0x40 + 4*s.Intn(48)
-		switch s.Intn(64) {
-		case 62:
+		switch s.Intn(32) {
+		case 29:
+			off = choice.Pick(s, visited...)
+		case 30:
 			off = s.Intn(256)
-		case 63:
+		case 31:
 			off |= 3
 		}
+		visited = append(visited, off)
 		b[link] = byte(off)
 		off &^= 3
 		s.Fill(b[off : off+16])
 		b[off], b[off+1] = byte(choice.Pick(s, ids...)), 0
 		link = off + 1
 	}
+	visited = visited[:0]
 	for at := 0x100; s.More() && !s.Odds(8); {
+		visited = append(visited, at)
 		next := 0x100 + 4*s.Intn(0x3c0)
-		if s.Odds(64) {
+		switch s.Intn(32) {
+		case 30:
+			next = choice.Pick(s, visited...)
+		case 31:
 			next = s.Intn(4096)
 		}
 		s.Fill(b[at : at+16])

@@ -15,7 +15,7 @@ import (
 //
 //fuzz:covers drivers/virtio/ring.go drivers/virtio/split.go drivers/virtio/packed.go drivers/virtio/ringconfig.go
 func FuzzRing(f *testing.F) {
-	choice.Fuzz(f, 100, 200, runRing)
+	choice.Fuzz(f, 200, 200, runRing)
 }
 
 func TestRingPrograms(t *testing.T) {
@@ -266,7 +266,12 @@ func (r *ringRun) lie() {
 	r.lied = true
 	switch id := uint32(r.Intn(int(r.cfg.Size) + 1)); r.Intn(4) {
 	case 0:
-		r.tell(id, uint32(r.Intn(3000)), 1, 1)
+		length := uint32(r.Intn(3000))
+		if len(r.taken) > 0 && !r.Odds(4) {
+			c := choice.Pick(r.Source, r.taken...)
+			id, length = uint32(c.id), c.writable()+uint32(r.Intn(3))
+		}
+		r.tell(id, length, 1, 1)
 	case 1:
 		r.tell(id|uint32(r.Uint16())<<16, r.Uint32(), 1+r.Intn(8), 1+r.Intn(int(r.cfg.Size)))
 	case 2:
