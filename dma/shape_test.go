@@ -102,6 +102,24 @@ func TestChunksStayFilled(t *testing.T) {
 	}
 }
 
+// A gap behind a full chunk that is filled downwards makes no chunk of each region.
+func TestChunksInAGapAreFilled(t *testing.T) {
+	tab := newTable(t, Config{})
+	const n = 20 * chunkMax
+	for i := range uint64(chunkMax) {
+		must(t, tab.Map(Mapping{IOVA: i * page, Size: page, Prot: rw, FD: -1}))
+	}
+	must(t, tab.Map(Mapping{IOVA: 2 * n * page, Size: page, Prot: rw, FD: -1}))
+	for i := range uint64(n) {
+		must(t, tab.Map(Mapping{IOVA: (2*n - 1 - i) * page, Size: page, Prot: rw, FD: -1}))
+	}
+	s := tab.snap.Load()
+	checkShape(t, s)
+	if limit := 4 * s.count / chunkMax; len(s.chunks) > limit {
+		t.Errorf("%d chunks for %d regions", len(s.chunks), s.count)
+	}
+}
+
 func upTo(n int) []int {
 	s := make([]int, n)
 	for i := range s {

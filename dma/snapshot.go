@@ -102,9 +102,10 @@ func (s *snapshot) insert(r *region) *snapshot {
 	if len(old) < chunkMax {
 		return s.replace(i, i+1, s.count+1, newChunk(slices.Concat(old[:at], []*region{r}, old[at:])))
 	}
-	// Addresses that only grow, the usual order, leave full chunks behind.
+	// Addresses that only grow, the usual order, leave full chunks behind. Elsewhere each half has
+	// to be worth a chunk, or a gap that is filled downwards would make one of every region.
 	cut := chunkMax / 2
-	if at == len(old) {
+	if at == len(old) && i == len(s.chunks)-1 {
 		cut = at
 	}
 	lo, hi := old[:cut], old[cut:]

@@ -13,7 +13,7 @@ import (
 //fuzz:covers dma/snapshot.go dma/region.go
 func FuzzSnapshot(f *testing.F) {
 	bases := manyRegions(0, 200, chunkMax-1, chunkMax, chunkMax+1, 3*chunkMax)
-	choice.Fuzz(f, 60, 120, func(t *testing.T, s *choice.Source) {
+	choice.Fuzz(f, 150, 120, func(t *testing.T, s *choice.Source) {
 		r := &snapshotRun{T: t, Source: s, snapshotBase: choice.Pick(s, bases...)}
 		r.regions = slices.Clone(r.regions)
 		for step := 0; s.More() && !t.Failed(); step++ {
@@ -120,7 +120,10 @@ func (r *snapshotRun) remove() {
 
 // search looks for a range, mostly one at the edge of a region.
 func (r *snapshotRun) search() {
-	iova, n := slotAddress(r.Intn(snapshotSlots))+r.Edge(snapshotStride), r.Edge(snapshotStride)
+	iova, n := slotAddress(r.Intn(snapshotSlots))+r.Edge(snapshotStride), uint64(r.Intn(3))
+	if r.Bool() {
+		n = r.Edge(snapshotStride)
+	}
 	if len(r.regions) > 0 && !r.Odds(4) {
 		g := choice.Pick(r.Source, r.regions...)
 		iova = g.iova + r.Edge(g.size)
