@@ -141,6 +141,12 @@ var tableOperations = []struct {
 		n %= 8 * page
 		reader.Wrote(iova, n)
 		v.wrote = append(v.wrote, Range{iova, n})
+		if r.Odds(4) { // at both ends of the address space
+			for _, w := range []Range{{math.MaxUint64 - page + 1, page}, {0, 1 + uint64(r.Intn(page))}} {
+				reader.Wrote(w.IOVA, w.Size)
+				v.wrote = append(v.wrote, w)
+			}
+		}
 	}},
 }
 
