@@ -88,10 +88,22 @@ func (f form) least() int {
 	return op.RequestSize
 }
 
-// formOf is the form of a name. It has messages of its own.
+// formOf is the form of a name. It has a message of its own.
 func formOf(name string) form {
 	all := forms()
 	return all[slices.IndexFunc(all, func(f form) bool { return f.name == name })]
+}
+
+// usedForm is the same with a message into which all of its forms have read something before.
+func usedForm(name string) form {
+	all := forms()
+	i := slices.IndexFunc(all, func(f form) bool { return f.name == name })
+	for _, f := range all {
+		if f.message == all[i].message {
+			_ = f.decode(f.sample)
+		}
+	}
+	return all[i]
 }
 
 // forms are all directions of all messages, each on a message of its own.

@@ -134,6 +134,17 @@ func checkVersion(t *testing.T, b []byte) {
 	if len(written) > maxVersion {
 		t.Fatalf("%d bytes", len(written))
 	}
+	c := &first.Caps
+	c.Defaults()
+	for i, n := range []struct{ got, read, absent uint64 }{{c.MaxMsgFDs, want.Caps.MaxMsgFDs, 1}, {c.MaxDataXferSize, want.Caps.MaxDataXferSize, 1 << 20},
+		{c.MaxDMAMaps, want.Caps.MaxDMAMaps, 65535}, {c.PgSizes, want.Caps.PgSizes, 4096}} {
+		if want.Caps.Present>>i&1 == 0 {
+			n.read = n.absent
+		}
+		if n.got != n.read {
+			t.Fatalf("with defaults %+v, read %+v", *c, want.Caps)
+		}
+	}
 }
 
 // FuzzVersion: VERSION is what the oracle takes it for, and reading what was written changes nothing.
@@ -151,6 +162,8 @@ func FuzzVersion(f *testing.F) {
 	f.Add(versionPayload("{\"capabilities\xff\":{}}"))
 	f.Add(versionPayload(`{} x`))
 	f.Add(versionPayload("{}\x00\xff"))
+	f.Add(pack(uint32(0), "{}\x00x"))
+	f.Add(versionPayload(`{"capabilities":{"max_msg_fds":0,"max_data_xfer_size":0,"max_dma_maps":0,"pgsizes":0}}`))
 	f.Add(pack(uint32(0)))
 	f.Add(pack(uint32(0), `{}`))
 	f.Fuzz(checkVersion)
