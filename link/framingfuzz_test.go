@@ -10,7 +10,8 @@ import (
 )
 
 // FuzzFraming is a peer of a stream: frames, lengths that are none, and pieces of any size. What is
-// taken out of the stream is what a walk over all of it finds.
+// taken out of the stream is what a walk over all of it finds, and a card gets that in order, each
+// frame once, however few it takes at a time.
 //
 //fuzz:covers link/streamreceive.go
 func FuzzFraming(f *testing.F) {
@@ -20,10 +21,12 @@ func FuzzFraming(f *testing.F) {
 	f.Fuzz(func(t *testing.T, program []byte) {
 		x.reset()
 		x.port.counts.receiveDropped.Store(0)
+		x.port.counts.received.Store(0)
 		src := choice.FromBytes(program)
+		card := &slowCard{src: src}
+		x.port.card = card
 		stream := compose(src)
 		want, short, broken := framesOf(stream)
-		var got [][]byte
 		var err error
 		for len(stream) > 0 && err == nil {
 			x.w, x.r = copy(x.buf, x.buf[x.r:x.w]), 0
@@ -38,16 +41,18 @@ func FuzzFraming(f *testing.F) {
 			x.w, stream = x.w+n, stream[n:]
 			for n := streamBatch; n == streamBatch && err == nil; {
 				n, err = x.cut()
-				for i := range x.frames[:n] {
-					if x.frames[i].Len != len(x.parts[i][0]) {
-						t.Fatalf("a frame of %d bytes has %d", x.frames[i].Len, len(x.parts[i][0]))
+				for x.kept = x.frames[:n]; len(x.kept) > 0; {
+					left := len(x.kept)
+					if took := x.deliver(); took != left-len(x.kept) {
+						t.Fatalf("the card takes %d frames of %d, and %d are left", took, left, len(x.kept))
 					}
-					got = append(got, bytes.Clone(x.parts[i][0]))
 				}
 			}
 		}
-		if len(got) != len(want) || (err != nil) != broken || x.port.counts.receiveDropped.Load() != short {
-			t.Fatalf("%d frames and %d short ones, %v; want %d and %d, broken: %v", len(got), x.port.counts.receiveDropped.Load(), err, len(want), short, broken)
+		got := card.got
+		dropped, received := x.port.counts.receiveDropped.Load(), x.port.counts.received.Load()
+		if len(got) != len(want) || (err != nil) != broken || dropped != short || received != uint64(len(want)) {
+			t.Fatalf("%d frames, %d counted, and %d short ones, %v; want %d and %d, broken: %v", len(got), received, dropped, err, len(want), short, broken)
 		}
 		for i := range got {
 			if !bytes.Equal(got[i], want[i]) {
@@ -55,6 +60,21 @@ func FuzzFraming(f *testing.F) {
 			}
 		}
 	})
+}
+
+// slowCard keeps what it receives, and has no room once in a while.
+type slowCard struct {
+	Card
+	src *choice.Source
+	got [][]byte
+}
+
+func (c *slowCard) Receive(_ int, frames []vnet.Frame) int {
+	n := len(frames) - c.src.Intn(len(frames)+1)
+	for i := range frames[:n] {
+		c.got = append(c.got, bytes.Clone(frames[i].Parts[0][:frames[i].Len]))
+	}
+	return n
 }
 
 // compose makes what a peer sends: seldom a length that is none, or half a frame at the end.
