@@ -36,7 +36,7 @@ func FuzzChains(f *testing.F) {
 func chained(s *choice.Source) []byte {
 	b := make([]byte, ExpressSpaceSize)
 	s.Fill(b[:headerSize])
-	b[0x06], b[0x0e] = choice.Pick[byte](s, 0x10, 0x10, 0x10, 0), choice.Pick[byte](s, 0, 0x80, 1, 2, 0x7f)
+	b[0x06], b[0x0e] = choice.Pick[byte](s, 0x10, 0x10, 0x10, 0), choice.Pick[byte](s, 0, 0x80, 1, 2, 0x7f, 0x82)
 	ids := []uint16{1, 5, 9, 0x10, 0x11, 3, 0xb, 0x23, 0x0e, 0x18, 0xff, 0xffff, 0}
 	link := 0x34
 	if b[0x0e]&0x7f == 2 {
@@ -77,7 +77,11 @@ func chained(s *choice.Source) []byte {
 			break
 		}
 	}
-	return b[:choice.Pick(s, 4096, 256, 4096, 4096, 0x103, 0x200, s.Intn(4097))]
+	last := 0x100
+	if len(visited) > 0 {
+		last = visited[len(visited)-1]
+	}
+	return b[:choice.Pick(s, 4096, 256, last+3, 4096, 0x103, last+4, s.Intn(4097))]
 }
 
 // checkWalk compares everything that reads a space with a plain reading of it.
