@@ -43,11 +43,16 @@ func FuzzReply(f *testing.F) {
 				t.Errorf("%s: %d descriptors were open, %d are now", a.request.name, open, now)
 			}
 		})
+		composed := make(chan struct{})
 		fd := clienttest.New(t, func(server *clienttest.Server) {
 			server.Caps.WriteMultiple = true
 			server.Handshake()
-			if m, ok := server.Next(); ok {
+			m, ok := server.Next()
+			if ok {
 				a.compose(s, m)
+			}
+			close(composed)
+			if ok {
 				fds, closeAll := eventfds(a.fds)
 				defer closeAll()
 				for _, part := range a.parts {
@@ -66,7 +71,9 @@ func FuzzReply(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer d.Close()
-		a.judge(t, a.request.do(ctx, d))
+		err = a.request.do(ctx, d)
+		<-composed
+		a.judge(t, err)
 	})
 }
 
