@@ -93,7 +93,7 @@ func runRing(t *testing.T, s *choice.Source) {
 				t.Errorf("%d chains were used, pending: %v", len(r.used), pending)
 			}
 		case 13:
-			if s.Odds(8) {
+			if s.Odds(4) {
 				r.lie()
 			}
 		default:
@@ -263,17 +263,20 @@ func (r *ringRun) tell(id, length uint32, chains, entries int) {
 
 // lie has the device write something that is wrong, most likely.
 func (r *ringRun) lie() {
-	r.lied = true
-	switch id := uint32(r.Intn(int(r.cfg.Size) + 1)); r.Intn(4) {
-	case 0:
-		length := uint32(r.Intn(3000))
-		if len(r.taken) > 0 && !r.Odds(4) {
-			c := choice.Pick(r.Source, r.taken...)
-			id, length = uint32(c.id), c.writable()+uint32(r.Intn(3))
+	known := !r.lied && r.Bool() && r.knownLie()
+	if r.lied = true; known {
+		for r.reap() > 0 {
 		}
-		r.tell(id, length, 1, 1)
+		if r.ring.Err() == nil {
+			r.Errorf("a device that lies is believed")
+		}
+		return
+	}
+	switch r.Intn(4) {
+	case 0:
+		r.tell(uint32(r.Intn(int(r.cfg.Size)+1)), uint32(r.Intn(3000)), 1, 1)
 	case 1:
-		r.tell(id|uint32(r.Uint16())<<16, r.Uint32(), 1+r.Intn(8), 1+r.Intn(int(r.cfg.Size)))
+		r.tell(r.Uint32(), r.Uint32(), 1+r.Intn(8), 1+r.Intn(int(r.cfg.Size)))
 	case 2:
 		_, _, device := r.ring.Addresses()
 		binary.LittleEndian.PutUint16(r.bytesAt(device)[2:], r.Uint16())
@@ -284,7 +287,48 @@ func (r *ringRun) lie() {
 	}
 }
 
-func (r *ringRun) reap() {
+// knownLie writes something that cannot be, if there is an occasion for it.
+func (r *ringRun) knownLie() bool {
+	what := r.Intn(5)
+	if what == 4 && !r.cfg.Packed { // more chains than there are
+		_, _, device := r.ring.Addresses()
+		binary.LittleEndian.PutUint16(r.bytesAt(device)[2:], uint16(r.useAt+len(r.underWay)+1+r.Intn(100)))
+		return true
+	}
+	if what == 3 { // a chain that is not under way
+		id := r.Intn(int(r.cfg.Size) + 1)
+		if id < int(r.cfg.Size) && r.ring.chains[id].n > 0 || len(r.underWay) == len(r.used) {
+			return false
+		}
+		r.tell(uint32(id), 0, 1, 1)
+		return true
+	}
+	if len(r.taken) == 0 {
+		return false
+	}
+	i := r.Intn(len(r.taken))
+	c, chains, entries := r.taken[i], 1, r.taken[i].entries
+	if r.cfg.InOrder {
+		chains, entries = i+1, 0
+		for _, c := range r.taken[:i+1] {
+			entries += c.entries
+		}
+	}
+	switch {
+	case what == 0: // more bytes than there is room for
+		r.tell(uint32(c.id), c.writable()+1+uint32(r.Intn(3)), chains, entries)
+	case what == 1 && !r.cfg.Packed: // a number that is too large
+		r.tell(uint32(c.id)|1<<(16+r.Intn(16)), 0, chains, entries)
+	case what == 2 && !r.cfg.Packed && chains > 1: // fewer chains than it is the last of
+		r.tell(uint32(c.id), 0, chains-1-r.Intn(chains-1), entries)
+	default:
+		return false
+	}
+	return true
+}
+
+// reap takes chains back and tells how many.
+func (r *ringRun) reap() int {
 	done := make([]Used, 1+r.Intn(4))
 	n, err := r.ring.Reap(done)
 	if err != nil && (!r.lied || !errors.Is(err, ErrDevice)) {
@@ -305,7 +349,7 @@ func (r *ringRun) reap() {
 		}
 	}
 	if err == nil {
-		return
+		return n
 	}
 	// It is for good.
 	if _, again := r.ring.Reap(done); again != err {
@@ -314,4 +358,5 @@ func (r *ringRun) reap() {
 	if again := r.ring.AddReadable(0, 0, 1); again != err || r.ring.Publish() {
 		r.Errorf("then %v", again)
 	}
+	return n
 }
