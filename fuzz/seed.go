@@ -38,7 +38,7 @@ func MapByMessage(file uint8, offset uint32, iova uint64, size uint32) Step {
 	return step(opMap, uint8(mapByMessage), file, iova, size, offset)
 }
 
-// Unmap takes a mapping away.
+// Unmap takes a mapping away, which has exactly this IOVA and size in bytes.
 func Unmap(iova uint64, size uint32) Step {
 	return step(opUnmap, uint8(exactly), iova, size, uint8(0), uint8(0))
 }
@@ -62,7 +62,7 @@ func Post(region uint8, offset uint32, size uint8, value uint64) Step {
 	return s
 }
 
-// Read reads a part of a region.
+// Read reads size bytes of a region from an offset on.
 func Read(region uint8, offset uint32, size uint16) Step {
 	return step(opRead, uint8(0), uint8(exactly), region, offset, uint8(exactly), size)
 }

@@ -155,5 +155,5 @@ func (s *Source) below(n uint64) uint64 {
 	return binary.LittleEndian.Uint64(b[:]) % n
 }
 
-// Pick is one of several.
+// Pick is one of several, of which there is at least one.
 func Pick[T any](s *Source, of ...T) T { return of[s.Intn(len(of))] }

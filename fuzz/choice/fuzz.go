@@ -2,7 +2,7 @@ package choice
 
 import "testing"
 
-// maxInput is what Fuzz makes of a longer input, in bytes.
+// maxInput bounds what one execution does, in bytes of its input.
 const maxInput = 2000
 
 // Corpus adds the empty input and those of n seeds, of size bytes, to a target that reads its
@@ -15,7 +15,8 @@ func Corpus(f *testing.F, n, size int) {
 	}
 }
 
-// Fuzz has the fuzzer write what Programs takes from seeds. It begins with a Corpus.
+// Fuzz has the fuzzer write what Programs takes from seeds. It begins with a Corpus; of an input
+// the first 2,000 bytes count.
 func Fuzz(f *testing.F, n, size int, run func(t *testing.T, s *Source)) {
 	f.Helper()
 	Corpus(f, n, size)
