@@ -94,12 +94,14 @@ func formOf(name string) form {
 	return all[slices.IndexFunc(all, func(f form) bool { return f.name == name })]
 }
 
-// usedForm is the same with a message into which all of its forms have read something before.
+// usedForm is the same with a message into which it, and then all others that it is one of, have
+// read something before.
 func usedForm(name string) form {
 	all := forms()
 	i := slices.IndexFunc(all, func(f form) bool { return f.name == name })
-	for _, f := range all {
-		if f.message == all[i].message {
+	_ = all[i].decode(all[i].sample)
+	for k, f := range all {
+		if k != i && f.message == all[i].message {
 			_ = f.decode(f.sample)
 		}
 	}
