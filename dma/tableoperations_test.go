@@ -131,7 +131,9 @@ var tableOperations = []struct {
 	{"ReportDirty", report},
 	{"MarkDirty", func(r *tableRun) {
 		iova, n := r.somewhere(r.model.regions)
-		n %= 64 * page
+		if n %= 64 * page; r.Odds(4) {
+			n = uint64(r.Intn(130)) * page
+		}
 		r.model.log.mark(iova, n)
 		r.table.MarkDirty(iova, n)
 	}},
@@ -232,6 +234,9 @@ func report(r *tableRun) {
 	g, size := r.logRange(), choice.Pick[uint64](r.Source, page, page, 1024, 4*page, 3)
 	if g.Size == 0 || g.Size > 1<<20 {
 		g.Size = page
+	}
+	if r.Odds(3) { // several words of bits
+		g.Size = min(uint64(65+r.Intn(130))*page, math.MaxUint64-g.IOVA)
 	}
 	valid := size&(size-1) == 0 && g.Size-1 <= ^g.IOVA
 	words := 1
