@@ -21,9 +21,9 @@ func FuzzLower(f *testing.F) {
 		r := chosen(src)
 		data, h := r.frame(rand.New(rand.NewPCG(src.Uint64(), 1)))
 		h.GSOSize = uint16(64 + src.Intn(3000))
-		honest := src.Odds(3)
+		honest := src.Odds(3) && r.tags < 3
 		if !honest {
-			data = lie(src, data, &h)
+			data = r.lie(src, data, &h)
 		}
 		before, can := bytes.Clone(data), vnet.Offloads(src.Intn(int(vnet.OffloadAll)+1))
 		got, headers, reason := lower(&s, data, parts(src, data), h, can)
@@ -67,7 +67,7 @@ func FuzzLower(f *testing.F) {
 		if honest {
 			equalSegments(t, got, r.cut(data, int(h.GSOSize)))
 		}
-		soundSegments(t, data, got, int(clean.GSOSize))
+		soundSegments(t, data, got, &clean)
 	})
 }
 
@@ -77,16 +77,19 @@ func chosen(src *choice.Source) recipe {
 		tags: src.Intn(3), ip6: src.Bool(), udp: src.Bool(), options: 8 * src.Intn(4), tcpOptions: 4 * src.Intn(11),
 		flags: src.Uint8(), payload: src.Intn(3000),
 	}
+	if src.Odds(16) {
+		r.tags = 3 // one too many
+	}
 	if src.Odds(32) {
 		r.payload = 65535 - 200 - src.Intn(3000)
 	}
 	return r
 }
 
-// lie makes a frame and its header say different things.
-func lie(src *choice.Source, data []byte, h *vnet.Header) []byte {
+// lie makes a frame and its header say different things, or things at the edge of what can be.
+func (r recipe) lie(src *choice.Source, data []byte, h *vnet.Header) []byte {
 	for range 1 + src.Intn(4) {
-		switch src.Intn(10) {
+		switch src.Intn(13) {
 		case 0:
 			h.ChecksumStart = uint16(src.Edge(uint64(len(data))))
 		case 1:
@@ -101,6 +104,21 @@ func lie(src *choice.Source, data []byte, h *vnet.Header) []byte {
 			data = data[:src.Intn(len(data)+1)]
 		case 6:
 			data = append(data, make([]byte, src.Intn(70000))...)
+		case 7: // another length of the IPv4 header, where the checksum begins as well
+			if n := src.Intn(16); len(data) > r.network() && !r.ip6 {
+				data[r.network()] = 0x40 | byte(n)
+				h.ChecksumStart = uint16(r.network() + 4*n)
+			}
+		case 8: // as many segments as there can be, or one more
+			h.GSOSize = uint16(1 + src.Intn(30))
+			data = resize(data, r.data()+vnet.MaxSegments*int(h.GSOSize)+src.Intn(2))
+		case 9: // a segment as long as an IP packet can be, or a byte longer
+			longest := 65535 - (r.data() - r.network())
+			if r.ip6 {
+				longest += 40
+			}
+			h.GSOSize = uint16(longest + src.Intn(2))
+			data = resize(data, min(r.data()+longest+1, vnet.MaxFrame))
 		default: // in the headers, mostly
 			if n := min(len(data), 120); n > 0 {
 				data[src.Intn(n)] = choice.Pick(src, src.Uint8(), 0, 4, 6, 17, 43, 44, 60, 0x45, 0x60, 0xff)
@@ -108,6 +126,11 @@ func lie(src *choice.Source, data []byte, h *vnet.Header) []byte {
 		}
 	}
 	return data
+}
+
+// resize cuts data, or adds zeroes.
+func resize(data []byte, n int) []byte {
+	return append(data, make([]byte, max(n-len(data), 0))...)[:n]
 }
 
 // parts cuts a frame at a few places.
@@ -160,11 +183,18 @@ func equalSegments(t *testing.T, got, want [][]byte) {
 }
 
 // soundSegments looks at segments as somebody on the wire does.
-func soundSegments(t *testing.T, data []byte, got [][]byte, size int) {
+func soundSegments(t *testing.T, data []byte, got [][]byte, h *vnet.Header) {
 	t.Helper()
 	whole, ok := dissect(data)
 	if !ok {
 		t.Fatalf("%d segments of a frame that cannot be read: %x", len(got), data[:min(len(data), 200)])
+	}
+	size, field := int(h.GSOSize), 16
+	if whole.proto == 17 {
+		field = 6
+	}
+	if int(h.ChecksumStart) != whole.transport || int(h.ChecksumOffset) != field {
+		t.Fatalf("%d segments of a frame whose checksum is %d bytes behind %d, not %d behind %d", len(got), h.ChecksumOffset, h.ChecksumStart, field, whole.transport)
 	}
 	if len(got) > vnet.MaxSegments {
 		t.Fatalf("%d segments", len(got))
