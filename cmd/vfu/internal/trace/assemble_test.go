@@ -115,6 +115,8 @@ func TestDescriptorsOfAMessage(t *testing.T) {
 }
 
 // FuzzAssemble: whatever comes in whatever pieces, no byte is lost, and the pieces do not matter.
+//
+//fuzz:covers cmd/vfu/internal/trace/assemble.go
 func FuzzAssemble(f *testing.F) {
 	f.Add([]byte(wire(1, codec.CmdReset, 0)+region(2, codec.CmdRegionRead, 0, 8, 4)), 5)
 	f.Add([]byte(codec.Header{Size: maxMessage + 1}.Append(nil)), 1)
