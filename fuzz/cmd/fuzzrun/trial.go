@@ -22,16 +22,18 @@ type trial struct {
 	name   string // of the target
 	binary string
 	folder string        // is to the tests like the package's, but has no inputs
+	temp   string        // for what the tests leave
 	hang   time.Duration // that an execution may take
 	marks  string        // file for what choice.MarksVariable asks for; "": none
 }
 
 func (r *runner) newTrial(t target, binary string) (*trial, error) {
-	folder, err := os.MkdirTemp(r.temp, "trial")
+	root, err := os.MkdirTemp(r.temp, "trial")
 	if err != nil {
 		return nil, err
 	}
-	return &trial{name: t.Name, binary: binary, folder: folder, hang: r.hang}, mirror(folder, t)
+	folder, err := mirror(root, t)
+	return &trial{name: t.Name, binary: binary, folder: folder, temp: r.temp, hang: r.hang}, err
 }
 
 // anyFailure is for failures that all matter.
@@ -79,7 +81,7 @@ func (tr *trial) process(ctx context.Context, ins []input, next int, limit time.
 	}
 	cmd := exec.CommandContext(ctx, tr.binary, "-test.run=^"+tr.name+"$/^try", "-test.v", "-test.timeout=0")
 	cmd.Dir = tr.folder
-	cmd.Env = append(os.Environ(), "GOTRACEBACK=all", "TMPDIR="+filepath.Dir(tr.folder))
+	cmd.Env = append(os.Environ(), "GOTRACEBACK=all", "TMPDIR="+tr.temp)
 	if tr.marks != "" {
 		cmd.Env = append(cmd.Env, choice.MarksVariable+"="+tr.marks)
 	}
