@@ -54,8 +54,12 @@ func (w *world) address() string {
 	}
 }
 
-// length is that of a frame.
+// length is that of a frame. Where buffers run out it takes one of them: for several a card does
+// not wait for ever.
 func (w *world) length() int {
+	if w.starves {
+		return 60 + w.src.Intn(1400)
+	}
 	switch w.src.Intn(6) {
 	case 0:
 		return choice.Pick(w.src, 60, 1514, 1515, 1518, 1519, bufferSize-12, bufferSize-11)
@@ -70,13 +74,13 @@ func (w *world) length() int {
 func (h *host) sendTo(queue int, to []string) {
 	w := h.w
 	for _, other := range w.hosts {
-		if other.waits() <= queueSize/4 {
+		if other.hasRoom() {
 			continue
 		}
 		if h.away {
 			return
 		}
-		other.drain() // there is always room
+		other.drain()
 	}
 	if h.flying[queue] > 8 {
 		if h.stalled || h.away {
@@ -184,6 +188,24 @@ func (h *host) arrives(from *host, queue int, to string, vlan int, data []byte) 
 	// queues there are.
 	h.expected[queue%h.pairs] = append(h.expected[queue%h.pairs], a)
 	from.fresh = append(from.fresh, a)
+}
+
+// hasRoom says whether no frame is lost: there are buffers, or the card keeps what comes until
+// there are.
+func (h *host) hasRoom() bool {
+	if !h.w.starves {
+		return h.waits() <= queueSize/4
+	}
+	for _, list := range h.expected {
+		bytes := 0
+		for _, a := range list {
+			bytes += len(a.data)
+		}
+		if bytes > 128<<10 || len(list) > 300 {
+			return false
+		}
+	}
+	return true
 }
 
 // waits is how many buffers frames take that were not fetched, on the queue with the most.

@@ -37,6 +37,7 @@ type world struct {
 	eng      *engine.Engine
 	net      link.Link
 	loop     bool
+	starves  bool // buffers to receive run out
 	hosts    []*host
 	learned  map[string]*host // addresses that the switch knows
 	seq      uint32           // of the next frame
@@ -101,6 +102,7 @@ func newWorld(t *testing.T, src *choice.Source) *world {
 		w.net = link.NewSwitch(link.SwitchConfig{})
 		n = 2 + src.Intn(2)
 	}
+	w.starves = src.Odds(3)
 	w.later(func() { w.must(w.net.Close()) })
 	dir := t.TempDir()
 	for i := range n {
@@ -225,9 +227,11 @@ func (h *host) open() {
 		features |= ring.FeatureRingPacked
 	}
 	var err error
-	h.nic, err = driver.Open(w.ctx, h.dev, h.mem, driver.Options{
-		Pairs: 1 + src.Intn(3), QueueSize: choice.Pick(src, queueSize, queueSize/2), Features: features,
-	})
+	size := choice.Pick(src, queueSize, queueSize/2)
+	if w.starves {
+		size = 16 // as many as are sent before the driver looks what was
+	}
+	h.nic, err = driver.Open(w.ctx, h.dev, h.mem, driver.Options{Pairs: 1 + src.Intn(3), QueueSize: size, Features: features})
 	w.must(err)
 	h.pairs = 1
 	if h.nic.Has(spec.FeatureMQ) {
