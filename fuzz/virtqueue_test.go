@@ -17,7 +17,7 @@ import (
 //
 //fuzz:covers devices/virtio/virtqueue
 func FuzzVirtqueue(f *testing.F) {
-	choice.Corpus(f, 200, 1000)
+	choice.Corpus(f, 600, 1000)
 	mem := newVQMemory(f)
 	f.Fuzz(func(t *testing.T, program []byte) {
 		mem.reset(t)
@@ -59,10 +59,11 @@ type vqModel struct {
 	desc        uint16 // split: where its next chain goes
 	table       uint64 // where its next indirect table goes, bytes from vqTables
 	taken, used uint32
-	flight      []*vqTaken // not pushed
-	pushed      []vqEntry  // not published
-	ripe        int        // chains or packed descriptors that are pushed
-	last        uint32     // place of the newest chain that was pushed, and 1
+	flight      []*vqTaken        // not pushed
+	spare       []virtqueue.Chain // that were pushed: their memory is used again
+	pushed      []vqEntry         // not published
+	ripe        int               // chains or packed descriptors that are pushed
+	last        uint32            // place of the newest chain that was pushed, and 1
 	joins       bool
 	armed       bool
 }
@@ -198,6 +199,7 @@ func (m *vqModel) step() bool {
 // take compares what the queue finds with what the walker does.
 func (m *vqModel) take() {
 	chains := make([]virtqueue.Chain, 1+m.src.Intn(6))
+	m.spare = m.spare[copy(chains, m.spare):]
 	inflight := m.ripe
 	for _, f := range m.flight {
 		inflight += int(f.descs)
@@ -255,6 +257,9 @@ func (m *vqModel) check(c *virtqueue.Chain, want *vqChain) {
 	n := uint64(0)
 	for _, b := range c.Writable {
 		n += uint64(len(b))
+		if m.w.remote && bytes.Count(b, []byte{0}) != len(b) {
+			m.t.Fatalf("a copy to be written has something of another: % x", b)
+		}
 	}
 	if uint64(c.WritableLen) != want.write || n != want.write {
 		m.t.Fatalf("a chain of %d bytes to write has %d", want.write, n)

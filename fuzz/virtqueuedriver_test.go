@@ -13,8 +13,11 @@ func (m *vqModel) offer() {
 		n = 1 + m.src.Intn(100)
 	}
 	list := m.descriptors(n)
-	if odds := 3; m.cfg.Indirect && m.src.Odds(odds) || m.src.Odds(40) {
+	if m.cfg.Indirect && m.src.Odds(3) || m.src.Odds(40) {
 		list = m.indirect(list)
+		if m.src.Odds(24) {
+			list = m.indirect(list) // which is not allowed
+		}
 	}
 	if m.cfg.Packed {
 		m.offerPacked(list)
@@ -25,7 +28,7 @@ func (m *vqModel) offer() {
 
 // descriptors makes buffers, those to be read first.
 func (m *vqModel) descriptors(n int) []vqDesc {
-	reads, list := m.src.Intn(n+1), make([]vqDesc, n)
+	reads, list, sum := m.src.Intn(n+1), make([]vqDesc, n), uint64(0)
 	for i := range list {
 		d := &list[i]
 		d.addr, d.n = vqBase+vqBuffers+uint64(m.src.Intn(4*vqPage-200)), uint64(m.src.Intn(200))
@@ -38,13 +41,17 @@ func (m *vqModel) descriptors(n int) []vqDesc {
 		if m.src.Odds(24) {
 			m.hostile(d)
 		}
+		if sum > 0 && m.src.Odds(100) {
+			d.n = 1<<32 - sum%(1<<32) // one byte more than a chain may have
+		}
+		sum += d.n
 	}
 	return list
 }
 
 // hostile makes something of a descriptor that is wrong, or nearly.
 func (m *vqModel) hostile(d *vqDesc) {
-	switch m.src.Intn(6) {
+	switch m.src.Intn(7) {
 	case 0:
 		d.addr = m.src.Edge(vqBase + vqPages*vqPage)
 	case 1:
@@ -57,6 +64,9 @@ func (m *vqModel) hostile(d *vqDesc) {
 		d.n = uint64(m.src.Intn(3 * vqPage))
 	case 4:
 		d.flags ^= 1 << m.src.Intn(4)
+	case 5: // all of it where not everything is allowed, or nothing
+		page := choice.Pick(m.src, 12, 14, 16, 18)
+		d.addr, d.n = vqBase+uint64(page*vqPage+m.src.Intn(vqPage)), 1+uint64(m.src.Intn(200))
 	default:
 		d.flags = m.src.Uint16()
 	}

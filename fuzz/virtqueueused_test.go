@@ -60,6 +60,7 @@ func (m *vqModel) pushFirst() {
 		written = uint32(m.src.Edge(f.write))
 	}
 	m.q.Push(f.chain, written)
+	m.spare = append(m.spare, *f.chain)
 	written = min(written, uint32(f.write))
 	if m.w.remote {
 		m.written(f, uint64(written))
