@@ -89,7 +89,7 @@ func chosen(src *choice.Source) recipe {
 // lie makes a frame and its header say different things, or things at the edge of what can be.
 func (r recipe) lie(src *choice.Source, data []byte, h *vnet.Header) []byte {
 	for range 1 + src.Intn(4) {
-		switch src.Intn(13) {
+		switch src.Intn(14) {
 		case 0:
 			h.ChecksumStart = uint16(src.Edge(uint64(len(data))))
 		case 1:
@@ -119,6 +119,13 @@ func (r recipe) lie(src *choice.Source, data []byte, h *vnet.Header) []byte {
 			}
 			h.GSOSize = uint16(longest + src.Intn(2))
 			data = resize(data, min(r.data()+longest+1, vnet.MaxFrame))
+		case 10: // a routing header behind that of IPv6, or more fragments of IPv4
+			if at := r.network() + 6; at < len(data) {
+				data[at] = choice.Pick[byte](src, 43, 0x20)
+			}
+			if at := r.field(); at < len(data) { // the sum of other addresses
+				data[at] = src.Uint8()
+			}
 		default: // in the headers, mostly
 			if n := min(len(data), 120); n > 0 {
 				data[src.Intn(n)] = choice.Pick(src, src.Uint8(), 0, 4, 6, 17, 43, 44, 60, 0x45, 0x60, 0xff)
@@ -218,6 +225,9 @@ func soundSegments(t *testing.T, data []byte, got [][]byte, h *vnet.Header) {
 			if internet(s[d.network:d.transport]) != 0 {
 				t.Fatalf("segment %d has a wrong checksum of its IP header", i)
 			}
+			if ip[6]&0x3f != 0 || ip[7] != 0 {
+				t.Fatalf("segment %d is of a fragment", i)
+			}
 		}
 		if length != len(ip) {
 			t.Fatalf("segment %d says that it has %d bytes, and has %d", i, length, len(ip))
@@ -225,8 +235,11 @@ func soundSegments(t *testing.T, data []byte, got [][]byte, h *vnet.Header) {
 		if d.proto == 17 && int(binary.BigEndian.Uint16(l4[4:])) != len(l4) {
 			t.Fatalf("datagram %d has %d bytes, and says others", i, len(l4))
 		}
-		// Where the last destination is elsewhere the sender has summed it.
-		if !d.routed && internet(addresses, be16(d.proto), be16(len(l4)), l4) != 0 {
+		summed := [][]byte{addresses, be16(d.proto), be16(len(l4)), l4}
+		if d.routed { // the last destination is elsewhere: the sender has summed it, with its length
+			summed = [][]byte{data[d.transport+field:][:2], be16(^(len(data) - d.transport) & 0xffff), be16(len(l4)), l4}
+		}
+		if internet(summed...) != 0 {
 			t.Fatalf("segment %d has a wrong checksum", i)
 		}
 	}
