@@ -45,7 +45,7 @@ type Subject struct {
 	UnderWay int
 	// Latency, which may be nil, does n operations and records how long each took, in
 	// nanoseconds. Where one operation can hold up the next it goes by a schedule that does
-	// not wait for either (OpenLoop), or the wait that it spares itself is left out.
+	// not wait for either (openLoop), or the wait that it spares itself is left out.
 	Latency func(n int, h *hdrhistogram.Histogram) error
 	// Gauge is a value that is no operation's, such as memory or idle CPU. The less the better.
 	Gauge func() (value float64, unit string, err error)

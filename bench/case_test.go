@@ -54,7 +54,7 @@ func TestEnvPutsAllBack(t *testing.T) {
 	if slices.Contains(env.DeviceCPUs, env.DriverCPU) {
 		t.Error("the driver's CPU is a worker's", env.DriverCPU, env.DeviceCPUs)
 	}
-	if err := env.Pin(len(before)*64 - 1); err == nil {
+	if err := env.pin(len(before)*64 - 1); err == nil {
 		t.Error("pinned to a CPU that is not there")
 	}
 	var order []int
@@ -93,7 +93,7 @@ func TestOpenLoopDoesNotOmit(t *testing.T) {
 		return nil
 	}
 	h := hdrhistogram.New(1, 1e9, 3)
-	if err := openLoop(100, 200*time.Nanosecond, h, op, now); err != nil {
+	if err := openLoopAt(200*time.Nanosecond, 100, h, op, now); err != nil {
 		t.Fatal(err)
 	}
 	if h.TotalCount() != 100 {
@@ -119,7 +119,7 @@ func countBelow(h *hdrhistogram.Histogram, value int64) (n int64) {
 func TestRecordKeepsToTheRange(t *testing.T) {
 	h := hdrhistogram.New(1, 1000, 2)
 	for _, d := range []time.Duration{-5, 0, 5, 1 << 40} {
-		Record(h, d)
+		record(h, d)
 	}
 	if h.TotalCount() != 4 {
 		t.Error(h.TotalCount(), "of 4 are recorded")

@@ -84,7 +84,7 @@ func (a *asker) subject() (Subject, error) {
 	s := Subject{Run: a.run, UnderWay: a.depth}
 	if a.depth == 1 {
 		s.Latency = func(n int, h *hdrhistogram.Histogram) error {
-			return OpenLoop(n, h, func() error { return a.run(1) })
+			return openLoop(n, h, func() error { return a.run(1) })
 		}
 	}
 	return s, a.run(1)

@@ -56,16 +56,16 @@ func NewEnv(log *slog.Logger) (*Env, error) {
 	if len(cpus) > 1 {
 		e.DriverCPU = cpus[len(cpus)-1]
 		e.DeviceCPUs = cpus[:len(cpus)-1]
-		if err := e.Pin(e.DriverCPU); err != nil {
+		if err := e.pin(e.DriverCPU); err != nil {
 			e.DriverCPU, e.DeviceCPUs = -1, nil
 		}
 	}
 	return e, nil
 }
 
-// Pin moves the measuring thread to a CPU, for example to that of the other side. Close moves
+// pin moves the measuring thread to a CPU, for example to that of the other side. Close moves
 // it back.
-func (e *Env) Pin(cpu int) error {
+func (e *Env) pin(cpu int) error {
 	if cpu < 0 || !e.allowed.IsSet(cpu) {
 		return fmt.Errorf("bench: CPU %d is not for us", cpu)
 	}
@@ -89,10 +89,10 @@ func (e *Env) Close() error {
 	return os.RemoveAll(e.Dir)
 }
 
-// Unlocked makes a Run that does its operations on a goroutine of their own, free to move
+// unlocked makes a Run that does its operations on a goroutine of their own, free to move
 // between threads: for operations that wait for other goroutines, which takes the measuring
 // thread, locked and pinned as it is, longer than it takes a program's goroutine.
-func Unlocked(run func(n int) error) func(n int) error {
+func unlocked(run func(n int) error) func(n int) error {
 	return func(n int) error {
 		done := make(chan error)
 		go func() { done <- run(n) }()

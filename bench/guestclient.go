@@ -35,7 +35,7 @@ func guestClientCases() (cases []Case) {
 					if err != nil {
 						return Subject{}, err
 					}
-					return Subject{Run: Unlocked(asynchronous(s, size, depth)), UnderWay: depth}, nil
+					return Subject{Run: unlocked(asynchronous(s, size, depth)), UnderWay: depth}, nil
 				},
 			})
 		}
@@ -48,7 +48,7 @@ func guestClientCases() (cases []Case) {
 				return Subject{}, err
 			}
 			p := make([]byte, size)
-			return Subject{Run: Unlocked(repeat(func() error { return s.ReadDMA(s.Context(), guestIOVA, p) }))}, nil
+			return Subject{Run: unlocked(repeat(func() error { return s.ReadDMA(s.Context(), guestIOVA, p) }))}, nil
 		},
 	})
 }

@@ -91,7 +91,7 @@ func (l *load) atRate(n int, every time.Duration, h *hdrhistogram.Histogram) err
 				return err
 			}
 			if h != nil {
-				Record(h, now-due[c.Tag])
+				record(h, now-due[c.Tag])
 			}
 			free = append(free, c.Tag)
 		}

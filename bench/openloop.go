@@ -9,12 +9,12 @@ import (
 // openLoopLoad is how much of the time an open loop is busy.
 const openLoopLoad = 0.5
 
-// OpenLoop does n operations, each of which becomes due a fixed time after the one before,
+// openLoop does n operations, each of which becomes due a fixed time after the one before,
 // whether that has ended or not, and records the nanoseconds from when each was due to its
 // end. An operation that stalls so counts for all those that it holds up, which a loop that
 // waits for each would never have begun meanwhile (coordinated omission). The rate is half of
 // what a closed loop of n/8 operations reaches just before.
-func OpenLoop(n int, h *hdrhistogram.Histogram, op func() error) error {
+func openLoop(n int, h *hdrhistogram.Histogram, op func() error) error {
 	trial := max(n/8, 1)
 	begin := time.Now()
 	for range trial {
@@ -22,10 +22,10 @@ func OpenLoop(n int, h *hdrhistogram.Histogram, op func() error) error {
 			return err
 		}
 	}
-	return openLoop(n, time.Duration(float64(time.Since(begin))/openLoopLoad)/time.Duration(trial), h, op, time.Now)
+	return openLoopAt(time.Duration(float64(time.Since(begin))/openLoopLoad)/time.Duration(trial), n, h, op, time.Now)
 }
 
-func openLoop(n int, every time.Duration, h *hdrhistogram.Histogram, op func() error, now func() time.Time) error {
+func openLoopAt(every time.Duration, n int, h *hdrhistogram.Histogram, op func() error, now func() time.Time) error {
 	begin := now()
 	for i := range n {
 		due := begin.Add(time.Duration(i) * every)
@@ -34,12 +34,12 @@ func openLoop(n int, every time.Duration, h *hdrhistogram.Histogram, op func() e
 		if err := op(); err != nil {
 			return err
 		}
-		Record(h, now().Sub(due))
+		record(h, now().Sub(due))
 	}
 	return nil
 }
 
-// Record adds a latency; one beyond the histogram's range counts as the largest in it.
-func Record(h *hdrhistogram.Histogram, d time.Duration) {
+// record adds a latency; one beyond the histogram's range counts as the largest in it.
+func record(h *hdrhistogram.Histogram, d time.Duration) {
 	_ = h.RecordValue(min(max(int64(d), h.LowestTrackableValue()), h.HighestTrackableValue()))
 }
