@@ -1,8 +1,6 @@
 package bench
 
 import (
-	"fmt"
-
 	"vfiouser/codec"
 )
 
@@ -23,6 +21,8 @@ func codecForms() []codecForm {
 	version := codec.VersionMsg{Minor: 1, Caps: codec.Capabilities{MaxMsgFDs: 8, MaxDataXferSize: 1 << 20, PgSizes: 4096}}
 	dmaMap := codec.DMAMap{ArgSz: codec.DMAMapSize, Flags: codec.DMAFlagRead | codec.DMAFlagWrite, Addr: 1 << 32, Size: 1 << 30}
 	unmap := codec.DMAUnmap{ArgSz: codec.DMAUnmapSize, Addr: 1 << 32, Size: 1 << 30}
+	askDirty := codec.DMAUnmap{ArgSz: codec.DMAUnmapSize + codec.BitmapSize + 8, Flags: codec.UnmapFlagGetDirtyBitmap,
+		Addr: 1 << 32, Size: 64 << 12, Bitmap: codec.Bitmap{PgSize: 4096, Size: 8}}
 	dirty := codec.DMAUnmap{ArgSz: codec.DMAUnmapSize + codec.BitmapSize + 8, Flags: codec.UnmapFlagGetDirtyBitmap,
 		Addr: 1 << 32, Size: 64 << 12, Bitmap: codec.Bitmap{PgSize: 4096, Size: 8, Data: make([]byte, 8)}}
 	device := codec.DeviceInfo{ArgSz: codec.DeviceInfoSize, NumRegions: 9, NumIRQs: 5}
@@ -31,6 +31,8 @@ func codecForms() []codecForm {
 		Sparse: []codec.Area{{Offset: 1 << 12, Size: 1 << 12}}}
 	irqInfo := codec.IRQInfo{ArgSz: 16, Index: codec.IRQMSIX, Count: 65}
 	setIRQs := codec.SetIRQs{ArgSz: codec.SetIRQsSize, Flags: codec.IRQSetDataNone | codec.IRQSetActionMask, Index: codec.IRQMSIX, Count: 1}
+	setSome := codec.SetIRQs{ArgSz: codec.SetIRQsSize + 4, Flags: codec.IRQSetDataBool | codec.IRQSetActionTrigger, Index: codec.IRQMSIX, Count: 4,
+		Data: make([]byte, 4)}
 	multi := codec.WriteMulti{Count: 1, Writes: codec.AppendWrite(nil, region)}
 	ioFDs := codec.IOFDs{ArgSz: 256, Regions: []codec.IOFD{{Offset: 0x1000, Size: 4, Type: codec.IOEventfd}}}
 	feature := codec.Feature{ArgSz: codec.FeatureSize + 8, Flags: codec.FeatureGet | codec.FeatureMigration, Data: make([]byte, 8)}
@@ -54,12 +56,16 @@ func codecForms() []codecForm {
 		logging   codec.DMALogging
 		report    codec.DMALoggingReport
 		migration codec.MigData
+
+		migrationFlags codec.MigrationFlags
+		migrationState codec.MigState
 	}
 	return []codecForm{
 		{"header", true, header.Append, func(b []byte) (err error) { in.header, err = codec.DecodeHeader(b); return err }},
 		{"version", false, version.Append, in.version.Decode},
 		{"dma-map-request", true, dmaMap.Append, in.dmaMap.Decode},
 		{"dma-unmap-request", false, unmap.Append, in.unmap.DecodeRequest},
+		{"dma-unmap-request-bitmap", false, askDirty.Append, in.unmap.DecodeRequest},
 		{"dma-unmap-reply", false, unmap.Append, in.unmap.DecodeReply},
 		{"dma-unmap-reply-bitmap", false, dirty.Append, in.unmap.DecodeReply},
 		{"get-info", false, device.Append, in.device.Decode},
@@ -67,6 +73,7 @@ func codecForms() []codecForm {
 		{"get-region-info-reply", false, func(dst []byte) []byte { return tellRegion.AppendReply(dst, ^uint32(0)) }, in.region.DecodeReply},
 		{"get-irq-info", false, irqInfo.Append, in.irqInfo.Decode},
 		{"set-irqs-request", false, setIRQs.Append, in.setIRQs.Decode},
+		{"set-irqs-request-bool", false, setSome.Append, in.setIRQs.Decode},
 		{"region-read-request", true, region.AppendHead, in.access.DecodeReadRequest},
 		{"region-read-reply", false, region.Append, in.access.DecodeReadReply},
 		{"region-write-request", true, region.Append, in.access.DecodeWriteRequest},
@@ -80,6 +87,8 @@ func codecForms() []codecForm {
 		{"dma-write-request", false, guest.Append, in.guest.DecodeWriteRequest},
 		{"dma-write-reply", false, guest.AppendHead, in.guest.DecodeWriteReply},
 		{"device-feature", false, feature.Append, in.feature.Decode},
+		{"migration-flags", false, codec.MigrationStopCopy.Append, in.migrationFlags.Decode},
+		{"migration-state", false, codec.MigRunning.Append, in.migrationState.Decode},
 		{"dma-logging-start", false, logging.Append, in.logging.Decode},
 		{"dma-logging-report-request", false, report.AppendHead, in.report.DecodeRequest},
 		{"dma-logging-report-reply", false, report.Append, in.report.DecodeReply},
@@ -89,36 +98,46 @@ func codecForms() []codecForm {
 	}
 }
 
-// codecCases hold every message against a copy of the cache lines that it takes.
+// codecCases hold every message against a move of as many bytes; VERSION, which is text, against
+// what text takes.
 func codecCases() (cases []Case) {
 	for i, f := range codecForms() {
 		size := len(f.encode(nil))
-		limit := fmt.Sprintf("memcpy/warm/size=%d", warmSizes[0])
-		if size > warmSizes[0] {
-			limit = fmt.Sprintf("memcpy/warm/size=%d", warmSizes[1])
+		encodeLimit, decodeLimit := moveLimit(size), moveLimit(size)
+		if f.name == "version" {
+			encodeLimit, decodeLimit = textWrite, textRead
 		}
 		cases = append(cases,
-			Case{Name: "codec/encode/" + f.name, Quick: f.quick, Bytes: size, Limit: limit, Setup: func(*Env) (Subject, error) {
-				encode, buf := codecForms()[i].encode, make([]byte, 0, warmSizes[1])
-				return Subject{Run: func(n int) error {
-					for range n {
-						encode(buf)
-					}
-					return nil
-				}}, nil
+			Case{Name: "codec/encode/" + f.name, Quick: f.quick, Bytes: size, Limit: encodeLimit, Setup: func(*Env) (Subject, error) {
+				return writes(codecForms()[i].encode), nil
 			}},
-			Case{Name: "codec/decode/" + f.name, Quick: f.quick, Bytes: size, Limit: limit, Setup: func(*Env) (Subject, error) {
+			Case{Name: "codec/decode/" + f.name, Quick: f.quick, Bytes: size, Limit: decodeLimit, Setup: func(*Env) (Subject, error) {
 				form := codecForms()[i]
-				payload := form.encode(nil)
-				return Subject{Run: func(n int) error {
-					for range n {
-						if err := form.decode(payload); err != nil {
-							return err
-						}
-					}
-					return nil
-				}}, nil
+				return reads(form.decode, form.encode(nil)), nil
 			}})
 	}
 	return cases
+}
+
+// writes has a payload written again and again.
+func writes(encode func(dst []byte) []byte) Subject {
+	buf := make([]byte, 0, 1024)
+	return Subject{Run: func(n int) error {
+		for range n {
+			encode(buf)
+		}
+		return nil
+	}}
+}
+
+// reads has a payload read again and again.
+func reads(decode func(payload []byte) error, payload []byte) Subject {
+	return Subject{Run: func(n int) error {
+		for range n {
+			if err := decode(payload); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
 }

@@ -28,6 +28,9 @@ func echoLimits() (limits []Limit) {
 	for _, m := range guestMessages {
 		all = append(all, m.echo())
 	}
+	for _, depth := range guestClientDepths {
+		all = append(all, guestClientEcho(depth))
+	}
 	all = append(all, mapEcho)
 	slices.SortFunc(all, func(a, b echo) int {
 		return cmp.Or(cmp.Compare(a.request, b.request), cmp.Compare(a.reply, b.reply), cmp.Compare(a.depth, b.depth))

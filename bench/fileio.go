@@ -7,35 +7,32 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
-// fileIO is pread(2) or pwrite(2) of a file at random, depth of them at a time.
+// fileIO is reads or writes of a file at random, depth of them at a time.
 type fileIO struct {
 	direct, write bool
 	size, depth   int
 }
 
+// String names the limit of a file past the page cache.
 func (f fileIO) String() string {
-	call, cache := "pread", "cached"
+	op := "read"
 	if f.write {
-		call = "pwrite"
+		op = "write"
 	}
-	if f.direct {
-		cache = "direct"
-	}
-	return fmt.Sprintf("%s/%s/size=%d/depth=%d", call, cache, f.size, f.depth)
+	return fmt.Sprintf("aio/%s/size=%d/depth=%d", op, f.size, f.depth)
 }
 
-// fileLimits are bare loops for every file that a case reads or writes.
-func fileLimits() (limits []Limit) {
+// directLimits are bare loops for every file past the page cache that a case reads or writes, with
+// the kernel's asynchronous I/O, whose completions are polled.
+func directLimits() (limits []Limit) {
 	seen := map[fileIO]bool{}
 	for _, d := range drives() {
 		f := d.fileIO()
-		if d.load != 0 || d.backend != "cached" && d.backend != "direct" || seen[f] {
+		if d.load != 0 || d.backend != "direct" || seen[f] {
 			continue
 		}
 		seen[f] = true
@@ -44,10 +41,11 @@ func fileLimits() (limits []Limit) {
 	return limits
 }
 
-func (f fileIO) subject(env *Env) (Subject, error) {
+// open makes the file and opens it.
+func (f fileIO) open(env *Env) (fd int, err error) {
 	path, err := newFile(env)
 	if err != nil {
-		return Subject{}, err
+		return -1, err
 	}
 	flags := os.O_RDWR
 	if f.direct {
@@ -55,46 +53,73 @@ func (f fileIO) subject(env *Env) (Subject, error) {
 	}
 	file, err := os.OpenFile(path, flags, 0)
 	if f.direct && errors.Is(err, unix.EINVAL) {
-		return Subject{}, fmt.Errorf("%w: O_DIRECT in %s", ErrUnavailable, env.Dir)
+		return -1, fmt.Errorf("%w: O_DIRECT in %s", ErrUnavailable, env.Dir)
 	}
+	if err != nil {
+		return -1, err
+	}
+	env.Cleanup(func() { file.Close() })
+	return int(file.Fd()), nil
+}
+
+// place gives where the next access is, bytes.
+func (f fileIO) place(env *Env) int64 {
+	return rand.Int64N(int64(env.fileSize()/f.size)) * int64(f.size)
+}
+
+func (f fileIO) subject(env *Env) (Subject, error) {
+	fd, err := f.open(env)
 	if err != nil {
 		return Subject{}, err
 	}
-	env.Cleanup(func() { file.Close() })
 	memory, err := anonymous(env, f.size*f.depth) // aligned, for O_DIRECT
 	if err != nil {
 		return Subject{}, err
 	}
+	requests, err := newAIO(f.depth)
+	if err != nil {
+		return Subject{}, fmt.Errorf("%w: asynchronous I/O: %w", ErrUnavailable, err)
+	}
+	env.Cleanup(requests.close)
+	return Subject{UnderWay: f.depth, Run: func(n int) error {
+		free := make([]uint16, f.depth)
+		for i := range free {
+			free[i] = uint16(i)
+		}
+		for begun, ended := 0, 0; ended < n; {
+			k := min(len(free), n-begun)
+			for _, i := range free[:k] {
+				requests.prepare(i, fd, f.write, memory[int(i)*f.size:][:f.size], f.place(env))
+			}
+			if err := requests.submit(); err != nil {
+				return err
+			}
+			begun += k
+			free = append(free[:0], free[k:]...)
+			err := requests.poll(func(i uint16, result int64) error {
+				if result != int64(f.size) {
+					return fmt.Errorf("bench: %v: %d bytes: %w", f, result, io.ErrUnexpectedEOF)
+				}
+				free = append(free, i)
+				ended++
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}}, nil
+}
+
+// access is a read or write of a file in the page cache, at place number place.
+func (f fileIO) access(fd int, place uint64, buf []byte) error {
 	call := unix.Pread
 	if f.write {
 		call = unix.Pwrite
 	}
-	fd, places := int(file.Fd()), int64(env.fileSize()/f.size)
-	loop := func(buf []byte, more func() bool) error {
-		for more() {
-			at := rand.Int64N(places) * int64(f.size)
-			if n, err := call(fd, buf, at); err != nil || n != len(buf) {
-				return fmt.Errorf("bench: %v: %d bytes: %w", f, n, cmp.Or(err, io.ErrUnexpectedEOF))
-			}
-		}
-		return nil
+	if n, err := call(fd, buf, int64(place)*int64(f.size)); err != nil || n != len(buf) {
+		return fmt.Errorf("bench: %v: %d bytes: %w", f, n, cmp.Or(err, io.ErrUnexpectedEOF))
 	}
-	if f.depth == 1 {
-		return Subject{Run: func(n int) error {
-			return loop(memory, func() bool { n--; return n >= 0 })
-		}}, nil
-	}
-	return Subject{UnderWay: f.depth, Run: func(n int) error {
-		var left atomic.Int64
-		left.Store(int64(n))
-		errs := make([]error, f.depth)
-		var all sync.WaitGroup
-		for i := range errs {
-			all.Go(func() {
-				errs[i] = loop(memory[i*f.size:][:f.size], func() bool { return left.Add(-1) >= 0 })
-			})
-		}
-		all.Wait()
-		return errors.Join(errs...)
-	}}, nil
+	return nil
 }

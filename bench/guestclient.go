@@ -17,19 +17,26 @@ type talker struct {
 
 func (d *talker) NewDevice(s *engine.Session) error { d.session <- s; return nil }
 
+// guestClientDepths are how many reads are under way.
+var guestClientDepths = []int{1, 32}
+
+// guestClientEcho is a read, depth of them under way.
+func guestClientEcho(depth int) echo { return guestMessage{size: guestClientSize, depth: depth}.echo() }
+
+const guestClientSize = 4096 // bytes that are read
+
 // guestClientCases are reads of 4 KiB by message with package client at the other end, in the
 // same process, so that all allocations are seen: on the client's socket and on a twin socket.
 func guestClientCases() (cases []Case) {
-	const size = 4096
-	limit := guestMessage{size: size, depth: 1}.echo().limit()
+	const size = guestClientSize
 	for _, twin := range []bool{false, true} {
 		socket, opts := "shared", []client.Option(nil)
 		if twin {
 			socket, opts = "twin", []client.Option{client.WithTwinSocket()}
 		}
-		for _, depth := range []int{1, 32} {
+		for _, depth := range guestClientDepths {
 			cases = append(cases, Case{
-				Name: fmt.Sprintf("dma-client/%s/size=%d/depth=%d", socket, size, depth), Full: twin != (depth > 1), Bytes: size, Limit: limit,
+				Name: fmt.Sprintf("dma-client/%s/size=%d/depth=%d", socket, size, depth), Full: twin != (depth > 1), Bytes: size, Limit: guestClientEcho(depth).limit(),
 				Setup: func(env *Env) (Subject, error) {
 					s, err := talk(env, opts...)
 					if err != nil {
@@ -41,7 +48,7 @@ func guestClientCases() (cases []Case) {
 		}
 	}
 	return append(cases, Case{
-		Name: fmt.Sprintf("dma-client/blocking/size=%d", size), Full: true, Bytes: size, Limit: limit,
+		Name: fmt.Sprintf("dma-client/blocking/size=%d", size), Full: true, Bytes: size, Limit: guestClientEcho(1).limit(),
 		Setup: func(env *Env) (Subject, error) {
 			s, err := talk(env)
 			if err != nil {

@@ -12,7 +12,7 @@ func Cases() []Case {
 
 // Limits lists all limits.
 func Limits() []Limit {
-	return slices.Concat(memcpyLimits(), translateLimits(), mapLimits(), interruptLimits(),
+	return slices.Concat(codecLimits(), translateLimits(), mapLimits(), interruptLimits(),
 		messageLimits(), sessionLimits(),
-		handoverLimits(), fileLimits(), frameCopyLimits())
+		handoverLimits(), directLimits(), frameLimits())
 }

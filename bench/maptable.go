@@ -2,7 +2,8 @@ package bench
 
 import (
 	"fmt"
-	"sync/atomic"
+	"math"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,15 +13,15 @@ import (
 // mapKinds are ways to map: memory that is reached by message, a part of a file that is mapped
 // already, as QEMU sends it again and again, and a file that is not.
 var mapKinds = []struct{ name, limit string }{
-	{"message", "heap-alloc/size=128"},
-	{"shared", "dup-stat-close"},
-	{"mmap", "mmap-munmap"},
+	{"message", "sorted-insert"},
+	{"shared", "dup-stat-close-insert"},
+	{"mmap", "mmap-munmap-insert"},
 }
 
 // mapCases map a region and unmap it again in a table with others; with its own, and one that
-// keeps its file mapped, there are as many as the name says, three at least. The limits are what cannot
-// be done without: memory to remember it in; the look at which file it is; mmap(2) and
-// munmap(2).
+// keeps its file mapped, there are as many as the name says, three at least. The limits are what
+// cannot be done without: memory to remember it in, at its place among as many; the look at
+// which file it is; mmap(2) and munmap(2).
 func mapCases() (cases []Case) {
 	for _, kind := range mapKinds {
 		for _, n := range tableSizes {
@@ -28,7 +29,7 @@ func mapCases() (cases []Case) {
 				Name:  fmt.Sprintf("map/%s/regions=%d", kind.name, n),
 				Quick: n == 256,
 				Full:  n == 16 || n == 4096,
-				Limit: kind.limit,
+				Limit: fmt.Sprintf("%s/entries=%d", kind.limit, n),
 				Setup: func(env *Env) (Subject, error) { return mapSubject(env, kind.name, n) },
 			})
 		}
@@ -76,49 +77,89 @@ func mapSubject(env *Env, kind string, regions int) (Subject, error) {
 	}}, nil
 }
 
-func mapLimits() []Limit {
-	return []Limit{
-		{Name: "heap-alloc/size=128", Setup: func(*Env) (Subject, error) {
-			var record atomic.Pointer[[128]byte]
-			return Subject{Run: func(n int) error {
-				for range n {
-					record.Store(new([128]byte))
+func mapLimits() (limits []Limit) {
+	for i, kind := range mapKinds {
+		for _, n := range tableSizes {
+			limits = append(limits, Limit{Name: fmt.Sprintf("%s/entries=%d", kind.limit, n), Setup: func(env *Env) (Subject, error) {
+				file, err := memfd(env, regionSize)
+				if err != nil {
+					return Subject{}, err
 				}
-				return nil
-			}}, nil
-		}},
-		{Name: "dup-stat-close", Setup: func(env *Env) (Subject, error) { return descriptorSubject(env, false) }},
-		{Name: "mmap-munmap", Setup: func(env *Env) (Subject, error) { return descriptorSubject(env, true) }},
+				list := newSortedList(n)
+				return Subject{Run: repeat(func() error {
+					if i > 0 {
+						if err := lookAtFile(file, i > 1); err != nil {
+							return err
+						}
+					}
+					list.insertAndRemove(uint64(n) | 1)
+					return nil
+				})}, nil
+			}})
+		}
 	}
+	return limits
 }
 
-// descriptorSubject duplicates a descriptor, looks whose it is, and maps its file if it is to.
-func descriptorSubject(env *Env, mapped bool) (Subject, error) {
-	file, err := memfd(env, regionSize)
+// lookAtFile duplicates a descriptor, looks whose it is, and maps its file if it is to.
+func lookAtFile(file int, mapped bool) error {
+	fd, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return Subject{}, err
+		return err
 	}
-	return Subject{Run: func(n int) error {
-		var stat unix.Stat_t
-		for range n {
-			fd, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			if err := unix.Fstat(fd, &stat); err != nil {
-				return err
-			}
-			if mapped {
-				mem, err := unix.MmapPtr(fd, 0, nil, regionSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-				if err != nil {
-					return err
-				}
-				if err := unix.MunmapPtr(mem, regionSize); err != nil {
-					return err
-				}
-			}
-			unix.Close(fd)
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil || !mapped {
+		return err
+	}
+	mem, err := unix.MmapPtr(fd, 0, nil, regionSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	return unix.MunmapPtr(mem, regionSize)
+}
+
+// sortedList is the quickest to change of what can be searched by halves: numbers in order, cut
+// into runs of at most twice the square root of their number, each with what it stands for. Nobody
+// may search it meanwhile.
+type sortedList struct {
+	first []uint64 // of each run
+	runs  []sortedRun
+}
+
+type sortedRun struct {
+	numbers []uint64
+	records []*[64]byte
+}
+
+// newSortedList is one of n even numbers.
+func newSortedList(n int) *sortedList {
+	l := &sortedList{}
+	length := int(math.Sqrt(float64(n)))
+	for at := 0; at < n; at += length {
+		run := sortedRun{numbers: make([]uint64, 0, 2*length), records: make([]*[64]byte, 0, 2*length)}
+		for i := at; i < min(at+length, n); i++ {
+			run.numbers, run.records = append(run.numbers, uint64(2*i)), append(run.records, new([64]byte))
 		}
-		return nil
-	}}, nil
+		l.first, l.runs = append(l.first, uint64(2*at)), append(l.runs, run)
+	}
+	return l
+}
+
+// insertAndRemove finds the place of v twice.
+func (l *sortedList) insertAndRemove(v uint64) {
+	run, at := l.find(v)
+	run.numbers, run.records = slices.Insert(run.numbers, at, v), slices.Insert(run.records, at, new([64]byte))
+	run, at = l.find(v)
+	run.numbers, run.records = slices.Delete(run.numbers, at, at+1), slices.Delete(run.records, at, at+1)
+}
+
+func (l *sortedList) find(v uint64) (run *sortedRun, at int) {
+	i, found := slices.BinarySearch(l.first, v)
+	if !found {
+		i--
+	}
+	run = &l.runs[max(i, 0)]
+	at, _ = slices.BinarySearch(run.numbers, v)
+	return run, at
 }

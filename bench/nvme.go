@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	device "vfiouser/devices/nvme"
+	"vfiouser/dma"
 	driver "vfiouser/drivers/nvme"
 )
 
@@ -135,30 +136,113 @@ func (d drive) String() string {
 	return b.String()
 }
 
-// limit is what the data costs, or, where none is moved, the handing over from core to core. A
-// load that is not the highest is not held against anything: what counts is how long it takes.
+// oneDoorbell is a doorbell that is trapped, and answered.
+var oneDoorbell = message{write: true, size: 4, depth: 1}
+
+// limit is the handing over of commands from core to core, with what a command is about done by
+// the other one; where a doorbell is a message for each command, an exchange of those, on one core,
+// is quicker than waking another one. A load that is not the highest is not held against anything: what counts is how
+// long it takes.
 func (d drive) limit() string {
 	switch {
 	case d.load != 0:
 		return ""
-	case d.backend == "null":
-		return handoverName(d.depth)
-	case d.backend == "mem" && d.sequential:
-		return copyName(d.op()+"/sequential", d.size)
-	case d.backend == "mem":
-		return copyName(d.op(), d.size)
+	case d.backend == "direct":
+		return d.fileIO().String()
+	case d.mode == device.Trap && d.depth == 1:
+		return oneDoorbell.echo().limit()
 	}
-	return d.fileIO().String()
+	return handoverName(d.work(), d.depth)
 }
 
-// fileIO is the same on the bare file. More than one system call at a time is of use only where
-// they wait for the disk.
-func (d drive) fileIO() fileIO {
-	f := fileIO{direct: d.backend == "direct", write: d.write, size: d.size, depth: 1}
-	if f.direct {
-		f.depth = d.depth
+// work is what a command is about, "" if that is nothing, and how it becomes known.
+func (d drive) work() string {
+	var words []string
+	if d.mode == device.Trap {
+		words = append(words, "doorbell-message")
 	}
-	return f
+	switch d.backend {
+	case "mem":
+		words = append(words, "memcpy", d.op())
+	case "cached":
+		words = append(words, "p"+d.op())
+	}
+	if d.sequential {
+		words = append(words, "sequential")
+	}
+	if d.backend != "null" {
+		words = append(words, fmt.Sprintf("size=%d", d.size))
+	}
+	return strings.Join(words, "/")
+}
+
+// handoverLimits are one for each work and depth.
+func handoverLimits() (limits []Limit) {
+	seen := map[string]bool{}
+	for _, d := range drives() {
+		name := d.limit()
+		if !strings.HasPrefix(name, "handover/") || seen[name] {
+			continue
+		}
+		seen[name] = true
+		l := Limit{Name: name, Setup: d.handover}
+		if d.backend != "null" {
+			l.Bytes = d.size
+		}
+		limits = append(limits, l)
+	}
+	return limits
+}
+
+func (d drive) handover(env *Env) (Subject, error) {
+	h := &handover{depth: d.depth, rings: d.mode == device.Trap}
+	if d.backend == "null" {
+		return h.subject(env)
+	}
+	buffers, err := anonymous(env, max(d.size*d.depth, 4096))
+	if err != nil {
+		return Subject{}, err
+	}
+	buffer := func(slot int) []byte { return buffers[slot*d.size:][:d.size] }
+	if d.backend == "cached" {
+		f := d.fileIO()
+		fd, err := f.open(env)
+		if err != nil {
+			return Subject{}, err
+		}
+		h.next = randomBlocks(uint64(env.fileSize() / d.size))
+		h.work = func(place uint64, slot int) error { return f.access(fd, place, buffer(slot)) }
+		return h.subject(env)
+	}
+	storage, err := anonymous(env, env.storage())
+	if err != nil {
+		return Subject{}, err
+	}
+	places := uint64(env.storage() / d.size)
+	if h.next = randomBlocks(places); d.sequential {
+		at := uint64(0)
+		h.next = func() uint64 { at++; return at % places }
+	}
+	h.fetch = func(place uint64) {
+		const lines = 256 // bytes: from there on the processor goes ahead by itself
+		for at := int(place) * d.size; at < int(place)*d.size+lines; at += 64 {
+			dma.PrefetchWrite(&storage[at])
+		}
+	}
+	h.work = func(place uint64, slot int) error {
+		if block := storage[int(place)*d.size:][:d.size]; d.write {
+			copy(block, buffer(slot))
+		} else {
+			copy(buffer(slot), block)
+		}
+		return nil
+	}
+	return h.subject(env)
+}
+
+// fileIO is the same on the bare file.
+func (d drive) fileIO() fileIO {
+	return fileIO{direct: d.backend == "direct", write: d.write, size: d.size, depth: d.depth}
 }
 
 // nvmeCases are I/O on an NVMe device, with a core for the device and one for its driver.

@@ -30,6 +30,7 @@ const peerPatience = 10 * time.Second
 // roles are what a peer can be. Each serves its connection until that ends.
 var roles = map[string]func(fd int, args []int) error{
 	"echo":      playEcho,
+	"echoes":    playEchoes,
 	"accept":    playAccept,
 	"sink":      playSink,
 	"device":    playDevice,

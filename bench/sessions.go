@@ -12,7 +12,10 @@ import (
 	"vfiouser/engine"
 )
 
-var sessionNumbers = []int{1, 10, 100, 1000}
+var (
+	sessionNumbers  = []int{1, 10, 100, 1000} // that ask in turn
+	parallelNumbers = []int{2, 8, 32}         // that ask at the same time
+)
 
 // spareDevices are free for clients that come and go: so many that a client is gone for good
 // before its device's next one comes.
@@ -23,21 +26,22 @@ var oneRead = message{size: 4, depth: 1}
 
 // sessionCases are what one message costs with many clients, all on one reactor, asking in
 // turn, or several at the same time; and what it costs with many clients that one more comes
-// and goes, or one more device. Limits are those of a server with one client.
+// and goes, or one more device. The limits of messages are bare servers with as many clients,
+// those of comings and goings a server with one.
 func sessionCases() (cases []Case) {
 	for _, n := range sessionNumbers {
 		cases = append(cases,
 			Case{
-				Name: fmt.Sprintf("sessions/read/sessions=%d", n), Quick: n == 100, Bytes: 4, Limit: oneRead.echo().limit(),
+				Name: fmt.Sprintf("sessions/read/sessions=%d", n), Quick: n == 100, Bytes: 4, Limit: echoesName("in-turn", n),
 				Setup: func(env *Env) (Subject, error) { return sessionSubject(env, n) },
 			}, Case{
 				Name: fmt.Sprintf("sessions/attach/sessions=%d", n), Full: n == 10, Limit: "socket-attach",
 				Setup: func(env *Env) (Subject, error) { return attachSubject(env, n) },
 			})
 	}
-	for _, n := range []int{2, 8, 32} {
+	for _, n := range parallelNumbers {
 		cases = append(cases, Case{
-			Name: fmt.Sprintf("sessions/parallel/clients=%d", n), Full: n != 8, Bytes: 4, Limit: oneRead.echo().limit(),
+			Name: fmt.Sprintf("sessions/parallel/clients=%d", n), Full: n != 8, Bytes: 4, Limit: echoesName("parallel", n),
 			Setup: func(env *Env) (Subject, error) { return parallelSubject(env, n) },
 		})
 	}
@@ -49,15 +53,8 @@ func sessionSubject(env *Env, sessions int) (Subject, error) {
 	if err != nil {
 		return Subject{}, err
 	}
-	request, reply := oneRead.bytes(), make([]byte, oneRead.echo().reply)
-	next := 0
-	run := repeat(func() error {
-		fd := fds[next]
-		if next++; next == len(fds) {
-			next = 0
-		}
-		return exchange(fd, request, reply)
-	})
+	request := oneRead.bytes()
+	run := inTurn(fds, func(fd int, reply []byte) error { return exchange(fd, request, reply) })
 	return Subject{Run: run}, run(sessions)
 }
 
@@ -67,7 +64,24 @@ func parallelSubject(env *Env, clients int) (Subject, error) {
 		return Subject{}, err
 	}
 	request := oneRead.bytes()
-	return Subject{UnderWay: clients, Run: func(n int) error {
+	return Subject{Run: inParallel(fds, func(fd int, reply []byte) error { return exchange(fd, request, reply) }), UnderWay: clients}, nil
+}
+
+// inTurn asks on one connection after the other.
+func inTurn(fds []int, ask func(fd int, reply []byte) error) func(n int) error {
+	reply, next := make([]byte, oneRead.echo().reply), 0
+	return repeat(func() error {
+		fd := fds[next]
+		if next++; next == len(fds) {
+			next = 0
+		}
+		return ask(fd, reply)
+	})
+}
+
+// inParallel asks on all connections at the same time.
+func inParallel(fds []int, ask func(fd int, reply []byte) error) func(n int) error {
+	return func(n int) error {
 		var left atomic.Int64
 		left.Store(int64(n))
 		errs := make([]error, len(fds))
@@ -76,13 +90,13 @@ func parallelSubject(env *Env, clients int) (Subject, error) {
 			all.Go(func() {
 				reply := make([]byte, oneRead.echo().reply)
 				for left.Add(-1) >= 0 && errs[i] == nil {
-					errs[i] = exchange(fd, request, reply)
+					errs[i] = ask(fd, reply)
 				}
 			})
 		}
 		all.Wait()
 		return errors.Join(errs...)
-	}}, nil
+	}
 }
 
 func attachSubject(env *Env, sessions int) (Subject, error) {
@@ -119,50 +133,22 @@ func registerSubject(env *Env) (Subject, error) {
 	})}, nil
 }
 
-func sessionLimits() []Limit {
-	return []Limit{
-		{Name: "socket-attach", Setup: func(env *Env) (Subject, error) {
-			if _, err := spawnListening(env, "accept", 1); err != nil {
-				return Subject{}, err
-			}
-			path := devicePath(env, 0)
-			request, reply := make([]byte, acceptedBytes), make([]byte, acceptedBytes)
-			run := repeat(func() error {
-				fd, err := connect(path)
-				if err != nil {
-					return err
-				}
-				defer unix.Close(fd)
-				if err := sendAll(fd, request); err != nil {
-					return err
-				}
-				_, err = recvSome(fd, reply)
-				return err
-			})
-			return Subject{Run: run}, run(1)
-		}},
-		{Name: "socket-listen", Setup: func(env *Env) (Subject, error) {
-			path := devicePath(env, 0)
-			return Subject{Run: repeat(func() error {
-				fd, err := listen(path)
-				if err != nil {
-					return err
-				}
-				return errors.Join(unix.Close(fd), unix.Unlink(path))
-			})}, nil
-		}},
+// needFiles says if there are not as many descriptors, and a few.
+func needFiles(n int) error {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return err
 	}
+	if need := uint64(n + 64); files.Cur < need {
+		return fmt.Errorf("%w: %d descriptors, where %d are needed", ErrUnavailable, files.Cur, need)
+	}
+	return nil
 }
 
 // connectAll starts devices in a process of its own and opens sessions with the first of them.
 func connectAll(env *Env, devices, sessions int) ([]int, error) {
-	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+	if err := needFiles(devices + sessions); err != nil { // a listening socket each, and sessions
 		return nil, err
-	}
-	// A listening socket each, sessions, and what there is besides.
-	if need := uint64(devices + sessions + 64); files.Cur < need {
-		return nil, fmt.Errorf("%w: %d descriptors, where %d are needed", ErrUnavailable, files.Cur, need)
 	}
 	if _, err := spawnListening(env, "devices", devices); err != nil {
 		return nil, err
@@ -247,55 +233,4 @@ func playDevices(fd int, args []int) error {
 	}
 	_, _ = unix.Read(fd, make([]byte, 1)) // its end is what is waited for
 	return e.Close()
-}
-
-// acceptedBytes is about what VERSION takes, both ways.
-const acceptedBytes = 128
-
-// playAccept is a server with one client after the other, each of which sends something and
-// gets it back. It says when it listens.
-func playAccept(fd int, _ []int) error {
-	listening, err := listen(deviceName(0))
-	if err != nil {
-		return err
-	}
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	for _, fd := range []int{fd, listening} {
-		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
-			return err
-		}
-	}
-	if err := sendAll(fd, []byte{0}); err != nil {
-		return err
-	}
-	var events [1]unix.EpollEvent
-	buf := make([]byte, 4096)
-	for {
-		n, e := rawEpollWait(epoll, events[:])
-		switch {
-		case e == unix.EINTR:
-			continue
-		case e != 0:
-			return e
-		case n == 1 && int(events[0].Fd) == fd:
-			return nil
-		}
-		client, _, err := unix.Accept4(listening, unix.SOCK_CLOEXEC)
-		if err != nil {
-			return err
-		}
-		for {
-			n, err := unix.Read(client, buf)
-			if err == unix.EINTR {
-				continue
-			}
-			if n <= 0 || err != nil || sendAll(client, buf[:n]) != nil {
-				break
-			}
-		}
-		unix.Close(client)
-	}
 }

@@ -17,15 +17,19 @@ var tableSizes = []int{1, 16, 256, 4096, 65535}
 const regionSize = 4096 // bytes of a region, with as much unmapped behind it
 
 // translateCases are translations of 64 bytes, in the same region again and again and in
-// another one each time. The limit of the first is the load of the entry, that of the others the
-// quickest binary search among as many numbers, and then the load.
+// another one each time. The limit of the first is the look at one entry of an array, that of the
+// others the quickest binary search among as many numbers, and then that look.
 func translateCases() (cases []Case) {
 	for _, random := range []bool{false, true} {
-		where, limit := "same", "array-load"
+		where := "same"
 		if random {
-			where, limit = "random", "search"
+			where = "random"
 		}
 		for _, n := range tableSizes {
+			limit := "array-load"
+			if random && n > 1 { // else there is nothing to search
+				limit = "search"
+			}
 			cases = append(cases, Case{
 				Name:  fmt.Sprintf("translate/%s/regions=%d", where, n),
 				Quick: n == 256,
@@ -66,13 +70,37 @@ func translateLimits() (limits []Limit) {
 	for _, entries := range tableSizes {
 		limits = append(limits,
 			Limit{Name: fmt.Sprintf("array-load/entries=%d", entries), Setup: func(*Env) (Subject, error) {
-				array, order := make([]tableEntry, entries), indexes(entries, false)
-				return loads(func(i int) uint64 { return array[order[i&(len(order)-1)]].base }), nil
-			}},
+				array, order := newEntries(entries), indexes(entries, false)
+				i := 0
+				return Subject{Run: func(n int) error {
+					sum := uint64(0)
+					for range n {
+						at := order[i&(len(order)-1)]
+						sum += array[at].translate(uint64(at) * 2 * regionSize)
+						i++
+					}
+					runtime.KeepAlive(sum)
+					return nil
+				}}, nil
+			}})
+		if entries == 1 {
+			continue
+		}
+		limits = append(limits,
 			Limit{Name: fmt.Sprintf("search/entries=%d", entries), Setup: func(*Env) (Subject, error) {
-				array, order := make([]tableEntry, entries), indexes(entries, true)
+				array, order := newEntries(entries), indexes(entries, true)
 				numbers := newSearchTree(entries)
-				return loads(func(i int) uint64 { return array[numbers.find(uint64(order[i&(len(order)-1)]))].base }), nil
+				i := 0
+				return Subject{Run: func(n int) error {
+					sum := uint64(0)
+					for range n {
+						at := uint64(order[i&(len(order)-1)])
+						sum += array[numbers.find(at)].translate(at * 2 * regionSize)
+						i++
+					}
+					runtime.KeepAlive(sum)
+					return nil
+				}}, nil
 			}})
 	}
 	return limits
@@ -80,20 +108,24 @@ func translateLimits() (limits []Limit) {
 
 // tableEntry is what describes a region: a cache line.
 type tableEntry struct {
-	base uint64
-	_    [56]byte
+	first, size, base uint64
+	_                 [40]byte
 }
 
-func loads(load func(i int) uint64) Subject {
-	i, sum := 0, uint64(0)
-	return Subject{Run: func(n int) error {
-		for range n {
-			sum += load(i)
-			i++
-		}
-		runtime.KeepAlive(&sum)
-		return nil
-	}}
+func newEntries(n int) []tableEntry {
+	entries := make([]tableEntry, n)
+	for i := range entries {
+		entries[i] = tableEntry{first: uint64(i) * 2 * regionSize, size: regionSize, base: 1}
+	}
+	return entries
+}
+
+// translate is 0 for an address that is not the entry's.
+func (e *tableEntry) translate(iova uint64) uint64 {
+	if at := iova - e.first; at < e.size && e.size-at >= 64 {
+		return e.base + at
+	}
+	return 0
 }
 
 // searchTree holds the numbers from 0 up in the order in which a binary search comes to them,

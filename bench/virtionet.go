@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"slices"
 
 	driver "vfiouser/drivers/virtio-net"
 	"vfiouser/link"
@@ -52,17 +51,11 @@ func (t traffic) String() string {
 }
 
 // trafficCases are packets with the card on one core and the driver on the other; of a switch,
-// with both cards on one core and both drivers on the other. The limit is a copy of each frame,
-// by one core, with as much memory in use. Frames that go nowhere are copied by nobody: they
-// have no limit.
+// with both cards on one core and both drivers on the other. See frameHandover for the limits.
 func trafficCases() (cases []Case) {
 	for _, t := range traffics() {
-		limit := frameCopyName(t.size)
-		if t.way == "null" {
-			limit = ""
-		}
 		cases = append(cases, Case{
-			Name: t.String(), Quick: t.set == quick, Full: t.set == full, Bytes: t.size, Limit: limit,
+			Name: t.String(), Quick: t.set == quick, Full: t.set == full, Bytes: t.size, Limit: t.handover().String(),
 			Setup: func(env *Env) (Subject, error) {
 				_, s, err := newTraffic(env, t)
 				return s, err
@@ -157,37 +150,4 @@ func (p *passage) run(n int) error {
 		received += k
 	}
 	return nil
-}
-
-func frameCopyName(size int) string { return fmt.Sprintf("memcpy/frames/size=%d", size) }
-
-// frameCopyLimits copy frames from buffers like those of one card to those of another one.
-func frameCopyLimits() (limits []Limit) {
-	for _, size := range slices.Sorted(slices.Values(frameSizes)) {
-		buffers, room := frameBuffers, frameRoom
-		if size == segment {
-			buffers, room = segmentBuffers, segmentRoom
-		}
-		limits = append(limits, Limit{Name: frameCopyName(size), Bytes: size, Setup: func(env *Env) (Subject, error) {
-			from, err := anonymous(env, buffers*room)
-			if err != nil {
-				return Subject{}, err
-			}
-			to, err := anonymous(env, buffers*room)
-			if err != nil {
-				return Subject{}, err
-			}
-			at := 0
-			return Subject{Run: func(n int) error {
-				for range n {
-					copy(to[at:at+size], from[at:])
-					if at += room; at == len(from) {
-						at = 0
-					}
-				}
-				return nil
-			}}, nil
-		}})
-	}
-	return limits
 }
