@@ -92,7 +92,7 @@ func (v *victims) run(t tester, s *choice.Source) {
 		if c.mem != nil {
 			_ = c.mem.Close()
 		}
-		v.held.after(t, defaultHang)
+		v.held.after(t, leakAfter, &c.log)
 	}()
 	var err error
 	if c.mem, err = client.NewMemory(victimMemory); err != nil {

@@ -50,6 +50,7 @@ func Device[D engine.Device](f *testing.F, newDevice func() (D, error), options 
 		}
 	}
 	r := newRig(f, cfg, func() (engine.Device, error) { return newDevice() })
+	usual(f)
 	for _, seed := range cfg.seeds {
 		f.Add(seed)
 	}
@@ -82,9 +83,10 @@ type config struct {
 	hangAfter time.Duration
 }
 
-// Seed adds an input to start from: what a driver does to get the device going. Without one the
-// fuzzer finds out by itself what a device reacts to, which takes long where a protocol of
-// several steps leads to it.
+// Seed adds an input to start from: what a driver does to get the device going. There are some that
+// know nothing of the device: they map memory, write its first registers, and move its state. What
+// else it reacts to the fuzzer finds out, which takes long where a protocol of several
+// steps leads to it.
 func Seed(steps ...Step) Option {
 	return func(c *config) { c.seeds = append(c.seeds, Input(steps...)) }
 }

@@ -102,7 +102,7 @@ func (e *engines) run(t tester, s *choice.Source) {
 	defer func() {
 		w.close()
 		w.ctx.stop()
-		e.held.after(t, defaultHang)
+		e.held.after(t, leakAfter, &w.log)
 	}()
 	w.begin()
 	begin := time.Now()

@@ -33,12 +33,15 @@ func (h *held) before(t tester) {
 
 const settleTimes = 20
 
+// leakAfter is how long what is left may take to go, at least.
+const leakAfter = 1500 * time.Millisecond
+
 func (h *held) least(o held) {
 	h.goroutines, h.descriptors, h.mappings = min(h.goroutines, o.goroutines), min(h.descriptors, o.descriptors), min(h.mappings, o.mappings)
 }
 
-// after waits until no more is held than before, for limit at least.
-func (h *held) after(t tester, limit time.Duration) {
+// after waits until no more is held than before what happened, for limit at least.
+func (h *held) after(t tester, limit time.Duration, happened *trace) {
 	var now held
 	pause := time.Microsecond
 	for range limit / time.Millisecond {
@@ -50,8 +53,8 @@ func (h *held) after(t tester, limit time.Duration) {
 		time.Sleep(pause) // what is released on the side takes its time
 		pause = min(2*pause, time.Millisecond)
 	}
-	t.Errorf("%d goroutines, %d descriptors and %d mappings of client memory are left, %d, %d and %d were there before; goroutines:\n%s",
-		now.goroutines, now.descriptors, now.mappings, h.goroutines, h.descriptors, h.mappings, stacks.All())
+	t.Errorf("%d goroutines, %d descriptors and %d mappings of client memory are left, %d, %d and %d were there before\n%s\ngoroutines:\n%s",
+		now.goroutines, now.descriptors, now.mappings, h.goroutines, h.descriptors, h.mappings, happened, stacks.All())
 	h.known = false // the next input is not to blame
 }
 

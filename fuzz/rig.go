@@ -87,8 +87,9 @@ func (r *rig) live(t tester, s *choice.Source, live func(*life)) {
 		r.attempt(t, &life{t: t, r: r, s: choice.FromBytes(nil)}, (*life).explore)
 	}
 	r.held.before(t)
-	r.attempt(t, &life{t: t, r: r, s: s}, live)
-	r.held.after(t, r.hangAfter)
+	l := &life{t: t, r: r, s: s}
+	r.attempt(t, l, live)
+	r.held.after(t, min(leakAfter, r.hangAfter), &l.trace)
 }
 
 // attempt makes a device and has it live with a client.

@@ -19,11 +19,16 @@ type Source struct {
 }
 
 // FromBytes reads the choices from b, which it keeps.
-func FromBytes(b []byte) *Source { return &Source{input: b, size: len(b)} }
+func FromBytes(b []byte) *Source {
+	if marks := marks(); marks != nil {
+		fmt.Fprintf(marks, "input %x\n", b)
+	}
+	return &Source{input: b, size: len(b)}
+}
 
-// MarksVariable names in the environment a file to which More writes, for inputs, the size of the
-// input and the offset at which the next operation begins. Who shrinks an input can leave out
-// whole operations then.
+// MarksVariable names in the environment a file to which FromBytes writes the word input and the
+// input, in hexadecimal digits, and More the size of the input and the offset at which the next
+// operation begins. Who shrinks an input can leave out whole operations then.
 const MarksVariable = "VFIOUSER_MARKS"
 
 var marks = sync.OnceValue(openMarks)

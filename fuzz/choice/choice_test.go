@@ -96,7 +96,7 @@ func TestMarks(t *testing.T) {
 	for s := FromSeed(1, 2); s.More(); {
 	}
 	got, err := os.ReadFile(file)
-	if want := "3 0\n3 2\n3 3\n"; err != nil || string(got) != want {
+	if want := "input 010203\n3 0\n3 2\n3 3\n"; err != nil || string(got) != want {
 		t.Errorf("marks are %q, want %q; %v", got, want, err)
 	}
 }

@@ -48,33 +48,36 @@ func (c *crash) is(t target, name string) {
 // replays is how often an input that failed is run alone to see it fail again.
 const replays = 3
 
-// examine runs the input alone, and makes it smaller if it is a new one.
+// examine runs the input alone, and makes it smaller if nobody has stored it.
 func (r *runner) examine(ctx context.Context, t target, binary string, res *result) error {
 	c := &res.crash
-	if c.Input == "" {
-		return nil
-	}
-	file := filepath.Join(t.inputs(), c.name)
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	in, err := parseInput(content)
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.Input, err)
-	}
-	c.Bytes, c.FoundAs = in.size(), in.size()
+	r.meter.doing(t, "crashed, is run again")
 	tr, err := r.newTrial(t, binary)
 	if err != nil {
 		return err
 	}
-	r.meter.doing(t, "crashed, is run again")
-	var again []input
-	for range replays {
-		again = append(again, in)
+	file := filepath.Join(t.inputs(), c.name)
+	var in input
+	if c.Input == "" {
+		in = tr.seed(ctx, c.name)
+	} else {
+		var content []byte
+		if content, err = os.ReadFile(file); err == nil {
+			in, err = parseInput(content)
+		}
 	}
-	which, f, err := tr.first(ctx, again, r.hang, anyFailure)
+	if err != nil || len(in) == 0 {
+		return err
+	}
+	c.Bytes, c.FoundAs = in.size(), in.size()
+	which, f := -1, failure{}
+	for n := 0; n < replays && which < 0 && err == nil; n++ {
+		which, f, err = tr.first(ctx, []input{in}, r.hang, anyFailure)
+	}
 	switch {
+	case c.Input == "" && (which < 0 || err != nil): // the target makes more of its input
+		c.Bytes, c.FoundAs = 0, 0
+		return ctx.Err()
 	case err != nil:
 		return err
 	case which < 0 && c.hung:
@@ -86,7 +89,7 @@ func (r *runner) examine(ctx context.Context, t target, binary string, res *resu
 		return nil
 	}
 	c.Failure = f.text
-	if c.stored {
+	if c.stored && c.Input != "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.shrink)
@@ -96,7 +99,7 @@ func (r *runner) examine(ctx context.Context, t target, binary string, res *resu
 		r.meter.doing(t, fmt.Sprintf("crashed, shrinks the input: %d of %d bytes, %.0f s", size, c.FoundAs, time.Since(start).Seconds()))
 	})
 	c.Failure = f.text
-	if small.equal(in) {
+	if small.equal(in) && c.Input != "" {
 		return nil
 	}
 	name, err := small.store(t.inputs())

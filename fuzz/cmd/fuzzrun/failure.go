@@ -17,7 +17,7 @@ type failure struct {
 const (
 	// slowFailure is how long an execution takes that does nothing for most of it: it waits for
 	// something that does not come.
-	slowFailure = 2 * time.Second
+	slowFailure = 4 * time.Second
 
 	// Bounds of what is kept of a failure, and of that what is shown, in lines.
 	keptLines  = 5000
@@ -63,8 +63,8 @@ func kindOf(lines []string) string {
 		case fatalLine.MatchString(line):
 			fatal = true
 			kind = append(kind, numbers.ReplaceAllString(line, "#"))
-		case len(kind) == 0 && testLine.MatchString(line):
-			kind = append(kind, testLine.FindStringSubmatch(line)[1])
+		case testLine.MatchString(line): // the last one: others may only have logged something
+			kind = []string{testLine.FindStringSubmatch(line)[1]}
 		case loggedLine.MatchString(line):
 			kind = append(kind, numbers.ReplaceAllString(line, "#"))
 		}

@@ -95,5 +95,5 @@ func (in input) equal(other input) bool { return bytes.Equal(in.marshal(), other
 func (in input) store(folder string) (name string, err error) {
 	content := in.marshal()
 	name = fmt.Sprintf("%x", sha256.Sum256(content))[:16]
-	return name, os.WriteFile(filepath.Join(folder, name), content, 0o666)
+	return name, errors.Join(os.MkdirAll(folder, 0o777), os.WriteFile(filepath.Join(folder, name), content, 0o666))
 }

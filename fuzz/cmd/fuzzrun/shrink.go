@@ -3,13 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
 	"time"
+	"vfiouser/fuzz/choice"
 )
 
 // shrinking makes an input smaller as long as it fails in the same way. Go's fuzzer does so too,
@@ -165,6 +169,30 @@ func (s *shrinking) zero(ctx context.Context, i int, at []int) {
 			next = of[which] + 1
 		}
 	}
+}
+
+// seed is an input that the target's code adds, if the target makes choices of it; nil otherwise.
+func (tr *trial) seed(ctx context.Context, name string) input {
+	ctx, cancel := context.WithTimeout(ctx, tr.hang)
+	defer cancel()
+	file := filepath.Join(tr.folder, "marks")
+	cmd := exec.CommandContext(ctx, tr.binary, "-test.run=^"+tr.name+"$/^"+name+"$")
+	cmd.Dir = tr.folder
+	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Dir(tr.folder), choice.MarksVariable+"="+file)
+	_ = cmd.Run() // fails
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	var in input
+	for line := range strings.Lines(string(content)) {
+		digits, ok := strings.CutPrefix(line, "input ")
+		b, err := hex.DecodeString(strings.TrimSpace(digits))
+		if ok && err == nil && len(b) >= in.size() { // others are not the fuzzer's
+			in = input{{text: "[]byte", bytes: b}}
+		}
+	}
+	return in
 }
 
 // operations are the offsets at which the operations of a value begin, as the target reads it,

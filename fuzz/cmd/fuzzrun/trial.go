@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -40,7 +41,8 @@ func (r *runner) newTrial(t target, binary string) (*trial, error) {
 func anyFailure(failure) bool { return true }
 
 // first runs inputs until one of them fails so that it matters, and returns which; -1 if none
-// does. One that has not ended within limit has failed.
+// does. One that has not ended within limit has failed. Of several inputs one that only logs
+// something may be taken for one that fails, if that matters.
 func (tr *trial) first(ctx context.Context, ins []input, limit time.Duration, matters func(failure) bool) (which int, f failure, err error) {
 	for next := 0; next < len(ins); {
 		r, err := tr.process(ctx, ins, next, limit, matters)
@@ -171,7 +173,10 @@ func (r *reading) all(out *os.File, process *os.Process) {
 	for lines.Scan() {
 		line := lines.Text()
 		if m := runLine.FindStringSubmatch(line); m != nil && !r.dying {
-			if r.failed && r.matters(r.failure()) {
+			// Results are told after all inputs. A test that fails says so before, and where.
+			r.took = time.Since(r.begun)
+			if r.last >= 0 && r.says() && r.matters(r.failure()) {
+				r.failed = true
 				return
 			}
 			alarm.Reset(r.limit)
@@ -181,7 +186,7 @@ func (r *reading) all(out *os.File, process *os.Process) {
 			continue
 		}
 		if m := endLine.FindStringSubmatch(line); m != nil {
-			// The text of a panic follows the result, and so do earlier results once more.
+			// The text of a panic follows the result, and so do the results of inputs before.
 			if n, _ := strconv.Atoi(m[2]); n == r.last && !r.dying {
 				r.open, r.failed, r.took = false, m[1] == "FAIL", time.Since(r.begun)
 			}
@@ -197,6 +202,9 @@ func (r *reading) all(out *os.File, process *os.Process) {
 		r.took = time.Since(r.begun)
 	}
 }
+
+// says tells whether the input may have failed.
+func (r *reading) says() bool { return slices.ContainsFunc(r.lines, testLine.MatchString) }
 
 func (r *reading) failure() failure {
 	return newFailure(r.lines, r.hung.Load() || r.took > slowFailure)
