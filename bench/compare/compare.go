@@ -43,6 +43,8 @@ type Comparison struct {
 	// have. nil: there are none.
 	Time *float64 `json:"time,omitempty"`
 	Cost *float64 `json:"cost,omitempty"`
+	// disturbed: one of the runs was, and percentiles are not judged.
+	disturbed bool
 	// Regressions is how many cases are slower, allocate, or fail.
 	Regressions int `json:"regressions"`
 }
@@ -139,7 +141,7 @@ func (c *Comparison) pair(was, now *result.Case) Case {
 	} else {
 		pair.Verdict, pair.Reason = Incomparable, "has no limit, and the machine is another"
 	}
-	if a, b := was.Latency, now.Latency; a != nil && b != nil {
+	if a, b := was.Latency, now.Latency; a != nil && b != nil && !c.disturbed {
 		pair.P50 = c.find(was, now, a.P50Samples, b.P50Samples)
 		pair.P99 = c.find(was, now, a.P99Samples, b.P99Samples)
 	}

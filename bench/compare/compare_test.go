@@ -185,6 +185,39 @@ func TestLatencies(t *testing.T) {
 	}
 }
 
+// What single operations wait for is the machine then.
+func TestLatenciesOfADisturbedRun(t *testing.T) {
+	for name, disturb := range map[string]func(*result.Noise){
+		"by another process": func(n *result.Noise) { n.SpinSpread = 0.5 },
+		"by the hypervisor":  func(n *result.Noise) { n.Stolen = 0.1 },
+		"by CPUs that move":  func(n *result.Noise) { n.Apart = 0.2 },
+	} {
+		for _, first := range []bool{false, true} {
+			m := newMachine(1)
+			before, after := m.run(nil), m.run(nil)
+			for i, r := range []*result.Report{before, after} {
+				c := &r.Cases[0]
+				c.Latency = &result.Latency{P50Samples: c.Samples, P99Samples: slices.Clone(c.Samples)}
+				for k := range c.Samples {
+					c.Latency.P99Samples[k] *= float64(1 + 9*i)
+				}
+			}
+			if c := Runs(before, after, 0.05); c.Regressions != 1 {
+				t.Fatal("a tail of ten times the length is no regression of a quiet machine")
+			}
+			disturbed := after
+			if first {
+				disturbed = before
+			}
+			disturb(&disturbed.Noise)
+			c := Runs(before, after, 0.05)
+			if c.Regressions != 0 || c.Cases[0].P99 != nil || !strings.Contains(strings.Join(c.Notes, " "), "disturbed") {
+				t.Errorf("%s: %d regressions, %v", name, c.Regressions, c.Notes)
+			}
+		}
+	}
+}
+
 // Runs of before percentiles of rounds were kept have nothing to compare.
 func TestLatencyOfOneRunAlone(t *testing.T) {
 	m := newMachine(1)

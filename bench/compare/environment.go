@@ -39,6 +39,10 @@ func (c *Comparison) environments(before, after *result.Report) {
 		name string
 		*result.Report
 	}{{"old", before}, {"new", after}} {
+		if r.Noise.Disturbed() {
+			c.disturbed = true
+			c.Notes = append(c.Notes, fmt.Sprintf("The %s run was disturbed by something else on the machine: percentiles of latency are not compared.", r.name))
+		}
 		if n := noisy(r.Report); n > 0 {
 			c.Notes = append(c.Notes, fmt.Sprintf("In the %s run %d of %d results have wide intervals.", r.name, n, len(r.Cases)))
 		}

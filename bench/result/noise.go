@@ -6,6 +6,8 @@ const (
 	loudSteal = 0.01
 	loudSpin  = 0.05
 	loudApart = 0.02
+	// tailSpin is from where on what single operations wait for is the machine.
+	tailSpin = 0.2
 )
 
 // Busy says whether the machine, of so many CPUs, had other things to do before the run.
@@ -19,3 +21,6 @@ func (n *Noise) Unsteady() bool { return n.SpinSpread > loudSpin }
 
 // Moved says whether the CPUs were farther apart than at best more often than does not matter.
 func (n *Noise) Moved() bool { return n.Apart > loudApart }
+
+// Disturbed says whether other things ran during the run, which medians bear, and the tails of latency do not.
+func (n *Noise) Disturbed() bool { return n.SpinSpread > tailSpin || n.Robbed() || n.Moved() }
