@@ -13,6 +13,8 @@ import (
 // FuzzLower finishes frames for receivers that can do this or that. A frame that its headers
 // describe has the segments of the reference. One that lies is refused, or what comes out of it
 // is sound: every segment has right lengths and checksums, and their payloads are the frame's.
+//
+//fuzz:covers link/vnet/header.go link/vnet/lower.go link/vnet/parse.go link/vnet/segment.go link/vnet/sum.go link/vnet/frame.go
 func FuzzLower(f *testing.F) {
 	choice.Corpus(f, 300, 200)
 	var s vnet.Scratch
@@ -71,6 +73,34 @@ func FuzzLower(f *testing.F) {
 	})
 }
 
+// FuzzSum: the sum of pieces of any length is that of the whole.
+//
+//fuzz:covers link/vnet/sum.go
+func FuzzSum(f *testing.F) {
+	choice.Fuzz(f, 40, 100, func(t *testing.T, src *choice.Source) {
+		var sum vnet.Sum
+		var whole []byte
+		for src.More() {
+			p := src.Bytes(src.Intn(20))
+			if src.Odds(8) {
+				p = bytes.Repeat([]byte{src.Uint8()}, src.Intn(300))
+			}
+			sum.Add(p)
+			whole = append(whole, p...)
+			if v := src.Uint16(); len(whole)%2 == 0 && src.Odds(4) {
+				sum.AddUint16(v)
+				whole = binary.BigEndian.AppendUint16(whole, v)
+			}
+		}
+		if got, want := sum.Checksum(), internet(whole); got != want {
+			t.Fatalf("%#x of %d bytes, want %#x", got, len(whole), want)
+		}
+		if sum.Folded() != ^sum.Checksum() {
+			t.Fatalf("%#x is not the complement of %#x", sum.Checksum(), sum.Folded())
+		}
+	})
+}
+
 // chosen is a recipe.
 func chosen(src *choice.Source) recipe {
 	r := recipe{
@@ -89,7 +119,7 @@ func chosen(src *choice.Source) recipe {
 // lie makes a frame and its header say different things, or things at the edge of what can be.
 func (r recipe) lie(src *choice.Source, data []byte, h *vnet.Header) []byte {
 	for range 1 + src.Intn(4) {
-		switch src.Intn(14) {
+		switch src.Intn(15) {
 		case 0:
 			h.ChecksumStart = uint16(src.Edge(uint64(len(data))))
 		case 1:
@@ -125,6 +155,12 @@ func (r recipe) lie(src *choice.Source, data []byte, h *vnet.Header) []byte {
 			}
 			if at := r.field(); at < len(data) { // the sum of other addresses
 				data[at] = src.Uint8()
+			}
+		case 11: // an extension header of IPv6 that ends where the frame does, or near
+			if at := r.network() + 40; r.ip6 && r.options > 0 && len(data) >= at+8 {
+				data = data[:min(len(data), at+8+src.Intn(64))]
+				data[at], data[at+1] = byte(r.proto()), byte((len(data)-at-8)/8+src.Intn(3))
+				h.ChecksumStart = 14 // which is in the frame, at least
 			}
 		default: // in the headers, mostly
 			if n := min(len(data), 120); n > 0 {
