@@ -27,6 +27,7 @@ func FuzzReply(f *testing.F) {
 	for i := range requests { // nothing is changed
 		f.Add([]byte{byte(i), 0, 0, 0, 0, 0})
 	}
+	f.Add([]byte{1, 1, 2, 3, 4, 6, 0, 0, 0, 0, 0, 0, 0}) // a write of four bytes has written six
 	choice.Corpus(f, 60, 60)
 	loop, err := reactor.New(reactor.Config{})
 	if err != nil {
@@ -107,6 +108,9 @@ func (a *answer) compose(s *choice.Source, m wire) {
 		}
 	}
 	a.wrong = len(payload) < r.least || len(payload) > r.most
+	if r.command == codec.CmdRegionRead || r.command == codec.CmdRegionWrite { // of a register of four bytes
+		a.wrong = a.wrong || binary.NativeEndian.Uint32(payload[12:]) > 4
+	}
 	b := r.answer(m, func(h *codec.Header) {
 		switch s.Intn(16) {
 		case 12:
