@@ -27,9 +27,12 @@ const (
 	headerSize    = 0x40
 )
 
+// noVendor is read where no function answers (7.5.1.1.1).
+const noVendor = 0xffff
+
 // Config describes a function as it is before any capability is added.
 type Config struct {
-	Vendor, Device       uint16
+	Vendor, Device       uint16 // Vendor is not ffff
 	SubVendor, SubDevice uint16
 	Class                uint32 // base class, sub-class, programming interface: 0x010802 is NVMe
 	Revision             uint8
@@ -84,6 +87,9 @@ type Space struct {
 
 // NewSpace makes the header of a function.
 func NewSpace(c Config) (*Space, error) {
+	if c.Vendor == noVendor {
+		return nil, configError("vendor %04x is what a function reads that is not there", c.Vendor)
+	}
 	if c.Class > 0xffffff {
 		return nil, configError("class %#x has more than 24 bits", c.Class)
 	}

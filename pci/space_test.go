@@ -236,6 +236,7 @@ func TestConfigIsChecked(t *testing.T) {
 		c    Config
 	}{
 		{"class of more than 24 bits", Config{Class: 0x1000000}},
+		{"vendor of no function", Config{Vendor: 0xffff}},
 		{"interrupt pin E", Config{InterruptPin: 5}},
 		{"ROM that is no power of two", Config{ROMSize: 3000}},
 		{"ROM below 2 KiB", Config{ROMSize: 1024}},

@@ -88,6 +88,12 @@ func buildSpace(s *choice.Source) (*Space, *spaceModel, error) {
 	if s.Odds(3) {
 		c.ROMSize = 2048 << s.Intn(14)
 	}
+	if c.Vendor == 0xffff {
+		if _, err := NewSpace(c); !errors.Is(err, ErrConfig) {
+			return nil, nil, fmt.Errorf("the vendor of no function: %w", err)
+		}
+		c.Vendor = 0x1af4
+	}
 	space, err := NewSpace(c)
 	if err != nil {
 		return nil, nil, err

@@ -33,7 +33,7 @@ func Walk(space []byte) ([]Capability, error) {
 		return nil, chainError("%d bytes are no header", len(space))
 	}
 	le := binary.LittleEndian
-	if le.Uint16(space[offVendor:]) == 0xffff {
+	if le.Uint16(space[offVendor:]) == noVendor {
 		return nil, chainError("the function does not answer: its vendor reads ffff")
 	}
 	var list []Capability
