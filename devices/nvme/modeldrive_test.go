@@ -50,6 +50,8 @@ type modelDrive struct {
 	worker *manualWorker
 	s      *Subsystem
 	hosts  []*modelHost
+	// formats are those of namespaces that have metadata.
+	formats map[uint32]format
 }
 
 // modelHost is a guest of one of the controllers.
@@ -121,7 +123,7 @@ func (d *modelDrive) subsystem(list []nvmemodel.Namespace) *Subsystem {
 			noError(d.t, err)
 			gaps = append(gaps, id)
 		}
-		id, err := s.AddNamespace(Namespace{Backend: newRAMDisk(n.Bytes, d.slow), BlockSize: n.BlockSize})
+		id, err := s.AddNamespace(d.namespace(n))
 		noError(d.t, err)
 		if id != n.ID {
 			d.t.Fatalf("namespace %d, want %d", id, n.ID)
@@ -131,6 +133,15 @@ func (d *modelDrive) subsystem(list []nvmemodel.Namespace) *Subsystem {
 		noError(d.t, s.RemoveNamespace(id))
 	}
 	return s
+}
+
+func (d *modelDrive) namespace(n nvmemodel.Namespace) Namespace {
+	cfg := Namespace{BlockSize: n.BlockSize}
+	if f, ok := d.formats[n.ID]; ok {
+		cfg = f.config()
+	}
+	cfg.Backend = newRAMDisk(n.Bytes, d.slow)
+	return cfg
 }
 
 func (d *modelDrive) controller() *Controller {
@@ -368,7 +379,7 @@ func (d *modelDrive) Fail(nsid uint32, what nvmemodel.Failure, on bool) bool {
 }
 
 func (d *modelDrive) Add(n nvmemodel.Namespace) uint32 {
-	id, err := d.s.AddNamespace(Namespace{Backend: newRAMDisk(n.Bytes, d.slow), BlockSize: n.BlockSize})
+	id, err := d.s.AddNamespace(d.namespace(n))
 	noError(d.t, err)
 	return id
 }

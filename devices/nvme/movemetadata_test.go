@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"vfiouser/block"
+	"vfiouser/fuzz/choice"
 )
 
 // Blocks keep their metadata whatever size the storage gets, and new ones were never written.
@@ -15,7 +16,7 @@ func TestMetadataOfStorageThatChangesItsSize(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(9, 9))
 	for _, f := range []format{separate8, extended8, plain64, {index: 7, protection: 2}, {index: 0}} {
 		g, q := formatted(t, rig{backends: []block.Backend{memory(t, 256<<10)}}, f)
-		r := newModelRun(t, g, q, rnd)
+		r := newModelRun(t, g, q, choice.FromSeed(9, 0))
 		r.nsid = 1
 		if blockFormats[f.index].metadata > 0 {
 			r.blockModel = newBlockModel(f.config(), int(g.c.namespace(1).blocks))
@@ -37,14 +38,8 @@ func TestMetadataOfStorageThatChangesItsSize(t *testing.T) {
 			if r.blockModel == nil {
 				continue
 			}
-			r.data, r.meta = r.data[:min(n, len(r.data))], r.meta[:min(n, len(r.meta))]
-			for len(r.data) < n {
-				r.data = append(r.data, make([]byte, r.BlockSize))
-				r.meta = append(r.meta, r.unwritten())
-			}
-			for lba := uint64(0); lba < uint64(n); lba += modelBlocks {
-				r.read(lba, int(min(modelBlocks, uint64(n)-lba)), asked{})
-			}
+			r.resized(n)
+			r.readAll()
 			lba := rnd.Uint64N(uint64(n))
 			r.write(lba, 1, asked{action: true, refTag: lba})
 		}
@@ -55,7 +50,7 @@ func TestMetadataOfStorageThatChangesItsSize(t *testing.T) {
 func TestMetadataOfStorageThatKeepsItsSize(t *testing.T) {
 	b := &stubborn{memory(t, 1<<20).(block.Resizer)}
 	g, q := formatted(t, rig{backends: []block.Backend{b}}, separate8)
-	r := newModelRun(t, g, q, rand.New(rand.NewPCG(9, 8)))
+	r := newModelRun(t, g, q, choice.FromSeed(9, 0))
 	r.nsid, r.blockModel = 1, newBlockModel(separate8.config(), 100)
 	for lba := uint64(0); lba+modelBlocks < 100; lba += modelBlocks {
 		r.write(lba, modelBlocks, asked{action: true, refTag: lba})

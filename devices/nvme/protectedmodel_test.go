@@ -3,12 +3,12 @@ package nvme
 import (
 	"bytes"
 	"encoding/binary"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"vfiouser/block"
 	"vfiouser/devices/nvme/spec"
+	"vfiouser/fuzz/choice"
 )
 
 // blockModel is a namespace with metadata as the specification has it, byte for byte.
@@ -115,7 +115,7 @@ type modelRun struct {
 	t                      *testing.T
 	g                      *guest
 	q                      *testQueue
-	rnd                    *rand.Rand
+	s                      *choice.Source
 	nsid                   uint32
 	buffer, pointer, lists uint64 // in guest memory
 	log                    uint64
@@ -123,29 +123,31 @@ type modelRun struct {
 
 const modelBlocks = 12 // of one command
 
-func newModelRun(t *testing.T, g *guest, q *testQueue, rnd *rand.Rand) *modelRun {
-	return &modelRun{t: t, g: g, q: q, rnd: rnd, buffer: g.alloc(2*modelBlocks + 1), pointer: g.alloc(1), lists: g.alloc(2), log: g.alloc(1)}
+func newModelRun(t *testing.T, g *guest, q *testQueue, s *choice.Source) *modelRun {
+	return &modelRun{t: t, g: g, q: q, s: s, buffer: g.alloc(2*modelBlocks + 1), pointer: g.alloc(1), lists: g.alloc(2), log: g.alloc(1)}
 }
 
 func (r *modelRun) fill(b []byte) {
+	seed := r.s.Uint32()
 	for i := range b {
-		b[i] = byte(r.rnd.Uint32())
+		seed = seed*1664525 + 1013904223
+		b[i] = byte(seed >> 24)
 	}
 }
 
 // ask makes up what a command asks for, often enough what holds.
 func (r *modelRun) ask(lba uint64) asked {
-	bit := func() bool { return r.rnd.IntN(2) == 0 }
+	bit := func() bool { return r.s.Intn(2) == 0 }
 	a := asked{action: bit(), guard: bit(), app: bit(), ref: r.Protection != 3 && bit(), storage: bit(), tag: 0x1234, mask: 0xff0f}
 	a.refTag = lba % (1 << r.refBits)
 	if r.StorageTag > 0 {
 		a.storageTag = 0xabcd
 	}
-	switch r.rnd.IntN(6) {
+	switch r.s.Intn(6) {
 	case 0:
-		a.tag ^= 1 << r.rnd.IntN(16)
+		a.tag ^= 1 << r.s.Intn(16)
 	case 1:
-		a.storageTag ^= uint64(r.rnd.IntN(2)) & (1<<r.StorageTag - 1)
+		a.storageTag ^= uint64(r.s.Intn(2)) & (1<<r.StorageTag - 1)
 	case 2:
 		if r.Protection != 1 || !a.ref {
 			a.refTag ^= 1
@@ -161,14 +163,14 @@ func (r *modelRun) attach(e *spec.SubmissionEntry, n int, stripped bool) (data, 
 		step += r.Metadata
 		size = n * step
 	}
-	if r.rnd.IntN(2) == 0 {
+	if r.s.Intn(2) == 0 {
 		e.PRP1, e.PRP2 = r.g.prps(r.buffer, size, r.lists, false)
 	} else {
 		e.Flags = spec.PSDTSGL << 6
 		e.PRP1, e.PRP2 = r.buffer, uint64(size)
 	}
 	e.MPTR = r.pointer
-	if e.Flags != 0 && r.rnd.IntN(2) == 0 {
+	if e.Flags != 0 && r.s.Intn(2) == 0 {
 		e.Flags = spec.PSDTSGLSegment << 6
 		e.MPTR = r.lists + pageSize
 		spec.NewSGLDescriptor(spec.SGLDataBlock, r.pointer, uint32(n*r.Metadata)).Put(r.g.bytes(e.MPTR, 16))
@@ -211,10 +213,10 @@ func (r *modelRun) write(lba uint64, n int, a asked) {
 		if !stripped {
 			r.fill(meta(i))
 			m = meta(i)
-			if r.Protection != 0 && r.rnd.IntN(8) > 0 {
+			if r.Protection != 0 && r.s.Intn(8) > 0 {
 				copy(m[r.at:], r.tuple(valid, i, data(i), m))
 			}
-			if r.rnd.IntN(20) == 0 {
+			if r.s.Intn(20) == 0 {
 				copy(m[r.at:], r.unwritten()[r.at:])
 			}
 		}
@@ -280,12 +282,12 @@ func (r *modelRun) compare(lba uint64, n int, a asked) {
 		copy(data(i), r.data[lba+uint64(i)])
 		copy(meta(i), r.meta[lba+uint64(i)])
 	}
-	spoilt := r.rnd.IntN(2 * n)
+	spoilt := r.s.Intn(2 * n)
 	if spoilt < n {
-		if b := meta(spoilt); r.rnd.IntN(2) == 0 {
-			b[r.rnd.IntN(len(b))] ^= 1
+		if b := meta(spoilt); r.s.Intn(2) == 0 {
+			b[r.s.Intn(len(b))] ^= 1
 		} else {
-			data(spoilt)[r.rnd.IntN(r.BlockSize)] ^= 1
+			data(spoilt)[r.s.Intn(r.BlockSize)] ^= 1
 		}
 	}
 	for i := 0; i < n && want.OK(); i++ {
@@ -306,7 +308,7 @@ func (r *modelRun) compare(lba uint64, n int, a asked) {
 func (r *modelRun) zero(lba uint64, n int, a asked) {
 	a.guard, a.app, a.ref, a.storage = false, false, false, false
 	e := r.entry(spec.NVMWriteZeroes, r.nsid, lba, n, a)
-	deallocate := r.rnd.IntN(2) == 0
+	deallocate := r.s.Intn(2) == 0
 	if deallocate {
 		e.CDW12 |= spec.RWDeallocate
 	}
@@ -387,10 +389,27 @@ func (r *modelRun) copy(to uint64, from [2]uint64, n int, a asked) {
 	}
 }
 
+// resized is the namespace with another number of blocks.
+func (m *blockModel) resized(n int) {
+	m.data, m.meta = m.data[:min(n, len(m.data))], m.meta[:min(n, len(m.meta))]
+	for len(m.data) < n {
+		m.data = append(m.data, make([]byte, m.BlockSize))
+		m.meta = append(m.meta, m.unwritten())
+	}
+}
+
+// readAll reads every block.
+func (r *modelRun) readAll() {
+	r.t.Helper()
+	for lba := 0; lba < len(r.data); lba += modelBlocks {
+		r.read(uint64(lba), min(modelBlocks, len(r.data)-lba), asked{})
+	}
+}
+
 func (r *modelRun) step() {
-	n := 1 + r.rnd.IntN(modelBlocks/2)
-	lba := r.rnd.Uint64N(uint64(len(r.data) - 2*n))
-	switch a := r.ask(lba); r.rnd.IntN(12) {
+	n := 1 + r.s.Intn(modelBlocks/2)
+	lba := uint64(r.s.Intn(len(r.data) - 2*n))
+	switch a := r.ask(lba); r.s.Intn(12) {
 	case 0, 1, 2:
 		r.write(lba, n, a)
 	case 3, 4, 5:
@@ -400,11 +419,11 @@ func (r *modelRun) step() {
 	case 7, 8:
 		r.compare(lba, n, a)
 	case 9:
-		r.zero(lba, 1+r.rnd.IntN(len(r.data)-int(lba)), a)
+		r.zero(lba, 1+r.s.Intn(len(r.data)-int(lba)), a)
 	case 10:
-		r.deallocate(lba, 1+r.rnd.IntN(len(r.data)-int(lba)))
+		r.deallocate(lba, 1+r.s.Intn(len(r.data)-int(lba)))
 	case 11:
-		r.copy(lba, [2]uint64{r.rnd.Uint64N(uint64(len(r.data) - n)), r.rnd.Uint64N(uint64(len(r.data) - n))}, n, a)
+		r.copy(lba, [2]uint64{uint64(r.s.Intn(len(r.data) - n)), uint64(r.s.Intn(len(r.data) - n))}, n, a)
 	}
 }
 
@@ -423,7 +442,7 @@ func TestBlocksWithMetadataFollowAModel(t *testing.T) {
 		}
 		g, q := started(t, rig{byMsg: byMsg, backends: backends, formats: formats})
 		g.c.extendedFormats.Store(true)
-		r := newModelRun(t, g, q, rand.New(rand.NewPCG(7, 8)))
+		r := newModelRun(t, g, q, choice.FromSeed(7, 0))
 		for i, f := range formats {
 			r.nsid, r.blockModel = uint32(i+1), newBlockModel(f.config(), blocks)
 			steps := 40
@@ -433,9 +452,7 @@ func TestBlocksWithMetadataFollowAModel(t *testing.T) {
 			for range steps {
 				r.step()
 			}
-			for lba := uint64(0); lba < blocks; lba += modelBlocks / 2 {
-				r.read(lba, modelBlocks/2, asked{})
-			}
+			r.readAll()
 			image := make([]byte, blocks*r.BlockSize)
 			_, err := backends[i].Submit(&block.Request{Op: block.Read, Length: int64(len(image)), Buffers: [][]byte{image}})
 			noError(t, err)
