@@ -128,6 +128,22 @@ func (m *model) getFeature() {
 	}
 }
 
+// newcomer sees that a namespace which a host gets has not the features of an earlier one that had its
+// number.
+func (m *model) newcomer(h int, n *namespace) {
+	for i := range features {
+		f := &features[i]
+		if !f.perNS {
+			continue
+		}
+		st, v := m.d.Admin(h, spec.SubmissionEntry{Opcode: spec.AdminGetFeatures, NSID: n.id, CDW10: uint32(f.id)}, nil)
+		m.expect(h, "get a feature", st)
+		if want := f.value(m.hosts[h].current, n); v != want {
+			m.fatalf("host %d: feature %#x of namespace %d is %#x, want %#x", h, f.id, n.id, v, want)
+		}
+	}
+}
+
 // setHostID makes the controller one of another host, or of none.
 func (m *model) setHostID() {
 	h := m.anyHost()

@@ -132,6 +132,7 @@ func operations() []operation {
 		{"sanitize", 2, (*model).sanitize},
 		{"failing sanitize", 2, (*model).failSanitize},
 		{"reserve", 5, (*model).reserve},
+		{"fence", 5, (*model).fence},
 		{"restart", 8, (*model).restart},
 		{"migrate", 5, (*model).migrate},
 		{"error log", 6, (*model).errorLog},

@@ -117,7 +117,9 @@ func (m *model) attach() {
 	m.expect(h, what, st, errors...)
 	if st.OK() {
 		for _, w := range who {
-			n.attached[w] = !detach
+			if n.attached[w] = !detach; !detach {
+				m.newcomer(w, n)
+			}
 		}
 	}
 }
@@ -210,6 +212,7 @@ func (m *model) manage() {
 			n.attached[h] = true
 		}
 		m.add(n)
+		m.newcomer(m.anyHost(), n)
 	case n == nil || n.pooled:
 	case how == 1 && len(m.list) > 1:
 		m.logf("namespace %d is removed", n.id)

@@ -176,41 +176,6 @@ func (r *reservation) hold(who reserver, kind spec.ReservationType) {
 	}
 }
 
-// reserve has the hosts register for a namespace, one of them reserve it, and both use it.
-func (m *model) reserve() {
-	n := m.anyNamespace()
-	if n == nil || len(m.hosts) < 2 || !n.attached[0] || !n.attached[1] {
-		return
-	}
-	for h := range m.hosts {
-		if m.s.Odds(4) {
-			continue
-		}
-		m.reservationCommandOf(h, n.id, n, spec.NVMReservationRegister, func(n *namespace, who reserver, e *spec.SubmissionEntry, keys *spec.ReservationKeys) ([]spec.Status, func()) {
-			keys.Other = uint64(1 + h)
-			e.CDW10 = spec.ReplaceKey | spec.ReservationIgnoreKey
-			return nil, func() { n.register(who, keys.Other) }
-		})
-	}
-	h := m.anyHost()
-	if n.kind == 0 && n.registered(m.reserver(h)) {
-		m.reservationCommandOf(h, n.id, n, spec.NVMReservationAcquire, func(n *namespace, who reserver, e *spec.SubmissionEntry, keys *spec.ReservationKeys) ([]spec.Status, func()) {
-			kind := spec.ReservationType(1 + m.s.Intn(6))
-			keys.Current = n.keys[who]
-			e.CDW10 = spec.AcquireReservation | uint32(kind)<<spec.ReservationTypeShift
-			return nil, func() { n.hold(who, kind) }
-		})
-	}
-	for range 4 {
-		h := m.anyHost()
-		p := m.commandFor(h, n.id, n)
-		p.queue = m.openQueue(h)
-		m.d.Start(h, p.queue, []*Command{p.Command})
-		m.d.Wait(h)
-		m.settle([]*plan{p}, outcome{})
-	}
-}
-
 func (r *reservation) register(who reserver, key uint64) {
 	if r.keys == nil {
 		r.keys = map[reserver]uint64{}

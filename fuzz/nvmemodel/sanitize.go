@@ -74,7 +74,7 @@ func (m *model) sanitizeStatus(h int) uint16 {
 func (m *model) failSanitize() {
 	h := m.anyHost()
 	n := m.anyNamespace()
-	if n == nil || len(m.sanitizeErrors(h)) > 0 || !m.d.Fail(n.id, FailErase, true) {
+	if n == nil || m.anybodyReserves() || len(m.sanitizeErrors(h)) > 0 || !m.d.Fail(n.id, FailErase, true) {
 		return
 	}
 	id := n.id
@@ -89,12 +89,6 @@ func (m *model) failSanitize() {
 		m.afterFailure(m.anyHost())
 	}
 	h = m.anyHost()
-	if errors := m.sanitizeErrors(h); len(errors) > 0 { // another host reserves what this one may not write
-		h = 0
-		for len(m.sanitizeErrors(h)) > 0 {
-			h++
-		}
-	}
 	if m.s.Bool() {
 		exit := []spec.Status{spec.SanitizeFailed}
 		if unrestricted != 0 {
