@@ -102,7 +102,7 @@ func adminEntry(s *choice.Source) spec.SubmissionEntry {
 		e.CDW10 = uint32(choice.Pick(s, 0, 1, 2, 3, 5, 6, 8, 0x10, 0x11, 0x12, 0x13, 0x19, s.Uint8())) | small<<16
 		e.CDW11 = choice.Pick(s, 0, uint32(s.Edge(1<<32-1)))
 	case spec.AdminGetLogPage:
-		dwords := uint32(choice.Pick(s, 0, 127, 1023, 16383, s.Edge(16384)))
+		dwords := uint32(choice.Pick(s, 0, 127, 1023, 16383, 16384, s.Edge(16384)))
 		id := choice.Pick(s, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0xd, 0xf, 0x12, 0x13, 0x80, 0x81, s.Uint8())
 		e.CDW10 = uint32(id) | choice.Pick[uint32](s, 0, 1, 2, 3)<<8 | choice.Pick[uint32](s, 0, retainEvent) | dwords<<16
 		e.CDW11 = dwords>>16 | small<<16
@@ -149,7 +149,7 @@ func adminEntry(s *choice.Source) spec.SubmissionEntry {
 	}
 	page := func() uint64 { return adminWindow + uint64(s.Intn(windowPages))*pageSize }
 	e.PRP1 = choice.Pick(s, page(), page(), page()+uint64(s.Intn(pageSize/4))*4, page()+uint64(s.Intn(pageSize)), s.Edge(1<<40))
-	e.PRP2 = choice.Pick(s, page(), page()+uint64(s.Intn(pageSize/8))*8, s.Edge(1<<40))
+	e.PRP2 = choice.Pick(s, page(), page()+uint64(s.Intn(pageSize/8))*8, adminWindow+windowLists*pageSize, s.Edge(1<<40))
 	return e
 }
 
@@ -220,6 +220,50 @@ func (h *modelHost) checkReply(e *spec.SubmissionEntry, before []byte, allowed [
 	}
 }
 
+// steadyPages are log pages that no command of theirs changes, with their size in bytes.
+var steadyPages = []struct {
+	id   uint8
+	size uint64
+}{
+	{spec.LogSupportedPages, spec.SupportedPagesSize}, {spec.LogFirmware, spec.FirmwareSize}, {spec.LogEffects, spec.EffectsSize},
+	{spec.LogChangedNS, spec.IdentifySize}, {spec.LogFeatureEffects, spec.FeatureEffectsSize},
+	{spec.LogManagementEffects, spec.ManagementEffectsSize},
+}
+
+// readSlice reads a piece of a log page, perhaps of what is behind its end, and compares it with the
+// whole page.
+func (d *modelDrive) readSlice(s *choice.Source) {
+	p := steadyPages[s.Intn(len(steadyPages))]
+	read := func(off uint64, n int) ([]byte, spec.Status) {
+		b := make([]byte, n)
+		e := spec.SubmissionEntry{Opcode: spec.AdminGetLogPage, CDW10: uint32(p.id) | retainEvent | uint32(n/4-1)<<16, CDW12: uint32(off), CDW13: uint32(off >> 32)}
+		st, _ := d.Admin(0, e, b)
+		return b, st.Code()
+	}
+	whole, st := read(0, int(p.size))
+	off, n := s.Edge(p.size), 4*(1+s.Intn(64))
+	switch s.Intn(4) {
+	case 0, 1:
+		off &^= 3
+	case 2: // at the end
+		off = p.size - 8 + 4*uint64(s.Intn(6))
+	}
+	piece, got := read(off, n)
+	want := make([]byte, n)
+	switch {
+	case off > p.size || off%4 != 0:
+		if got != spec.InvalidField {
+			d.t.Fatalf("%d bytes at %d of log page %#x, which has %d: %v", n, off, p.id, p.size, got)
+		}
+		return
+	default:
+		copy(want, whole[off:])
+	}
+	if !st.OK() || !got.OK() || !bytes.Equal(piece, want) {
+		d.t.Fatalf("%d bytes at %d of log page %#x are % x (%v), want % x (%v)", n, off, p.id, piece, got, want, st)
+	}
+}
+
 // FuzzAdminCommands runs sequences of admin commands, mostly with fields that mean something. Replies are no longer than
 // was asked for, statuses are those of the command, and the controller can be used afterwards.
 //
@@ -245,6 +289,10 @@ func FuzzAdminCommands(f *testing.F) {
 			if !s.More() {
 				break
 			}
+			if s.Odds(16) {
+				d.readSlice(s)
+				continue
+			}
 			e := adminEntry(s)
 			if e.Opcode == spec.AdminAsyncEvent {
 				h.admin.submit(e)
@@ -258,6 +306,8 @@ func FuzzAdminCommands(f *testing.F) {
 			known := adminCommands()[e.Opcode] != nil
 			if st := c.Status.Code(); known && !slices.Contains(adminStatuses, st) && !slices.Contains(ownStatuses[e.Opcode], st) || !known && st != spec.InvalidOpcode {
 				t.Fatalf("command %+v: %v", e, c.Status)
+			} else if st.OK() && replySize(&e) > nvmemodel.MaxTransfer {
+				t.Fatalf("command %+v has a reply of %d bytes", e, replySize(&e))
 			}
 			if err := h.s.failure(); err != nil || h.csts().CFS() {
 				t.Fatalf("command %+v: %v, CSTS %#x", e, err, uint32(h.csts()))
