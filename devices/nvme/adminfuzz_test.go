@@ -220,6 +220,41 @@ func (h *modelHost) checkReply(e *spec.SubmissionEntry, before []byte, allowed [
 	}
 }
 
+// eventRequests are the Asynchronous Event Requests of a host.
+type eventRequests struct {
+	h       *modelHost
+	waiting []uint16 // command identifiers
+	told    uint     // types of events, a bit each, since a log page was read
+}
+
+// submit makes one more, or brings an event about.
+func (r *eventRequests) submit() {
+	r.waiting = append(r.waiting, r.h.admin.submit(spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent}))
+	r.h.must(spec.SubmissionEntry{Opcode: spec.AdminKeepAlive})
+	r.look()
+	if n := len(r.waiting); n > maxAsyncEvents {
+		r.h.t.Fatalf("%d requests wait", n)
+	}
+}
+
+// look takes those that have completed: of each type of event one, until its log page is read.
+func (r *eventRequests) look() {
+	r.waiting = slices.DeleteFunc(r.waiting, func(cid uint16) bool {
+		c, done := r.h.admin.completed[cid]
+		if !done {
+			return false
+		}
+		delete(r.h.admin.completed, cid)
+		if bit := uint(1) << spec.AsyncResult(c.DW0).Type(); c.Status.OK() {
+			if r.told&bit != 0 {
+				r.h.t.Fatalf("event %#x is told of twice", c.DW0)
+			}
+			r.told |= bit
+		}
+		return true
+	})
+}
+
 // steadyPages are log pages that no command of theirs changes, with their size in bytes.
 var steadyPages = []struct {
 	id   uint8
@@ -285,23 +320,32 @@ func FuzzAdminCommands(f *testing.F) {
 		d.s.selfTest.pace = 1
 		h := d.hosts[0]
 		h.fillWindow(s)
+		events := &eventRequests{h: h}
 		for range 30 {
 			if !s.More() {
 				break
 			}
-			if s.Odds(16) {
+			switch s.Intn(16) {
+			case 1:
 				d.readSlice(s)
+				continue
+			case 2, 3:
+				if s.Odds(3) { // of a queue that does not exist
+					h.write32(doorbellOffset+uint64(sqDoorbell(MaxQueues)), 1)
+				}
+				events.submit()
 				continue
 			}
 			e := adminEntry(s)
 			if e.Opcode == spec.AdminAsyncEvent {
-				h.admin.submit(e)
-				d.Admin(0, spec.SubmissionEntry{Opcode: spec.AdminKeepAlive}, nil)
-				continue
+				continue // above
 			}
 			copy(before, h.window())
 			allowed := h.mayWrite(&e, before, replySize(&e))
 			c := h.do(e)
+			if events.look(); e.Opcode == spec.AdminGetLogPage {
+				events.told = 0
+			}
 			h.checkReply(&e, before, allowed)
 			known := adminCommands()[e.Opcode] != nil
 			if st := c.Status.Code(); known && !slices.Contains(adminStatuses, st) && !slices.Contains(ownStatuses[e.Opcode], st) || !known && st != spec.InvalidOpcode {

@@ -181,6 +181,7 @@ func FuzzRestoredState(f *testing.F) {
 		err := h.load(stream)
 		switch {
 		case err == nil:
+			plausible(t, h)
 			if len(b) == 0 {
 				unchanged(t, stream, h.saved())
 			}
@@ -199,6 +200,20 @@ func FuzzRestoredState(f *testing.F) {
 		}
 		works(t, d)
 	})
+}
+
+// plausible sees that no client can have brought a controller into another kind of state.
+func plausible(t testing.TB, h *modelHost) {
+	host := h.c.host
+	for i := range host.cqs {
+		q := host.cqs[i].Load()
+		if q != nil && (q.head >= q.size || q.tail >= q.size || q.used != q.distance(q.head, q.tail)) {
+			t.Fatalf("completion queue %d of %d entries: head %d, tail %d, %d used", i, q.size, q.head, q.tail, q.used)
+		}
+	}
+	if n := len(host.aer.waiting); n > maxAsyncEvents {
+		t.Fatalf("%d Asynchronous Event Requests wait", n)
+	}
 }
 
 // resave moves a state on to another controller.
