@@ -86,14 +86,19 @@ func composeRecords(s *choice.Source) (stream []byte) {
 	}
 	first := id.append(nil)
 	switch s.Intn(32) {
+	case 28:
+		binary.LittleEndian.PutUint32(first[8:], uint32(s.Edge(1))) // the format
 	case 29:
 		first = append(first, 0)
 	case 30:
 		first = first[:s.Intn(len(first))]
 	case 31:
-		first[s.Intn(12)] ^= 1 << s.Intn(8) // the magic, or the format
+		first[s.Intn(8)] ^= 1 << s.Intn(8)
 	}
 	list := []record{{kind: recordIdentity, data: first}}
+	if s.Odds(32) {
+		list[0].kind = recordKind(s.Intn(8))
+	}
 	usual := []record{{kind: recordConfig, data: []byte("config")}, {kind: recordInterrupts}, {kind: recordEnd}}
 	for i := 0; i < 12 && s.More(); i++ {
 		switch s.Intn(16) {
