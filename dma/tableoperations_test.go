@@ -134,6 +134,11 @@ var tableOperations = []struct {
 		if n %= 64 * page; r.Odds(4) {
 			n = uint64(r.Intn(130)) * page
 		}
+		if l := r.model.log; l != nil && len(l.ranges) > 0 && r.Odds(3) { // up to the first byte of a range, or the one before
+			first := choice.Pick(r.Source, l.ranges...).IOVA
+			n = 1 + r.Edge(page)%page
+			iova = first - n + uint64(r.Intn(2))
+		}
 		r.model.log.mark(iova, n)
 		r.table.MarkDirty(iova, n)
 	}},
