@@ -18,7 +18,7 @@ import (
 //
 //fuzz:covers devices/virtio-net/control.go devices/virtio-net/commands.go devices/virtio-net/filter.go devices/virtio-net/hash.go devices/virtio-net/toeplitz.go devices/virtio-net/spec
 func FuzzCommands(f *testing.F) {
-	choice.Corpus(f, 150, 600)
+	choice.Corpus(f, 500, 600)
 	f.Fuzz(func(t *testing.T, program []byte) {
 		src := choice.FromBytes(program)
 		cfg := Config{Link: link.Null(), Pairs: 1 + src.Intn(4), MAC: []byte{2, 0, 0, 0, 0, 1}}
