@@ -167,8 +167,8 @@ func TestListOfTargets(t *testing.T) {
 	if got, want := out.String(), "parse/FuzzGood   \nparse/FuzzCrash  fails with what only a mutation can be.\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if listTargets(&out, "FuzzNowhere") == nil {
-		t.Error("no target, no error")
+	if err := listTargets(&out, "FuzzNowhere"); err == nil || !strings.Contains(err.Error(), "parse/FuzzGood") {
+		t.Errorf("no target, and %v", err)
 	}
 }
 

@@ -111,11 +111,12 @@ func matching(only string) (found []target, root string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
+	all := fmt.Sprint(found)
 	found = slices.DeleteFunc(found, func(t target) bool {
 		return !match.MatchString(t.Name) && !match.MatchString(t.String())
 	})
 	if len(found) == 0 {
-		return nil, "", fmt.Errorf("no fuzz target matches %q", only)
+		return nil, "", fmt.Errorf("no fuzz target matches %q; there are %s", only, all)
 	}
 	return found, root, nil
 }
