@@ -47,7 +47,7 @@ func (r *protectedRun) consent() {
 
 // anySize is that of some blocks, with what is less than one behind them.
 func (r *protectedRun) anySize() int64 {
-	bytes, _ := r.f.bytesOf(uint64(4*modelBlocks + r.s.Intn(100)))
+	bytes, _ := r.f.bytesOf(uint64(3*modelBlocks + r.s.Intn(60)))
 	return bytes + int64(r.s.Intn(2))*block.SectorSize
 }
 
@@ -115,7 +115,7 @@ func runProtected(t *testing.T, s *choice.Source, memory []*modelMemory) {
 func FuzzBlocksWithMetadata(f *testing.F) {
 	takeTurns(f)
 	memory := []*modelMemory{newModelMemory(f)}
-	choice.Fuzz(f, 80, 900, func(t *testing.T, s *choice.Source) { runProtected(t, s, memory) })
+	choice.Fuzz(f, 80, 400, func(t *testing.T, s *choice.Source) { runProtected(t, s, memory) })
 }
 
 // TestBlocksWithMetadataPrograms runs the same programs from seeds.
