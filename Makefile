@@ -39,7 +39,7 @@ test-unit: compiler lspci nbd browser ## the tests that need no guest
 	$(GO) test -run Alloc $(units)
 
 test-fuzz: ## every fuzz target for a moment (test-unit runs the inputs that are stored)
-	$(GO) run ./fuzz/cmd/fuzzrun -time 1s -shrink 10s -coverage=false
+	$(GO) run ./fuzz/cmd/fuzzrun -time 2s -shrink 10s -coverage=false
 
 # (-v: it shows which guests ran and for how long, or why they are skipped)
 test-guest: ## the tests with QEMU, without and with a guest
