@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// farther is what is not near: a distance of more than so many times the least.
-	farther = 1.5
+	// farther is what is not near: a distance of more than so many times the least. Between the threads of a core it is
+	// half of that between cores that share a cache, and a tenth of that between others.
+	farther = 3
 	// firstLooks are how often distance is measured to find the least, and looks while that is waited for.
 	firstLooks = 10
 	looks      = 25
@@ -17,6 +18,9 @@ const (
 	pause = 20 * time.Millisecond
 	// repeats are how often a measurement is taken once more because the CPUs came apart.
 	repeats = 3
+	// allowance is how often it may be waited, and measured once more, for each measurement that counts, on
+	// average: CPUs that are hardly ever near must not hold a run up.
+	allowance = 1
 )
 
 // distance is that between the CPUs of driver and device. A hypervisor that moves virtual CPUs changes it,
@@ -27,6 +31,7 @@ type distance struct {
 	sleep   func(context.Context, time.Duration)
 
 	least time.Duration
+	spent int       // waits and measurements in vain
 	seen  []float64 // ns, after each measurement that counts
 	apart int       // measurements that count although the CPUs were apart
 }
@@ -59,6 +64,15 @@ func (d *distance) look() time.Duration {
 	return now
 }
 
+// spend says whether there is something left to wait, or to measure once more.
+func (d *distance) spend() bool {
+	if d.spent >= looks+allowance*len(d.seen) {
+		return false
+	}
+	d.spent++
+	return true
+}
+
 func (d *distance) near(now time.Duration) bool {
 	return float64(now) <= farther*float64(d.least)
 }
@@ -68,7 +82,7 @@ func (d *distance) near(now time.Duration) bool {
 func steady[T any](ctx context.Context, d *distance, take func() (T, error), keep func(T)) error {
 	for try := 0; ; try++ {
 		for range looks {
-			if d.near(d.look()) || ctx.Err() != nil {
+			if d.near(d.look()) || ctx.Err() != nil || !d.spend() {
 				break
 			}
 			d.sleep(ctx, pause)
@@ -78,7 +92,7 @@ func steady[T any](ctx context.Context, d *distance, take func() (T, error), kee
 			return err
 		}
 		now := d.look()
-		if near := d.near(now); near || try == repeats || ctx.Err() != nil {
+		if near := d.near(now); near || try == repeats || ctx.Err() != nil || !d.spend() {
 			keep(taken)
 			d.seen = append(d.seen, float64(now))
 			if !near {
