@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"vfiouser/bench/machine"
 )
 
 // Env is what a Setup finds: its folder, its CPUs, its log, and who cleans up. It belongs to
@@ -69,9 +71,7 @@ func (e *Env) pin(cpu int) error {
 	if cpu < 0 || !e.allowed.IsSet(cpu) {
 		return fmt.Errorf("bench: CPU %d is not for us", cpu)
 	}
-	var set unix.CPUSet
-	set.Set(cpu)
-	return unix.SchedSetaffinity(0, &set)
+	return machine.Pin(cpu)
 }
 
 // Cleanup has f called by Close. What came last is called first.

@@ -5,8 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
+	"vfiouser/bench/machine"
 	"vfiouser/dma"
 )
 
@@ -55,9 +54,7 @@ func beside(env *Env, work func(stop *atomic.Bool)) {
 	other.Go(func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, pinned as it is
 		if len(env.DeviceCPUs) > 0 {
-			var set unix.CPUSet
-			set.Set(env.DeviceCPUs[0])
-			_ = unix.SchedSetaffinity(0, &set) // else it is where it is
+			_ = machine.Pin(env.DeviceCPUs[0]) // else it is where it is
 		}
 		work(&stop)
 	})

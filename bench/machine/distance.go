@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -31,9 +29,7 @@ func Distance(here, there int) time.Duration {
 	onCPU := func(cpu int, play func()) func() {
 		return func() {
 			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, pinned as it is
-			var set unix.CPUSet
-			set.Set(cpu)
-			if unix.SchedSetaffinity(0, &set) == nil {
+			if Pin(cpu) == nil {
 				allowed.Add(1)
 			}
 			play()

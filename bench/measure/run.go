@@ -205,7 +205,7 @@ func (r *run) observe(m *measured, s *bench.Subject, round int, o *observation) 
 func (m *measured) result() result.Case {
 	c := result.Case{Name: m.Name, Unit: m.unit, Bytes: m.Bytes, Limit: m.Limit, Operations: m.n}
 	if m.err != nil {
-		c.Missing, c.Failed = printable(m.err.Error()), !errors.Is(m.err, bench.ErrUnavailable)
+		c.Missing, c.Failed = reason(m.err), !errors.Is(m.err, bench.ErrUnavailable)
 		return c
 	}
 	c.Samples, c.LimitSamples = m.samples, m.limitSamples

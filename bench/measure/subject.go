@@ -5,9 +5,9 @@ import (
 	"runtime"
 	"strings"
 	"time"
-	"unicode"
 
 	"vfiouser/bench"
+	"vfiouser/bench/result"
 )
 
 // subject is a case or a limit.
@@ -60,15 +60,10 @@ func (r *run) time(s *subject, b *bench.Subject) (float64, error) {
 	return float64(max(took, 1)) / float64(n), err
 }
 
-// printable makes a text fit for a report.
-func printable(s string) string {
+// reason makes the text of an error fit for a report.
+func reason(err error) string {
 	const most = 300 // bytes
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
+	s := result.Printable(err.Error())
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}

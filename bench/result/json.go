@@ -45,7 +45,7 @@ func Read(from io.Reader) (*Report, error) {
 	r := new(Report)
 	if err := json.Unmarshal(content, r); err != nil {
 		// Which may quote all of a long number, or what does something to a terminal.
-		return nil, fmt.Errorf("%w: %.*s", ErrFormat, maxError, printable(err.Error()))
+		return nil, fmt.Errorf("%w: %.*s", ErrFormat, maxError, Printable(err.Error()))
 	}
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
@@ -189,7 +189,8 @@ func checkSamples(list []float64, least float64) error {
 // sane is false for what no run measures; JSON has no NaN and no infinity.
 func sane(v, least float64) bool { return v >= least && v <= maxValue }
 
-func printable(s string) string {
+// Printable is s without what would do something to a terminal.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'
