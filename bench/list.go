@@ -14,5 +14,5 @@ func Cases() []Case {
 func Limits() []Limit {
 	return slices.Concat(codecLimits(), translateLimits(), mapLimits(), interruptLimits(),
 		messageLimits(), sessionLimits(),
-		handoverLimits(), directLimits(), frameLimits())
+		handoverLimits(), directLimits(), nbdLimits(), frameLimits())
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +17,7 @@ import (
 
 // drive is I/O at random on an NVMe device, depth commands of size bytes under way in all.
 type drive struct {
-	backend     string // null, mem, cached or direct: a file through or past the page cache
+	backend     string // null, mem, nbd, cached or direct: a file through or past the page cache
 	write       bool
 	size, depth int
 	set         set
@@ -79,6 +80,11 @@ func drives() (all []drive) {
 		}
 		add(full, drive{backend: backend, size: 128 << 10, depth: 32})
 	}
+	for _, depth := range []int{1, 32} {
+		add(byDefault, drive{backend: "nbd", depth: depth})
+		add(full, drive{backend: "nbd", write: true, depth: depth})
+	}
+	add(full, drive{backend: "nbd", size: nbdLongest, depth: 32})
 	for _, mode := range []device.DoorbellMode{device.Shadow, device.Trap} {
 		for _, depth := range []int{1, 32} {
 			add(one(mode == device.Shadow && depth == 32, quick, byDefault), drive{backend: "mem", depth: depth, mode: mode})
@@ -149,6 +155,8 @@ func (d drive) limit() string {
 		return ""
 	case d.backend == "direct":
 		return d.fileIO().String()
+	case d.backend == "nbd":
+		return d.nbdLimitName()
 	case d.mode == device.Trap && d.depth == 1:
 		return oneDoorbell.echo().limit()
 	}
@@ -271,6 +279,11 @@ func newDrive(env *Env, d drive) (*nvmeRig, Subject, error) {
 		for range n {
 			backends = append(backends, fmt.Sprintf("mem:%d", env.storage()/n))
 		}
+	case "nbd":
+		if err := spawnNBD(env, env.storage()); err != nil {
+			return nil, Subject{}, err
+		}
+		backends = append(backends, "nbd+unix:///?socket="+url.QueryEscape(filepath.Join(env.Dir, nbdSocket)))
 	default:
 		path, err := newFile(env)
 		if err != nil {

@@ -19,6 +19,8 @@ func TestDriveDoesWhatItIsAskedFor(t *testing.T) {
 		{backend: "null", size: 4096, depth: 1, idle: 31, mode: device.Mmap},
 		{backend: "mem", size: 4096, depth: 8, namespaces: 4, mode: device.Mmap},
 		{backend: "cached", size: 4096, depth: 8, mode: device.Mmap},
+		{backend: "nbd", size: 4096, depth: 8, mode: device.Mmap},
+		{backend: "nbd", write: true, size: 128 << 10, depth: 2, mode: device.Mmap},
 		{backend: "null", size: 4096, depth: loadDepth, load: 50, mode: device.Mmap},
 	} {
 		t.Run(d.String(), func(t *testing.T) {

@@ -37,6 +37,7 @@ var roles = map[string]func(fd int, args []int) error{
 	"devices":   playDevices,
 	"askguest":  playAskGuest,
 	"footprint": playFootprint,
+	"nbd":       playNBD,
 }
 
 // canPlay says that this program, started once more, is a peer.

@@ -40,3 +40,22 @@ func rawEpollWait(epoll int, events []unix.EpollEvent) (int, syscall.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), forever, 0, 0)
 	return int(n), e
 }
+
+// rawWritev is writev(2). vector is not empty.
+func rawWritev(fd int, vector []unix.Iovec) (int, syscall.Errno) {
+	n, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&vector[0])), uintptr(len(vector)))
+	return int(n), e
+}
+
+// afterBytes is what is left of a vector without its first n bytes. It changes the vector.
+func afterBytes(vector []unix.Iovec, n int) []unix.Iovec {
+	for len(vector) > 0 && n >= int(vector[0].Len) {
+		n -= int(vector[0].Len)
+		vector = vector[1:]
+	}
+	if n > 0 {
+		vector[0].Base = (*byte)(unsafe.Add(unsafe.Pointer(vector[0].Base), n))
+		vector[0].SetLen(int(vector[0].Len) - n)
+	}
+	return vector
+}
