@@ -99,9 +99,9 @@ func (v *victims) run(t tester, s *choice.Source) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	for n := 0; s.More() && n < victimSteps && time.Since(begin) < longLife; n++ {
+	for n := 0; s.More() && (s.Seeded() || n < victimSteps && time.Since(begin) < longLife); n++ {
 		if c.dev == nil || c.dev.Err() != nil {
-			if c.sessions == victimSessions {
+			if c.sessions >= victimSessions && !s.Seeded() {
 				break
 			}
 			c.attach()

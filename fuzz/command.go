@@ -179,7 +179,7 @@ func (l *life) doAnswer() {
 
 // doReconnect leaves and comes back, perhaps with an odd VERSION.
 func (l *life) doReconnect() {
-	if l.connections == maxConnections {
+	if !l.mayConnect() {
 		return
 	}
 	how := l.s.Uint8()

@@ -207,3 +207,17 @@ func TestMemoryIsShared(t *testing.T) {
 		}
 	}
 }
+
+// A program of a seed is as long as asked for, however often its clients come and go.
+func TestSeededProgramsAreNotCutShort(t *testing.T) {
+	r := newRig(t, config{hangAfter: defaultHang}, func() (engine.Device, error) { return new(sick), nil })
+	s := choice.FromSeed(1, 3*maxSteps)
+	rec := &recorder{}
+	r.run(rec, s)
+	if s.More() {
+		t.Error("operations are left")
+	}
+	if len(rec.failures) > 0 {
+		t.Error(rec.failures)
+	}
+}

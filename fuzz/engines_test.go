@@ -106,7 +106,7 @@ func (e *engines) run(t tester, s *choice.Source) {
 	}()
 	w.begin()
 	begin := time.Now()
-	for n := 0; s.More() && n < worldSteps && time.Since(begin) < longLife; n++ {
+	for n := 0; s.More() && (s.Seeded() || n < worldSteps && time.Since(begin) < longLife); n++ {
 		worldOps[s.Intn(len(worldOps))](w)
 	}
 	w.compare()

@@ -50,14 +50,17 @@ type life struct {
 	refused     string          // the last command that was
 }
 
+// mayConnect tells whether another connection is not too many for an input.
+func (l *life) mayConnect() bool { return l.s.Seeded() || l.connections < maxConnections }
+
 // live does what the input says.
 func (l *life) live() {
 	l.prompt = true
 	l.connect()
 	begin := time.Now()
-	for n := 0; l.s.More() && n < maxSteps && time.Since(begin) < longLife; n++ {
+	for n := 0; l.s.More() && (l.s.Seeded() || n < maxSteps && time.Since(begin) < longLife); n++ {
 		if l.c.main.over {
-			if l.connections == maxConnections {
+			if !l.mayConnect() {
 				return
 			}
 			l.connect()

@@ -20,7 +20,7 @@ func (l *life) stream() {
 			l.c.settle()
 		}
 		if l.c.main.over || how&0xc0 == 0x80 {
-			if l.connections == maxConnections {
+			if !l.mayConnect() {
 				break
 			}
 			l.disconnect()

@@ -97,7 +97,7 @@ func runProtected(t *testing.T, s *choice.Source, memory []*modelMemory) {
 	r.modelRun = newModelRun(t, h.guest, r.q, s)
 	r.nsid = 1
 	r.formatted(f)
-	for steps := 0; steps < 200 && s.More(); steps++ {
+	for steps := 0; s.More() && (s.Seeded() || steps < 200); steps++ {
 		r.something()
 	}
 	r.readAll()

@@ -53,6 +53,10 @@ func FromSeed(seed uint64, steps int) *Source {
 	return &Source{rng: rand.NewChaCha8(key), steps: steps}
 }
 
+// Seeded tells whether the choices come from a seed. Then who runs the program says how long it is; a
+// fuzzer's input is to be cut short where it would take too long.
+func (s *Source) Seeded() bool { return s.rng != nil }
+
 // More tells whether there is something left to choose. A program asks once for each operation.
 func (s *Source) More() bool {
 	if s.rng == nil {
