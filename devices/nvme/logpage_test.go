@@ -138,67 +138,6 @@ func TestLogPageRefusals(t *testing.T) {
 	}
 }
 
-func TestAsyncEvents(t *testing.T) {
-	g, page := adminGuest(t, rig{mode: Trap})
-	aer := func() uint16 { return g.admin.submit(spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent}) }
-	done := func(cid uint16) bool {
-		g.must(spec.SubmissionEntry{Opcode: spec.AdminGetFeatures, CDW10: spec.FeatArbitration}) // the events before it are out
-		_, ok := g.admin.completed[cid]
-		return ok
-	}
-	first := aer()
-	g.write32(doorbellOffset+uint64(sqDoorbell(9)), 1) // no such queue
-	if r := spec.AsyncResult(g.admin.result(first).DW0); r != spec.NewAsyncResult(spec.AsyncError, spec.AsyncInvalidDoorbell, spec.LogErrors) {
-		t.Errorf("event %#x", uint32(r))
-	}
-	second := aer()
-	g.write32(doorbellOffset+uint64(sqDoorbell(0)), 999) // no such tail
-	if done(second) {
-		t.Fatal("an event before the log of the last one was read")
-	}
-	keep := getLog(spec.LogErrors, 64, 0, page)
-	keep.CDW10 |= retainEvent
-	g.must(keep)
-	if done(second) {
-		t.Fatal("an event although it was to be retained")
-	}
-	g.must(getLog(spec.LogErrors, 64, 0, page))
-	if r := spec.AsyncResult(g.admin.result(second).DW0); r.Info() != spec.AsyncInvalidTail {
-		t.Errorf("event %#x", uint32(r))
-	}
-	third := aer()
-	g.must(spec.SubmissionEntry{Opcode: spec.AdminSetFeatures, CDW10: spec.FeatAsyncEvents, CDW11: spec.AsyncConfigHealth})
-	g.must(spec.SubmissionEntry{Opcode: spec.AdminSetFeatures, CDW10: spec.FeatTemperature, CDW11: 300})
-	if r := spec.AsyncResult(g.admin.result(third).DW0); r != spec.NewAsyncResult(spec.AsyncHealth, spec.AsyncTemperature, spec.LogSmart) {
-		t.Errorf("event %#x", uint32(r))
-	}
-	g.must(getLog(spec.LogSmart, spec.SmartSize, 0, page))
-	if w := g.bytes(page, 1)[0]; w != warnTemperature {
-		t.Errorf("critical warning %#x", w)
-	}
-}
-
-func TestAsyncEventLimitAndAbort(t *testing.T) {
-	g, _ := adminGuest(t, rig{})
-	var cids []uint16
-	for range maxAsyncEvents {
-		cids = append(cids, g.admin.submit(spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent}))
-	}
-	if st := g.do(spec.SubmissionEntry{Opcode: spec.AdminAsyncEvent}).Status; st != spec.AsyncEventLimitExceeded|spec.StatusDNR {
-		t.Errorf("one more than AERL: %v", st)
-	}
-	abort := spec.SubmissionEntry{Opcode: spec.AdminAbort, CDW10: uint32(cids[1]) << 16}
-	if c := g.must(abort); c.DW0&1 != 0 {
-		t.Error("not aborted")
-	}
-	if st := g.admin.result(cids[1]).Status; st != spec.AbortRequested {
-		t.Errorf("aborted command: %v", st)
-	}
-	if c := g.must(abort); c.DW0&1 != 1 {
-		t.Error("aborted twice")
-	}
-}
-
 func TestSupportedPagesAndFeatures(t *testing.T) {
 	g, page := adminGuest(t, rig{})
 	var pages spec.SupportedPages

@@ -48,6 +48,7 @@ func TestNothingIsKeptWithoutADirectory(t *testing.T) {
 }
 
 func TestDamagedStateIsRefused(t *testing.T) {
+	const whole = `{"Version":1,"Content":{"A":1,"B":2}}`
 	for _, c := range []struct{ name, text string }{
 		{"empty", ""},
 		{"cut", `{"Version":1,"Content":{"A":1,`},
@@ -59,7 +60,7 @@ func TestDamagedStateIsRefused(t *testing.T) {
 		{"another type", `{"Version":1,"Content":{"A":"1"}}`},
 		{"no content", `{"Version":1}`},
 		{"something behind", `{"Version":1,"Content":{"A":1,"B":2}} {}`},
-		{"too large", strings.Repeat(" ", maxRecordSize+1)},
+		{"too large", whole + strings.Repeat(" ", maxRecordSize+1-len(whole))},
 	} {
 		var d stateDir
 		path := t.TempDir()
