@@ -101,6 +101,13 @@ func checkOffloads(t *testing.T, g *Guest, c nic) {
 	}
 }
 
+// awaitAnswer is a script that has a machine that was away wait until another one answers, some
+// seconds. That one has asked who has the address all the while, once a second: what it sends is
+// lost until it asks the next time, if the answer to its last question was.
+func awaitAnswer(address string) string {
+	return fmt.Sprintf("for i in $(seq 5); do ping -c 1 -W 1 %s > /tmp/ping && exit; done; cat /tmp/ping; exit 1", address)
+}
+
 // checkPing pings a machine, with small packets and with such as take several frames.
 func checkPing(t *testing.T, g *Guest, in network, id int) {
 	t.Helper()

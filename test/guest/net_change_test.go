@@ -134,6 +134,7 @@ func checkReboot(t *testing.T, g *Guest, h *host, c nic) {
 	})
 	run(t, g, c.up(guestID))
 	startEcho(t, g)
+	run(t, g, awaitAnswer(c.in.v4(hostID)))
 	checkPing(t, g, c.in, hostID)
 	checkEcho(t, h, c.in.v4(guestID), 1, 4<<20)
 }

@@ -195,6 +195,7 @@ func TestSwitch(t *testing.T) {
 		a[1].checkTransfer(t, a[2]) // (the others go on)
 		for _, m := range b {
 			m.join(t)
+			m.run(t, awaitAnswer(a[0].v4()))
 			m.checkReach(t, a[0])
 		}
 		a[0].checkTransfer(t, b[0])
