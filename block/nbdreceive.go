@@ -117,9 +117,12 @@ func (in *receiving) data(s *nbdSlot, at, n int64) error {
 	at, n = at+buffered, n-buffered
 	for n > 0 && s.err == nil {
 		in.iov = appendVector(in.iov[:0], s.r.Buffers, at, n)
+		in.ahead()
 		switch err := in.receive(in.fill); err {
 		case nil:
-			at, n = at+int64(in.n), n-int64(in.n)
+			part := min(int64(in.n), n)
+			at, n = at+part, n-part
+			in.from, in.to = 0, in.n-int(part)
 		case syscall.EFAULT:
 			s.err = ErrMemory
 		default:
@@ -127,6 +130,21 @@ func (in *receiving) data(s *nbdSlot, at, n int64) error {
 		}
 	}
 	return in.skip(n)
+}
+
+// ahead has the header behind the data that is received come with it, in the same call. The buffer
+// is empty then. A vector with room has all of the data.
+func (in *receiving) ahead() {
+	if len(in.iov) == cap(in.iov) {
+		return
+	}
+	n := nbdSimpleSize
+	if in.structured {
+		n = nbdChunkSize + 8 // and where its data belongs
+	}
+	v := unix.Iovec{Base: &in.buf[0]}
+	v.SetLen(n)
+	in.iov = append(in.iov, v)
 }
 
 // run receives answers until the connection fails.
