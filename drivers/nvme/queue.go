@@ -199,6 +199,9 @@ func (q *Queue) Ring() error {
 // Poll takes completions, as many as there are and done has room for, without waiting. The error says that the queue
 // is out of use: the session or the controller is gone, or the device misbehaves. Commands under way are lost then.
 func (q *Queue) Poll(done []Completion) (n int, err error) {
+	if q.err != nil {
+		return 0, q.err
+	}
 	head, phase := q.head, q.phase
 	for n < len(done) {
 		e := &q.cq[head]
